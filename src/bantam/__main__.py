@@ -1,0 +1,5 @@
+"""`python -m bantam` is the command `bantam`."""
+
+from bantam.cli import main
+
+main()

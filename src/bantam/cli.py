@@ -1,0 +1,294 @@
+"""The command line: one command a verb; parses, calls, prints. Heavy imports stay inside the commands."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bantam.errors import BadData, BantamError
+
+app = typer.Typer(
+    name="bantam",
+    help="The most accurate image classifier that fits a hard budget: 60,000 parameters by default.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Check and prepare a folder of photographs.", no_args_is_help=True)
+teacher_app = typer.Typer(help="Look at a teacher.", no_args_is_help=True)
+recipes_app = typer.Typer(help="The recipes that come with Bantam.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(teacher_app, name="teacher")
+app.add_typer(recipes_app, name="recipes")
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of photographs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a key: seed=1, data.size=96, STAGE.epochs=10.")
+]
+
+
+def main() -> None:
+    """Run the command line; an error that a user can cause is one line on stderr and exit status 1."""
+    try:
+        app()
+    except BantamError as error:
+        print(f"bantam: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("bantam: stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+) -> None:
+    """Run the main job in minutes: scikit-learn's digits, a teacher, a student alone and distilled, predictions, a grade."""
+    from rich.console import Console
+
+    from bantam import pipeline, recipe
+    from bantam.data import embedded
+    from bantam.deliver.grade import grade
+    from bantam.screen import Bar, run_table
+
+    console = Console()
+    labels = embedded.write_digits(out / "digits")
+    metrics = pipeline.run(recipe.load("demo"), out / "digits", out / "run", Bar(console))
+    graded = grade(out / "run" / "submission.csv", labels)
+    console.print(run_table(metrics, graded.overall))
+    lines = {
+        "photographs": out / "digits",
+        "recipe": out / "run" / "recipe.toml",
+        "weights": out / "run" / "student_best.ckpt",
+        "metrics": out / "run" / "metrics.json",
+        "predictions": out / "run" / "submission.csv",
+        "held-back labels": labels,
+    }
+    for what, path in lines.items():
+        typer.echo(f"{what:<17} {path}")
+    typer.echo("next: bantam data check DIR, then bantam run medium --data DIR --out RUN")
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Run folder; a killed run in it goes on.")],
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe's stages on a folder of photographs; run it again after a kill and it goes on."""
+    from rich.console import Console
+
+    from bantam import pipeline
+    from bantam import recipe as recipes
+    from bantam.screen import Bar, run_table
+
+    console = Console(stderr=as_json)
+    metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, Bar(console))
+    if as_json:
+        print_json(metrics)
+        return
+    console.print(run_table(metrics))
+    typer.echo(f"run folder: {out}")
+    if (out / "submission.csv").exists():
+        typer.echo(f"next: bantam grade {out / 'submission.csv'} --labels labels.csv")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Average with the mirror image; by default as chosen on validation."),
+    ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option("--probabilities", help="Also write every class's probability to this file."),
+    ] = None,
+) -> None:
+    """Classify the evaluation images of a folder with a run's student."""
+    from bantam import pipeline
+    from bantam.data import cache
+    from bantam.deliver.predict import load_shipped
+    from bantam.deliver.predict import predict as write_predictions
+
+    net, shipped = load_shipped(run)
+    recipe = pipeline.recipe_of(run)
+    images = cache.open_splits(data, recipe.data.size).evaluation
+    if images is None:
+        raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
+    chosen = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"]["flip"]
+    write_predictions(
+        net, shipped, images, flip=chosen if flip is None else flip, path=out, probabilities=probabilities
+    )
+    typer.echo(f"{len(images):,} predictions: {out}")
+
+
+@app.command()
+def grade(
+    submission: Annotated[Path, typer.Argument(help="CSV with the header Id,Category.")],
+    labels: Annotated[Path, typer.Option("--labels", help="CSV with Id,Category and perhaps Usage.")],
+    baselines: Annotated[
+        Path | None,
+        typer.Option("--baselines", help="TOML or CSV of names and thresholds instead of the course's."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Grade a submission: accuracy with standard error overall and for both halves, baselines passed, points."""
+    from bantam.deliver.grade import grade as graded
+
+    result = graded(submission, labels, baselines)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        typer.echo(result.text())
+
+
+@app.command()
+def summary(
+    net: Annotated[str, typer.Argument(help="A student family.")],
+    budget: Annotated[int, typer.Option(help="Most parameters.")] = 60_000,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 11,
+    size: Annotated[int, typer.Option(help="Input size in pixels.")] = 64,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a student's layers, both counts of its parameters, and the verdict against the budget."""
+    from dataclasses import asdict
+
+    from bantam.nets.budget import summary as summarised
+    from bantam.nets.students import Student, family
+
+    shape = family(net).fit(budget, classes, size)
+    result = summarised(Student(net, shape, classes, size).build(), size)
+    if as_json:
+        weight = {"unique": result.weight.unique, "torchsummary": result.weight.torchsummary}
+        print_json(
+            {
+                "family": net,
+                "shape": shape,
+                "budget": budget,
+                "parameters": weight,
+                "trainable": result.trainable,
+                "layers": [asdict(row) for row in result.rows],
+            }
+        )
+    else:
+        typer.echo(result.text(budget))
+
+
+@data_app.command("check")
+def data_check(
+    data: Annotated[Path, typer.Argument(help="Folder of photographs.")], as_json: JsonOption = False
+) -> None:
+    """Count, and look for unreadable files, duplicates, leaks and double labels; exit status 1 if training is unsafe."""
+    from rich.console import Console
+
+    from bantam.data.check import check
+    from bantam.screen import Bar
+    from bantam.train.runlog import Counter
+
+    report = check(data, progress=Counter(Bar(Console(stderr=True)), "reading"))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        typer.echo(report.text())
+    if report.unsafe:
+        raise typer.Exit(1)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    data: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    size: Annotated[int, typer.Option(help="Side of the stored images in pixels.")] = 64,
+) -> None:
+    """Decode every image once into a memory-mapped array; `run` does this by itself."""
+    from rich.console import Console
+
+    from bantam.data import cache
+    from bantam.screen import Bar
+    from bantam.train.runlog import Counter
+
+    splits = cache.open_splits(data, size, progress=Counter(Bar(Console(stderr=True)), "decoding"))
+    evaluation = len(splits.evaluation) if splits.evaluation is not None else 0
+    typer.echo(
+        f"ready at {size} px: {len(splits.training):,} training, {len(splits.validation):,} validation, "
+        f"{evaluation:,} evaluation images in {len(splits.classes)} classes"
+    )
+
+
+@teacher_app.command("audit")
+def teacher_audit(
+    data: DataOption,
+    recipe: Annotated[str, typer.Option(help="The recipe whose given teacher and augmentation to use.")] = "medium",
+    images: Annotated[int, typer.Option(help="Images of each split, drawn evenly; 0 for all.")] = 2000,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether a given teacher still has anything to teach: accuracy, calibration, softness, plain and augmented."""
+    from rich.console import Console
+
+    from bantam import pipeline
+    from bantam import recipe as recipes
+    from bantam.screen import Bar, audit_table
+
+    console = Console(stderr=as_json)
+    result = pipeline.audit_given_teacher(recipes.load(recipe, settings or ()), data, images, Bar(console))
+    if as_json:
+        print_json(result.to_json())
+    else:
+        console.print(audit_table(result))
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """List the shipped recipes, with what each is."""
+    from bantam.recipe import shipped
+
+    for name, path in shipped().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        typer.echo(f"{name:<10} {first}")
+
+
+@recipes_app.command("show")
+def recipes_show(name: str) -> None:
+    """Print a shipped recipe."""
+    typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_app.command("copy")
+def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="A new .toml file.")]) -> None:
+    """Copy a shipped recipe to a file of your own, to edit and run."""
+    from bantam.files import write_text
+
+    if to.exists():
+        raise BadData(f"{to} exists already; choose another name")
+    write_text(to, recipe_path(name).read_text(encoding="utf-8"))
+    typer.echo(f"{to}: edit it, then bantam run {to} --data DIR --out RUN")
+
+
+def recipe_path(name: str) -> Path:
+    from bantam.errors import BadRecipe
+    from bantam.recipe import nearest, shipped
+
+    if name not in shipped():
+        raise BadRecipe(f'no recipe is named "{name}"{nearest(name, shipped())}')
+    return shipped()[name]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""Decode once: the splits of a data folder as uint8 arrays on disk, memory-mapped.
+
+    CACHE/
+      lock                    held while something is built, by one process at a time
+      hashes/ROOT.json        content hashes already computed, with the file states they belong to
+      KEY/training.npy ...    uint8 [N, size, size, 3], rows in the order of the ids
+      KEY/index.json          written last
+
+KEY is a hash of the files' content, ids and labels and of the target size: another content is another entry,
+so a stale entry cannot be met. An entry is built under a temporary name and renamed when it is whole and on
+the disk, so a killed build cannot be met either; the next build removes what it left.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import mmap
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bantam.data import images
+from bantam.data.folder import Folder, Record, scan
+from bantam.data.splits import LabelledSplit, Splits, UnlabelledSplit
+from bantam.errors import BadData, BadImage, CannotWrite
+from bantam.files import explained, write_json
+
+# Raise it when the same file would give other pixels: decoding, cropping or the layout of an entry changed.
+FORMAT = 1
+
+# A file system may give two writes this close together the same time, so a hash of a file changed that
+# recently is not remembered.
+_TIMESTAMP_GRANULARITY_NS = 2_000_000_000
+
+_TEMPORARY = ".building"
+
+# Python names this flag from 3.13 on; the number is that of Linux on x86 and ARM.
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A record with the hash of its file's content; an empty hash stands for a file that cannot be read."""
+
+    record: Record
+    sha256: str
+
+
+def open_splits(
+    root: Path,
+    size: int,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Splits:
+    """Open a data folder at `size` x `size` pixels, decoding it first if its content was not seen before.
+
+    The images stay on disk: pages are read when they are used, so the data may be larger than the memory.
+    `cache_dir` defaults to the environment's BANTAM_CACHE, then to ~/.cache/bantam. `progress(done, total)`
+    is called while images are decoded, in this thread.
+
+    Raises BadData (see `folder.scan`), BadImage naming the first of all unreadable files, and CannotWrite if
+    the cache cannot be written.
+    """
+    cache_dir = cache_dir or default_cache_dir()
+    folder = scan(root)
+    sources = _hash_contents(folder, cache_dir, workers)
+    fingerprint = _digest({name: sources[name] for name in ("training", "validation")}, size)
+    entry = cache_dir / _digest(sources, size)
+    if not _is_whole(entry, sources, size):
+        with _building_alone(cache_dir):
+            # Somebody else may have built it while this process waited.
+            if not _is_whole(entry, sources, size):
+                _build(entry, folder.root, sources, size, workers, progress)
+
+    arrays = {name: _map(entry / f"{name}.npy", len(rows), size) for name, rows in sources.items() if rows}
+    unlabelled = {source.sha256 for source in sources["evaluation"]}
+    return Splits(
+        training=_labelled("training", arrays["training"], folder.training, folder.classes),
+        validation=_labelled("validation", arrays["validation"], folder.validation, folder.classes),
+        evaluation=UnlabelledSplit(arrays["evaluation"], tuple(record.id for record in folder.evaluation))
+        if folder.evaluation
+        else None,
+        classes=folder.classes,
+        fingerprint=fingerprint,
+        leaks=tuple(
+            source.record.id
+            for name in ("training", "validation")
+            for source in sources[name]
+            if source.sha256 in unlabelled
+        ),
+    )
+
+
+def default_cache_dir() -> Path:
+    """BANTAM_CACHE from the environment, otherwise ~/.cache/bantam."""
+    return Path(os.environ.get("BANTAM_CACHE") or Path.home() / ".cache" / "bantam")
+
+
+def _labelled(name: str, array: torch.Tensor, records: tuple[Record, ...], classes: tuple[str, ...]) -> LabelledSplit:
+    labels = torch.tensor([record.label for record in records], dtype=torch.int64)  # [N]
+    return LabelledSplit(name, array, labels, tuple(record.id for record in records), classes)
+
+
+def _map(path: Path, count: int, size: int) -> torch.Tensor:
+    # Private, so that nothing written to the tensor reaches the file. Without a reservation, because the
+    # system would refuse to reserve more than there is memory, which is just when a map is needed.
+    with open(path, "rb") as file:
+        pages = mmap.mmap(
+            file.fileno(), 0, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
+    flat = torch.frombuffer(pages, dtype=torch.uint8, offset=len(_header(count, size)))
+    return flat.view(count, size, size, 3)
+
+
+# --- content hashes
+
+
+def _hash_contents(folder: Folder, cache_dir: Path, workers: int | None) -> dict[str, list[_Source]]:
+    """Hash every file, except those whose state is still the one that a remembered hash was computed for."""
+    root_hash = hashlib.sha256(os.fsencode(folder.root.resolve())).hexdigest()[:32]
+    memo = cache_dir / "hashes" / f"{root_hash}.json"
+    known = _read_json(memo)
+    splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
+    records = [record for records in splits.values() for record in records]
+
+    started = time.time_ns()
+    names = [str(record.path.relative_to(folder.root)) for record in records]
+    states = [_state(record.path) for record in records]
+    hashes = [
+        line[-1] if state and isinstance(line := known.get(name), list) and line[:-1] == state else None
+        for name, state in zip(names, states, strict=True)
+    ]
+    unknown = [n for n, sha256 in enumerate(hashes) if sha256 is None]
+    contents = images.in_parallel(_sha256, (records[n].path for n in unknown), workers)
+    for n, sha256 in zip(unknown, contents, strict=True):
+        hashes[n] = sha256
+
+    remembered = {
+        name: [*state, sha256]
+        for name, state, sha256 in zip(names, states, hashes, strict=True)
+        if state and sha256 and max(state[1:3]) + _TIMESTAMP_GRANULARITY_NS < started
+    }
+    if remembered != known:
+        # A shared cache that cannot be written still serves what it holds.
+        with contextlib.suppress(CannotWrite):
+            write_json(memo, remembered)
+    rows = (_Source(record, sha256 or "") for record, sha256 in zip(records, hashes, strict=True))
+    return {name: list(itertools.islice(rows, len(splits[name]))) for name in splits}
+
+
+def _state(path: Path) -> list[int] | None:
+    """What changes when a file is rewritten; None if it cannot be asked.
+
+    Programs can set the modification time back, but not the change time.
+    """
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _digest(sources: dict[str, list[_Source]], size: int) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {size}\n".encode())
+    for name, rows in sources.items():
+        digest.update(f"{name} {len(rows)}\n".encode())
+        for source in rows:
+            id = os.fsencode(source.record.id)
+            digest.update(b"%d %s %s " % (len(id), id, str(source.record.label).encode()))
+            digest.update(source.sha256.encode() + b"\n")
+    return digest.hexdigest()[:32]
+
+
+# --- building and recognising an entry
+
+
+def _is_whole(entry: Path, sources: dict[str, list[_Source]], size: int) -> bool:
+    index = _read_json(entry / "index.json")
+    if index.get("format") != FORMAT:
+        return False
+    try:
+        return all(
+            (entry / f"{name}.npy").stat().st_size == len(_header(len(rows), size)) + len(rows) * size * size * 3
+            for name, rows in sources.items()
+            if rows
+        )
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _building_alone(cache_dir: Path) -> Iterator[None]:
+    """Hold the cache's lock, which the system releases if this process dies, and remove dead builds."""
+    with contextlib.ExitStack() as stack:
+        with explained(cache_dir):
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(cache_dir / "lock", "a"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in cache_dir.glob(f"{_TEMPORARY}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        # One of these may be in use just now; the hashes it holds are then computed once more.
+        for leftover in cache_dir.glob("hashes/.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        yield
+
+
+def _build(
+    entry: Path,
+    root: Path,
+    sources: dict[str, list[_Source]],
+    size: int,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    temporary = entry.with_name(f"{_TEMPORARY}-{entry.name}")
+    total = sum(map(len, sources.values()))
+    done = 0
+    unreadable: list[str] = []
+    try:
+        with explained(entry):
+            temporary.mkdir()
+        for name, rows in sources.items():
+            if not rows:
+                continue
+            decoded = images.in_parallel(partial(_decode, size=size), rows, workers)
+            with explained(entry), open(temporary / f"{name}.npy", "wb") as file:
+                file.write(_header(len(rows), size))
+                for image in decoded:
+                    if isinstance(image, BadImage):
+                        unreadable.append(str(image))
+                    else:
+                        file.write(image.data)
+                    done += 1
+                    if progress and (done % 64 == 0 or done == total):
+                        progress(done, total)
+                file.flush()
+                os.fsync(file.fileno())
+        if unreadable:
+            raise BadImage(_summary(unreadable, total, root))
+        write_json(temporary / "index.json", _index(root, sources, size))
+        with explained(entry):
+            _sync_directory(temporary)
+            # What is there under the final name has lost a file, or has one cut short.
+            shutil.rmtree(entry, ignore_errors=True)
+            os.replace(temporary, entry)
+            _sync_directory(entry.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _decode(source: _Source, size: int) -> np.ndarray | BadImage:
+    path = source.record.path
+    try:
+        data = images.read(path)
+        if hashlib.sha256(data).hexdigest() != source.sha256:
+            raise BadData(f"{path} changed while the data was being prepared; run the command again")
+        return images.decode_bytes(data, path, size)
+    except BadImage as error:
+        return error
+
+
+def _summary(unreadable: list[str], total: int, root: Path) -> str:
+    if len(unreadable) == 1:
+        return unreadable[0]
+    first = " | ".join(message.rsplit(";", 1)[0] for message in unreadable[:3])
+    more = ", ..." if len(unreadable) > 3 else ""
+    return (
+        f"{len(unreadable)} of {total} images are unusable: {first}{more}; "
+        f"run `bantam data check {root}` for all of them, then replace or remove them"
+    )
+
+
+def _index(root: Path, sources: dict[str, list[_Source]], size: int) -> dict:
+    """For people who look into the cache; opening it needs the format alone."""
+    counts = {name: len(rows) for name, rows in sources.items()}
+    return {"format": FORMAT, "size": size, "source": str(root.resolve()), "images": counts}
+
+
+def _header(count: int, size: int) -> bytes:
+    """The head of a version 1.0 .npy file for uint8 [count, size, size, 3]."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count}, {size}, {size}, 3), }}"
+    # Magic, version and length are 10 bytes; the whole head fills a multiple of 64.
+    padded = text + " " * (-(10 + len(text) + 1) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode("ascii")
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_json(path: Path) -> dict:
+    """The object in a JSON file; an empty one if there is none or it cannot be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

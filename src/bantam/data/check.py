@@ -1,0 +1,235 @@
+"""What is in a data folder, and whether training on it would be safe.
+
+Every image is decoded in full. Two images are exact duplicates when their upright RGB pixels are equal,
+whatever their files' names and bytes.
+
+Unsafe, because the result would be wrong or there would be none:
+- the folder's layout cannot be used (see `folder.scan`), or a file cannot be read;
+- a labelled image also stands in the evaluation split;
+- so many training images also stand in the validation split (0.5% of it or more) that the accuracy measured
+  there could be too high by more than its noise;
+- a class has no validation image: its accuracy could not be measured.
+
+Only a warning, because real data has some and training bears it: a smaller overlap of training and validation,
+duplicates within a split, also where their labels differ, and files that are left out.
+"""
+
+import hashlib
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bantam.data import images
+from bantam.data.folder import Folder, Record, list_images
+from bantam.errors import BadImage
+
+TOLERATED_OVERLAP = 0.005
+"""Share of the validation images that may also stand in training before it is unsafe: it bounds what the overlap can
+add to the measured accuracy, and the standard error on 4,432 images is larger."""
+
+Sizes = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One image of a group of duplicates; the label is None in the evaluation split."""
+
+    split: str
+    id: str
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings of `check`.
+
+    `counts` has the images per class for training and validation; `evaluation` is a number, as that split
+    has no labels. `sizes` has for each split the smallest, median and largest width and height in pixels.
+    `duplicates` are groups of equal images. `unsafe` and `warnings` are sentences for people.
+    """
+
+    root: Path
+    layout: str
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    evaluation: int
+    sizes: dict[str, Sizes]
+    ignored: int
+    unreadable: dict[str, str]
+    duplicates: tuple[tuple[Copy, ...], ...]
+    unsafe: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def text(self) -> str:
+        """The report as lines for people: counts, sizes, then what is wrong."""
+        width = max(len(name) for name in (*self.classes, "evaluation"))
+        lines = [f"{self.root}: {len(self.classes)} classes, {self.layout} layout"]
+        lines.append(f"{'':{width}}  {'training':>10}  {'validation':>10}")
+        names = list(dict.fromkeys([*self.counts["training"], *self.counts["validation"]]))
+        for name in names:
+            training, validation = (self.counts[split].get(name, 0) for split in ("training", "validation"))
+            lines.append(f"{name:{width}}  {training:10,}  {validation:10,}")
+        totals = [sum(self.counts[split].values()) for split in ("training", "validation")]
+        lines.append(f"{'all':{width}}  {totals[0]:10,}  {totals[1]:10,}")
+        lines.append(f"{'evaluation':{width}}  {self.evaluation:10,}")
+        for split, sizes in self.sizes.items():
+            smallest, median, largest = ("x".join(map(str, sizes[key])) for key in ("min", "median", "max"))
+            lines.append(f"{split} sizes: {smallest} to {largest} px, median {median}")
+        lines += [f"unreadable: {reason}" for reason in self.unreadable.values()]
+        lines += [f"warning: {sentence}" for sentence in self.warnings]
+        lines += [f"unsafe: {sentence}" for sentence in self.unsafe]
+        lines.append("training here would be unsafe" if self.unsafe else "training here is safe")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return asdict(self) | {
+            "root": str(self.root),
+            "classes": list(self.classes),
+            "sizes": {name: {key: list(value) for key, value in sizes.items()} for name, sizes in self.sizes.items()},
+            "duplicates": [[asdict(copy) for copy in group] for group in self.duplicates],
+            "unsafe": list(self.unsafe),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class _Inspected:
+    pixels: str
+    size: tuple[int, int]
+
+
+def check(root: Path, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Read every image of a data folder and report what is in it. Nothing is written.
+
+    `progress(done, total)` is called in this thread. Raises BadData only where there is nothing to look at:
+    `root` is missing, is not a directory, cannot be read or is empty.
+    """
+    listing = list_images(root)
+    folder = listing.folder
+    splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
+    entries = [(name, record) for name, records in splits.items() for record in records]
+
+    unreadable: dict[str, str] = {}
+    sizes: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    groups: dict[str, list[Copy]] = defaultdict(list)
+    inspected = images.in_parallel(_inspect, (record.path for _, record in entries), workers)
+    for done, ((name, record), result) in enumerate(zip(entries, inspected, strict=True), start=1):
+        if isinstance(result, BadImage):
+            unreadable[str(record.path.relative_to(root))] = str(result)
+        else:
+            sizes[name].append(result.size)
+            groups[result.pixels].append(Copy(name, record.id, record.label))
+        if progress and (done % 64 == 0 or done == len(entries)):
+            progress(done, len(entries))
+
+    duplicates = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    counts = {name: _count(splits[name], folder.classes) for name in ("training", "validation")}
+    return Report(
+        root=root,
+        layout=folder.layout,
+        classes=folder.classes,
+        counts=counts,
+        evaluation=len(folder.evaluation),
+        sizes={name: _size_range(found) for name, found in sizes.items()},
+        ignored=len(listing.ignored),
+        unreadable=unreadable,
+        duplicates=duplicates,
+        unsafe=(*listing.problems, *_unsafe(folder, counts, unreadable, duplicates)),
+        warnings=tuple(_warnings(len(listing.ignored), duplicates, folder)),
+    )
+
+
+def _inspect(path: Path) -> _Inspected | BadImage:
+    try:
+        image = images.to_rgb(images.read(path), path)
+    except BadImage as error:
+        return error
+    digest = hashlib.sha256(repr(image.size).encode())
+    digest.update(image.tobytes())
+    return _Inspected(digest.hexdigest(), image.size)
+
+
+def _count(records: Iterable[Record], classes: tuple[str, ...]) -> dict[str, int]:
+    found = Counter(record.label for record in records)
+    counts = {name: found.pop(label, 0) for label, name in enumerate(classes)}
+    # Records without a class are named in the listing's problems.
+    return counts | ({"(no class)": found.total()} if found else {})
+
+
+def _size_range(sizes: list[tuple[int, int]]) -> Sizes:
+    widths, heights = zip(*sizes, strict=True)
+    return {
+        "min": (min(widths), min(heights)),
+        "median": (statistics.median_low(widths), statistics.median_low(heights)),
+        "max": (max(widths), max(heights)),
+    }
+
+
+def _unsafe(
+    folder: Folder,
+    counts: dict[str, dict[str, int]],
+    unreadable: dict[str, str],
+    duplicates: tuple[tuple[Copy, ...], ...],
+) -> Iterable[str]:
+    if unreadable:
+        number = _number(len(unreadable), "unreadable file")
+        yield f"{number}, {_first(unreadable)}; replace or remove them"
+    for name in ("training", "validation"):
+        if shared := _shared(duplicates, name, "evaluation"):
+            yield _overlap(shared, name, "evaluation")
+    shared = _shared(duplicates, "training", "validation")
+    if shared and len(shared) >= TOLERATED_OVERLAP * len(folder.validation):
+        yield _overlap(shared, "training", "validation")
+    if folder.validation:
+        for name, count in counts["validation"].items():
+            if not count:
+                yield f"class {name} has no validation image; add some"
+
+
+def _warnings(ignored: int, duplicates: tuple[tuple[Copy, ...], ...], folder: Folder) -> Iterable[str]:
+    if ignored:
+        yield f"{_number(ignored, 'entry', 'entries')} of the split folders left out: no images, or too deep"
+    shared = _shared(duplicates, "training", "validation")
+    if 0 < len(shared) < TOLERATED_OVERLAP * len(folder.validation):
+        yield _overlap(shared, "training", "validation")
+    for name in ("training", "validation", "evaluation"):
+        ids = ([copy.id for copy in group if copy.split == name] for group in duplicates)
+        repeated = [" = ".join(same) for same in ids if len(same) > 1]
+        if repeated:
+            yield f"{_number(len(repeated), 'image')} more than once in the {name} split, {_first(repeated)}"
+    for group in duplicates:
+        labelled = [copy for copy in group if copy.label is not None]
+        if len({copy.label for copy in labelled}) > 1:
+            copies = ", ".join(
+                f"{copy.split} {copy.id} is {folder.classes[copy.label]}" for copy in labelled if copy.label is not None
+            )
+            yield f"one image has two labels: {copies}; keep the right one"
+
+
+def _shared(duplicates: tuple[tuple[Copy, ...], ...], name: str, other: str) -> list[str]:
+    """The ids of the images of split `name` that also stand in split `other`."""
+    return [
+        copy.id
+        for group in duplicates
+        if any(copy.split == other for copy in group)
+        for copy in group
+        if copy.split == name
+    ]
+
+
+def _overlap(shared: list[str], name: str, other: str) -> str:
+    number = _number(len(shared), f"{name} image")
+    return f"{number} also in the {other} split, {_first(shared)}; remove them from {name}"
+
+
+def _number(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _first(names: Iterable[str], limit: int = 3) -> str:
+    names = list(names)
+    return "such as " + ", ".join(names[:limit]) if len(names) > limit else ", ".join(names)

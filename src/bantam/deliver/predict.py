@@ -1,0 +1,115 @@
+"""Shipping a student, loading it again, and its predictions on unlabelled images."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit, require_labelled
+from bantam.deliver import submission
+from bantam.errors import BadCheckpoint, BadData
+from bantam.files import replacing, write_json
+from bantam.measure.accuracy import accuracy
+from bantam.measure.logits import logits_of
+from bantam.nets.students import Student
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """All that a shipped student needs besides its weights."""
+
+    student: Student
+    normalisation: Normalisation
+    classes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.student.to_json(),
+            "normalisation": asdict(self.normalisation),
+            "labels": list(self.classes),
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Shipped":
+        """Raises BadCheckpoint where `value` is no description of a shipped student."""
+        try:
+            normalisation = Normalisation(*(tuple(value["normalisation"][name]) for name in ("mean", "std")))
+            student = {name: item for name, item in value.items() if name not in ("normalisation", "labels")}
+            return Shipped(Student.from_json(student), normalisation, tuple(value["labels"]))
+        except (KeyError, TypeError) as error:
+            raise BadCheckpoint(f"student.json lacks or misstates {error}; run the recipe again") from error
+
+
+def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Module:
+    """Write student.json and student_best.ckpt (a plain state_dict) to `folder`; gives the net, in eval mode."""
+    net = shipped.student.build()
+    net.load_state_dict(weights)
+    with replacing(folder / "student_best.ckpt") as temporary:
+        torch.save(net.state_dict(), temporary)
+    write_json(folder / "student.json", shipped.to_json())
+    return net.eval()
+
+
+def load_shipped(folder: Path) -> tuple[nn.Module, Shipped]:
+    """The student that the run in `folder` shipped. Raises BadData without one, BadCheckpoint for unfit weights."""
+    path = folder / "student.json"
+    if not path.exists():
+        raise BadData(f"{folder} has no student.json: the run is not finished; `bantam run` goes on with it")
+    try:
+        shipped = Shipped.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise BadCheckpoint(f"{path} is not valid JSON: {error}; run the recipe again") from error
+    net = shipped.student.build()
+    weights = folder / "student_best.ckpt"
+    try:
+        net.load_state_dict(torch.load(weights, weights_only=True))
+    except Exception as error:  # torch raises many kinds; each means that the file does not hold these weights
+        reason = " ".join(str(error).split())[:200]
+        raise BadCheckpoint(
+            f"{weights} does not hold this student's weights: {reason}; run the recipe again"
+        ) from error
+    return net.eval(), shipped
+
+
+def choose_flip(net: nn.Module, shipped: Shipped, validation: LabelledSplit) -> dict[str, Any]:
+    """Accuracy on validation with and without flip TTA, and which of the two is used from then on.
+
+    Flipping twice the compute must earn its place: it is chosen only where it is better on validation.
+    """
+    validation = require_labelled(validation, "the choice of test-time augmentation")
+    measured = {
+        name: accuracy(
+            logits_of(net, validation, shipped.student.size, shipped.normalisation, flip=flip),
+            validation.labels,
+        )
+        for name, flip in (("plain", False), ("flipped", True))
+    }
+    flip = measured["flipped"].value > measured["plain"].value
+    chosen = measured["flipped" if flip else "plain"]
+    return {
+        "accuracy": chosen.value,
+        "standard_error": chosen.standard_error,
+        "n": chosen.n,
+        "flip": flip,
+        **{name: item.value for name, item in measured.items()},
+    }
+
+
+def predict(
+    net: nn.Module,
+    shipped: Shipped,
+    evaluation: UnlabelledSplit,
+    *,
+    flip: bool,
+    path: Path,
+    probabilities: Path | None = None,
+) -> Tensor:
+    """Write the submission to `path` (and the class probabilities on request); gives the logits [N, K]."""
+    logits = logits_of(net, evaluation, shipped.student.size, shipped.normalisation, flip=flip)
+    submission.write(path, evaluation.ids, logits.argmax(1).tolist())
+    if probabilities is not None:
+        submission.write_probabilities(probabilities, evaluation.ids, logits.softmax(1), shipped.classes)
+    return logits

@@ -1,0 +1,49 @@
+"""The tree of errors that a user can cause.
+
+Every message is one line that says what is wrong, where, and what to do. The command line prints the
+message alone and exits with status 1; a traceback means a defect of Bantam's own.
+"""
+
+
+class BantamError(Exception):
+    """The root of everything a user can cause."""
+
+
+class BadData(BantamError):
+    """A data folder that cannot be used: missing, empty, a class without images, a label out of range."""
+
+
+class BadImage(BadData):
+    """One file that is not a readable image, or whose size would exhaust memory."""
+
+
+class SplitLeak(BantamError):
+    """The evaluation split was offered to something that learns or selects."""
+
+
+class BadRecipe(BantamError):
+    """A recipe with an unknown key, a wrong type, or a name that no table holds."""
+
+
+class BudgetExceeded(BantamError):
+    """A net, or an ensemble's sum, that is heavier than the budget by either count."""
+
+
+class BadCheckpoint(BantamError):
+    """Weights that cannot be loaded: not a state_dict, other shapes, or a pickle that would run code."""
+
+
+class RunMismatch(BantamError):
+    """A run folder that another recipe, data set or version of the recipe made."""
+
+
+class TrainingStopped(BantamError):
+    """Training was stopped by an alarm: a loss that is not finite, or a collapse to one class."""
+
+
+class BadSubmission(BantamError):
+    """A submission or label file with missing, double or unknown ids, or bad categories."""
+
+
+class CannotWrite(BantamError):
+    """An output that cannot be written: a full disk, a missing permission."""

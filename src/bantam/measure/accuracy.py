@@ -1,0 +1,188 @@
+"""Accuracy with its uncertainty, paired comparison, calibration: arithmetic on logits.
+
+Every function takes logits `[N, K]` (any float type) and integer labels `[N]` of images that have exactly one
+label, unless it says otherwise. An accuracy is measured on a sample, so it carries its standard error; two
+nets measured on the same images are compared by McNemar's test, which is far sharper than comparing the two
+error bars.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WILSON_Z = 1.959963984540054
+"""The standard normal's 97.5% quantile: intervals that cover 95%."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`correct` of `n` images.
+
+    Raises:
+        ValueError: no image at all, or more correct ones than images.
+    """
+
+    correct: int
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correct <= self.n or self.n == 0:
+            raise ValueError(f"an accuracy needs 0 <= correct <= n and n >= 1, not {self.correct} of {self.n}")
+
+    @property
+    def value(self) -> float:
+        """The share of correct images, 0..1."""
+        return self.correct / self.n
+
+    @property
+    def standard_error(self) -> float:
+        """The binomial standard error sqrt(p (1 - p) / n)."""
+        return math.sqrt(self.value * (1 - self.value) / self.n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% Wilson score interval, which also holds for few images and near 0 and 1.
+
+        Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+        """
+        shrunk = 1 + WILSON_Z**2 / self.n
+        centre = (self.value + WILSON_Z**2 / (2 * self.n)) / shrunk
+        half = WILSON_Z * math.sqrt(self.standard_error**2 + (WILSON_Z / (2 * self.n)) ** 2) / shrunk
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ± {self.standard_error:.3f}"
+
+
+def hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Boolean [N]: whether the largest logit is the label's."""
+    require_matching(logits, labels)
+    return logits.argmax(dim=1) == labels
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
+    """Top-1 accuracy."""
+    correct = hits(logits, labels)
+    return Accuracy(int(correct.sum()), len(labels))
+
+
+def confusion(logits: Tensor, labels: Tensor) -> Tensor:
+    """Integer matrix [K, K]: row = true class, column = predicted class, entry = images."""
+    require_matching(logits, labels)
+    classes = logits.shape[1]
+    cells = labels.long() * classes + logits.argmax(dim=1)  # [N]
+    return torch.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def per_class(logits: Tensor, labels: Tensor) -> tuple[Accuracy | None, ...]:
+    """One accuracy for each of the K classes; None where no image has the class."""
+    matrix = confusion(logits, labels)
+    counts = zip(matrix.diagonal().tolist(), matrix.sum(dim=1).tolist(), strict=True)
+    return tuple(Accuracy(correct, n) if n else None for correct, n in counts)
+
+
+class McNemar(NamedTuple):
+    """`only_a`, `only_b`: images that one net alone has right; `p`: two-sided exact p-value."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(correct_a: Tensor, correct_b: Tensor) -> McNemar:
+    """McNemar's exact test: are two nets, measured on the same images, equally accurate?
+
+    Under that hypothesis an image that exactly one net has right is as likely the one's as the other's, so
+    `only_a` is binomial with probability 1/2. The sum of binomial coefficients is made of integers, so
+    nothing underflows.
+    Source: McNemar, Psychometrika 12, 1947; the exact form is the sign test on the discordant pairs.
+
+    Args:
+        correct_a: boolean [N], for instance from `hits`.
+        correct_b: boolean [N], of the same images in the same order.
+
+    Raises:
+        ValueError: the two do not have the same length.
+    """
+    if correct_a.shape != correct_b.shape or correct_a.ndim != 1:
+        raise ValueError(f"a paired test needs [N] and [N], not {[*correct_a.shape]} and {[*correct_b.shape]}")
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((correct_b & ~correct_a).sum())
+    discordant = only_a + only_b
+    tail, coefficient = 0, 1
+    for wins in range(min(only_a, only_b) + 1):
+        tail += coefficient
+        coefficient = coefficient * (discordant - wins) // (wins + 1)
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**discordant))
+
+
+class Calibration(NamedTuple):
+    """`ece`: expected calibration error, 0..1; `nll`: nats an image; `brier`: per image, 0..2."""
+
+    ece: float
+    nll: float
+    brier: float
+
+
+def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
+    """How well the predicted probabilities agree with what is true.
+
+    ECE = sum_b n_b / n * |accuracy_b - confidence_b| over `bins` equal bins (low, high] of the largest
+    probability (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). NLL = -mean log p_label.
+    Brier = mean sum_k (p_k - [k = label])^2 (Brier, Monthly Weather Review 78, 1950).
+    """
+    right = hits(logits, labels).double()
+    log_p = F.log_softmax(logits.double(), dim=1)  # [N, K]
+    p = log_p.exp()
+    confidence = p.amax(dim=1)  # [N]
+    bin_of = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    # In each bin n_b / n * |accuracy - confidence| is |sum of right - sum of confidence| / n.
+    gaps = torch.zeros(bins, dtype=torch.float64, device=p.device).index_add_(0, bin_of, right - confidence)
+    one_hot = F.one_hot(labels.long(), p.shape[1])
+    return Calibration(
+        ece=float(gaps.abs().sum() / len(labels)),
+        nll=float(F.nll_loss(log_p, labels.long())),
+        brier=float((p - one_hot).square().sum(dim=1).mean()),
+    )
+
+
+class SoftLabelFacts(NamedTuple):
+    """`entropy`: mean entropy in nats, 0..log K; `off_class`: mean probability outside the label, 0..1."""
+
+    entropy: float
+    off_class: float
+    accuracy: Accuracy
+
+
+def soft_label_facts(logits: Tensor, labels: Tensor, temperature: float) -> SoftLabelFacts:
+    """What a teacher still has to say beyond the label, when its logits are softened by `temperature`.
+
+    A teacher that has memorised an image gives off-class mass 0: its soft label is the hard one again.
+
+    Args:
+        logits: [N, K].
+        labels: integer labels [N], or class probabilities [N, K] of mixed views. Of these, every class that
+            is in the mixture counts as the label for `off_class`, and the largest share for `accuracy`.
+        temperature: T above 0.
+    """
+    if labels.ndim == 2:
+        present, largest = labels > 0, labels.argmax(dim=1)
+    else:
+        present, largest = F.one_hot(labels.long(), logits.shape[1]).bool(), labels
+    log_p = F.log_softmax(logits.double() / temperature, dim=1)  # [N, K]
+    p = log_p.exp()
+    return SoftLabelFacts(
+        entropy=float(-(p * log_p).sum(dim=1).mean()),
+        off_class=float(p.masked_fill(present, 0).sum(dim=1).mean()),
+        accuracy=accuracy(logits, largest),
+    )
+
+
+def require_matching(logits: Tensor, labels: Tensor) -> None:
+    """Raises ValueError unless `logits` is [N, K] and `labels` [N]: broadcasting would miscount."""
+    if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels):
+        raise ValueError(f"logits [N, K] and labels [N] do not fit: {[*logits.shape]} and {[*labels.shape]}")

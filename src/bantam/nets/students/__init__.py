@@ -1,0 +1,101 @@
+"""The families of students: one file each, and the table STUDENTS that names them all.
+
+A new family is one file with `PAPER`, `fit` and `build`, and one line in the table.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from bantam.errors import BadCheckpoint, BadRecipe
+from bantam.nets.fit import Shape
+from bantam.nets.output import StagedNet
+from bantam.nets.students import mobilenet_v1, sample
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of net in all its sizes.
+
+    `fit(budget, classes, size)` chooses the shape of at most `budget` parameters for inputs of `size` pixels;
+    `build(shape, classes)` makes the net of that shape, freshly initialised from torch's random numbers.
+    """
+
+    name: str
+    paper: str
+    fit: Callable[[int, int, int], Shape]
+    build: Callable[[Shape, int], StagedNet]
+
+
+STUDENTS: dict[str, Family] = {
+    "sample": Family("sample", sample.PAPER, sample.fit, sample.build),
+    "mobilenet_v1": Family("mobilenet_v1", mobilenet_v1.PAPER, mobilenet_v1.fit, mobilenet_v1.build),
+}
+
+
+def family(name: str) -> Family:
+    """Look up a family; raises BadRecipe with the nearest name if there is none of that name."""
+    if name not in STUDENTS:
+        nearest = difflib.get_close_matches(name, STUDENTS, n=1, cutoff=0.0)[0]
+        raise BadRecipe(f"no student family {name!r}: did you mean {nearest!r}? There are {', '.join(STUDENTS)}")
+    return STUDENTS[name]
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student as plain data, saved beside its weights so that they load although `fit` changes later.
+
+    `size` is the side of the square input in pixels.
+    """
+
+    family: str
+    shape: Shape
+    classes: int
+    size: int
+
+    def build(self) -> StagedNet:
+        """Build the net, freshly initialised; raises BadRecipe if there is no such family."""
+        return family(self.family).build(self.shape, self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as a dict that `json` can write."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Student":
+        """Read what `to_json` returned; other keys are ignored.
+
+        Raises BadCheckpoint if it is not a description, or its family or shape cannot be built.
+        """
+        if not isinstance(value, dict) or not {"family", "shape", "classes", "size"} <= value.keys():
+            raise BadCheckpoint("the student's description must have the keys family, shape, classes and size")
+        name, shape, classes, size = (value[key] for key in ("family", "shape", "classes", "size"))
+        if not isinstance(name, str) or name not in STUDENTS:
+            raise BadCheckpoint(
+                f"the student is of the unknown family {name!r}: this version knows {', '.join(STUDENTS)}"
+            )
+        for key, number in (("classes", classes), ("size", size)):
+            if type(number) is not int or number < 1:
+                raise BadCheckpoint(f"the student's {key} must be a whole number above 0, not {number!r}")
+        student = cls(name, shape, classes, size)
+        try:
+            with torch.device("meta"):
+                student.build()
+        # A family reads its shape without checks, so a wrong one may fail anywhere in the building.
+        except Exception as error:
+            raise BadCheckpoint(
+                f"the student's shape does not describe a {name} ({error!r}): take the file of another run"
+            ) from error
+        return student
+
+
+def describe(name: str, budget: int, classes: int, size: int) -> Student:
+    """Describe the largest student of a family within `budget` parameters, for `size` x `size` pixels.
+
+    Raises BadRecipe if there is no such family or the input is too small for it, and BudgetExceeded if its
+    smallest net is too heavy.
+    """
+    return Student(name, family(name).fit(budget, classes, size), classes, size)

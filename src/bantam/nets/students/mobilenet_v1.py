@@ -1,0 +1,90 @@
+"""MobileNet: depthwise and pointwise instead of full convolutions.
+
+Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", 2017,
+arXiv:1704.04861. The blocks are the paper's; the number of blocks, the widths and the place of the strides
+are chosen for small inputs and budgets: the map stays large for long and ends at about 8 x 8.
+"""
+
+import itertools
+import math
+
+from torch import nn
+
+from bantam.nets.blocks import (
+    conv_bn,
+    conv_bn_parameters,
+    depthwise_separable,
+    depthwise_separable_parameters,
+    linear_parameters,
+)
+from bantam.nets.fit import Shape, Widths, fit_widths
+from bantam.nets.output import StagedNet
+
+PAPER = "Howard et al., MobileNets, 2017, arXiv:1704.04861"
+
+PROPORTIONS = (1.0, 1.5, 2.5, 4.0, 4.0)
+"""Widths of the four stages and of the last block, as multiples of the first stage's."""
+
+STRIDE_ORDER = (4, 3, 0, 2, 1)
+"""Which place halves the map first, second, ...: 0 is the stem, 1 to 4 are the stages."""
+
+
+def fit(budget: int, classes: int, size: int) -> Shape:
+    """Return the shape that fills 99.5% to 100% of `budget` parameters, for `size` x `size` pixels.
+
+    Raises BudgetExceeded if the smallest net is heavier than the budget.
+    """
+    blocks = _blocks(budget)
+
+    def count(widths: Widths) -> int:
+        return parameters(_shape(widths, blocks, _strides(size)), classes)
+
+    return _shape(fit_widths("mobilenet_v1", count, PROPORTIONS, budget), blocks, _strides(size))
+
+
+def parameters(shape: Shape, classes: int) -> int:
+    """Count the parameters of the net that `build` makes."""
+    channels = [shape["stem"], *(width for stage in shape["stages"] for width in stage)]
+    body = sum(depthwise_separable_parameters(i, o) for i, o in itertools.pairwise(channels))
+    return conv_bn_parameters(3, channels[0]) + body + linear_parameters(channels[-1], classes)
+
+
+def build(shape: Shape, classes: int) -> StagedNet:
+    """Build the net from `shape`.
+
+    "stem" is the width of the first convolution, "stages" holds the width of each block stage by stage, and
+    "strides" those of the stem and of the first block of each stage.
+    """
+    width: int = shape["stem"]
+    stem_stride, *stage_strides = shape["strides"]
+    stages: list[nn.Module] = []
+    layers = [conv_bn(3, width, stride=stem_stride)]
+    for blocks, first_stride in zip(shape["stages"], stage_strides, strict=True):
+        for position, outputs in enumerate(blocks):
+            layers.append(depthwise_separable(width, outputs, stride=first_stride if position == 0 else 1))
+            width = outputs
+        stages.append(nn.Sequential(*layers))
+        layers = []
+    return StagedNet(stages, width, classes)
+
+
+def _blocks(budget: int) -> tuple[int, int, int, int]:
+    """Return the number of blocks of each stage: a heavier net is also a deeper one."""
+    if budget < 15_000:
+        return 1, 1, 1, 2
+    if budget < 150_000:
+        return 1, 1, 2, 3
+    return 1, 2, 3, 5
+
+
+def _strides(size: int) -> list[int]:
+    """Return the strides of the stem and the four stages that bring `size` pixels to a map of about 8 x 8."""
+    halvings = min(max(round(math.log2(size / 8)), 0), len(STRIDE_ORDER))
+    return [2 if place in STRIDE_ORDER[:halvings] else 1 for place in range(len(STRIDE_ORDER))]
+
+
+def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int]) -> Shape:
+    """Lay out the widths: the stem is as wide as the first stage, the last block has a width of its own."""
+    stages = [[width] * repeats for width, repeats in zip(widths, blocks, strict=False)]
+    stages[-1][-1] = widths[-1]
+    return {"stem": widths[0], "stages": stages, "strides": strides}

@@ -1,0 +1,247 @@
+"""Teachers: classifiers of torchvision and timm, always from scratch, with the face that students have."""
+
+import difflib
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bantam.errors import BadCheckpoint, BadRecipe
+from bantam.nets.output import Output
+
+Channels = tuple[float, float, float]
+"""One number per colour, red, green, blue, on the scale where pixels lie in 0..1."""
+
+
+def _torchvision(name: str) -> Callable[[int], nn.Module]:
+    """Return the builder of a torchvision classifier."""
+
+    def build(classes: int) -> nn.Module:
+        # These two have a second classifier, which in train mode would make them return a pair.
+        single = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        return torchvision.models.get_model(name, weights=None, num_classes=classes, **single)
+
+    return build
+
+
+def _timm(name: str) -> Callable[[int], nn.Module]:
+    """Return the builder of a timm classifier."""
+
+    def build(classes: int) -> nn.Module:
+        import timm  # Slow to import, and most runs need none of it.
+
+        return timm.create_model(name, pretrained=False, num_classes=classes)
+
+    return build
+
+
+TEACHERS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet18": _torchvision("resnet18"),  # He et al., 2015, arXiv:1512.03385
+    "resnet34": _torchvision("resnet34"),
+    "resnet50": _torchvision("resnet50"),
+    "densenet121": _torchvision("densenet121"),  # Huang et al., 2016, arXiv:1608.06993
+    "regnet_y_800mf": _torchvision("regnet_y_800mf"),  # Radosavovic et al., 2020, arXiv:2003.13678
+    "efficientnet_b0": _torchvision("efficientnet_b0"),  # Tan and Le, 2019, arXiv:1905.11946
+    "resnet26d": _timm("resnet26d"),  # He et al., Bag of Tricks, 2018, arXiv:1812.01187
+    "resnet50d": _timm("resnet50d"),
+}
+"""Teachers that train well from scratch; `build_teacher` also takes every other torchvision or timm name."""
+
+
+def build_teacher(name: str, classes: int) -> nn.Module:
+    """Build a classifier of `classes` logits from scratch: one of TEACHERS, of torchvision or of timm.
+
+    Raises BadRecipe, with the nearest names, if none of the three has `name`.
+    """
+    if name in TEACHERS:
+        return TEACHERS[name](classes)
+    others = torchvision.models.list_models(module=torchvision.models)
+    if name in others:
+        return _torchvision(name)(classes)
+    import timm
+
+    # Only names from the list: timm would take a name with a scheme, such as hf-hub:, as an address.
+    others += timm.list_models()
+    if name in others:
+        return _timm(name)(classes)
+    nearest = difflib.get_close_matches(name, dict.fromkeys([*TEACHERS, *others]), n=3, cutoff=0.0)
+    raise BadRecipe(f"no teacher {name!r} in torchvision or timm: the nearest names are {', '.join(nearest)}")
+
+
+class Teacher(nn.Module):
+    """Any classifier, behind the face that students have: it looks at the student's view and answers.
+
+    The student's view is resized to `size` x `size` pixels (bilinear, align_corners=False, no antialiasing)
+    and its normalisation, `view_mean` and `view_std`, changed into the classifier's own, `mean` and `std`.
+
+    The classifier is frozen for good: its parameters lose requires_grad, it is always in eval mode, and its
+    answers carry no gradient. `observe` gives the input of its last linear layer as the embedding, or where
+    there is none the mean of its last map, and as features one map per stage; a transformer has few or none.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        size: int,
+        mean: Channels,
+        std: Channels,
+        view_mean: Channels,
+        view_std: Channels,
+    ) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(False)
+        self.size = size
+        # (x * view_std + view_mean - mean) / std, as one multiplication and one addition.
+        mean_, std_, view_mean_, view_std_ = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std, view_mean, view_std)
+        )
+        self.register_buffer("scale", view_std_ / std_, persistent=False)
+        self.register_buffer("shift", (view_mean_ - mean_) / std_, persistent=False)
+        self.renormalises = (mean, std) != (view_mean, view_std)
+        self._maps: list[Tensor] = []
+        self._embedding: Tensor | None = None
+        stages, self._merges = _stages(net)
+        for stage in stages:
+            stage.register_forward_hook(self._keep_map)
+        classifier = _classifier(net)
+        if classifier is not None:
+            classifier.register_forward_pre_hook(self._keep_embedding)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in eval mode, whatever `mode` the surrounding module is put into."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> Output:
+        """Answer to the student's normalised view [N, 3, H, W], without gradients."""
+        if self.renormalises:
+            images = images * self.scale + self.shift
+        if images.shape[-2:] != (self.size, self.size):
+            images = functional.interpolate(  # [N, 3, H, W] -> [N, 3, size, size]
+                images, (self.size, self.size), mode="bilinear", align_corners=False, antialias=False
+            )
+        self._maps, self._embedding = [], None
+        logits = self.net(images)
+        maps, embedding = self._maps, self._embedding
+        self._maps, self._embedding = [], None
+        if self._merges:
+            maps = _last_of_each_size(maps)
+        if embedding is None:
+            embedding = maps[-1].mean((2, 3)) if maps else logits
+        return Output(logits, embedding, tuple(maps))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map the student's normalised view [N, 3, H, W] to logits [N, K], without gradients."""
+        return self.observe(images).logits
+
+    def _keep_map(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            # Swin and its like keep channels last; the input is square, so height and width are equal.
+            channels_last = output.shape[1] == output.shape[2] != output.shape[3]
+            self._maps.append(output.permute(0, 3, 1, 2) if channels_last else output)
+
+    def _keep_embedding(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._embedding = inputs[0].flatten(1)  # [N, D]
+
+
+def load_teacher(path: Path, architecture: str, classes: int) -> nn.Module:
+    """Build `architecture` and load the state_dict at `path` into it; returns it in eval mode.
+
+    Raises BadRecipe for an unknown architecture, and BadCheckpoint if the file is no state_dict, would run
+    code when read, or belongs to another architecture or number of classes.
+    """
+    net = build_teacher(architecture, classes)
+    state = read_state_dict(path)
+    classifier = _classifier(net)
+    for name, module in net.named_modules():
+        held = state.get(f"{name}.weight") if module is classifier else None
+        if held is not None and held.ndim == 2 and len(held) != classes:
+            raise BadCheckpoint(
+                f"{path} has {len(held)} classes, the data has {classes}: give a teacher that was trained "
+                "on these classes"
+            )
+    load_weights(net, state, path)
+    return net.eval()
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a plain state_dict to the CPU and never run code; raises BadCheckpoint if it is anything else."""
+    advice = "save it with torch.save(net.state_dict(), path)"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BadCheckpoint(f"cannot read {path}: {error.strerror or error}; check the path") from error
+    except pickle.UnpicklingError as error:
+        raise BadCheckpoint(
+            f"{path} is refused: it is damaged, or holds more than tensors and would run code; {advice}"
+        ) from error
+    # The bytes come from anywhere, so the reader may fail with any error at all.
+    except Exception as error:
+        raise BadCheckpoint(f"{path} is not a file of weights, or is damaged; {advice}") from error
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+    ):
+        raise BadCheckpoint(f"{path} is not a state_dict, a flat mapping of names to tensors; {advice}")
+    return dict(state)
+
+
+def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load a state_dict read from `path`; raises BadCheckpoint unless names and shapes are those of `net`."""
+    expected = net.state_dict()
+    for problem, names in (
+        ("lacks", [name for name in expected if name not in state]),
+        ("has the unknown", [name for name in state if name not in expected]),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise BadCheckpoint(f"{path} {problem} {names[0]}{more}: its weights are of another architecture")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise BadCheckpoint(
+                f"{path} holds {name} of shape {list(state[name].shape)}, not {list(tensor.shape)}: "
+                "its weights are of another width or number of classes"
+            )
+    net.load_state_dict(state)
+
+
+def _classifier(net: nn.Module) -> nn.Linear | None:
+    """Return the last linear layer, which in classifiers makes the logits, or None if there is none."""
+    linears = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    return linears[-1] if linears else None
+
+
+def _stages(net: nn.Module) -> tuple[list[nn.Module], bool]:
+    """Return the modules whose outputs are the stages, and whether several of them may make up one stage."""
+    children = dict(net.named_children())
+    resnet = ["layer1", "layer2", "layer3", "layer4"]
+    if all(name in children for name in resnet):
+        return [children[name] for name in resnet], False
+    modules = dict(net.named_modules())
+    described = [info["module"] for info in getattr(net, "feature_info", [])]  # timm's own list of stages
+    if described and all(name in modules for name in described):
+        return [modules[name] for name in described], False
+    layers: list[nn.Module] = []
+    for child in children.values():
+        layers += child.children() if isinstance(child, nn.Sequential | nn.ModuleList) else [child]
+    return layers, True
+
+
+def _last_of_each_size(maps: list[Tensor]) -> list[Tensor]:
+    """Keep the last of the maps at each resolution, in order, which is where a stage ends."""
+    maps = [here for here in maps if here.shape[-2:] != (1, 1)]  # one pixel: the pooled embedding, not a map
+    return [
+        here
+        for here, after in zip(maps, [*maps[1:], None], strict=True)
+        if after is None or after.shape[-2:] != here.shape[-2:]
+    ]

@@ -1,0 +1,365 @@
+"""Recipes: one TOML file, typed and strict, that says everything a run does.
+
+A recipe is a list of stages. An unknown key, a wrong type or a value out of range is a BadRecipe error with the
+file's line, the key, the nearest valid key and what that key means. `dump` writes the resolved recipe, every default
+included, so that a run folder holds all that made it.
+"""
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from bantam.errors import BadRecipe
+
+REQUIRED: Any = object()
+
+
+def key(sense: str, default: Any = REQUIRED) -> Any:
+    """A recipe key: `sense` is the line that explains it in errors; without a default it must be given."""
+    if default is REQUIRED:
+        return field(metadata={"sense": sense})
+    if isinstance(default, dict | type):
+        return field(default_factory=dict if isinstance(default, dict) else default, metadata={"sense": sense})
+    return field(default=default, metadata={"sense": sense})
+
+
+def at_least(minimum: float, **values: float) -> None:
+    for name, value in values.items():
+        if value < minimum:
+            raise ValueError(f"{name} = {value} must be at least {minimum}")
+
+
+def within(low: float, high: float, **values: float) -> None:
+    for name, value in values.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name} = {value} must lie in {low}..{high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    size: int = key("side of the stored images in pixels", 64)
+    normalisation: Literal["imagenet", "training"] = key(
+        "whose mean and standard deviation: ImageNet's, or the training split's", "imagenet"
+    )
+
+    def __post_init__(self) -> None:
+        within(8, 1024, size=self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What a training view may differ in; the fields of `bantam.data.augment.Augmentation`."""
+
+    scale: tuple[float, float] = key(
+        "area of the random resized crop, from and to, as a share of the image", (1.0, 1.0)
+    )
+    ratio: tuple[float, float] = key("width to height of the random crop, from and to", (0.75, 4 / 3))
+    flip: float = key("probability of a horizontal flip", 0.5)
+    vertical_flip: float = key("probability of a vertical flip", 0.0)
+    rotation: float = key("largest rotation either way, in degrees", 0.0)
+    brightness: float = key("brightness factor drawn from 1 - b to 1 + b", 0.0)
+    contrast: float = key("contrast factor drawn from 1 - c to 1 + c", 0.0)
+    saturation: float = key("saturation factor drawn from 1 - s to 1 + s", 0.0)
+    hue: float = key("largest hue rotation either way, as a share of a turn", 0.0)
+    erase: float = key("probability that a rectangle is erased", 0.0)
+    mixup: float = key("probability that an image is blended with its partner", 0.0)
+    cutmix: float = key("probability that a box of the partner is pasted", 0.0)
+    mix_alpha: float = key("alpha of the Beta(alpha, alpha) distribution of the mixing ratio", 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    name: Literal["adamw", "sgd"] = key("adamw, or sgd with Nesterov momentum", "adamw")
+    lr: float = key("peak learning rate", 2e-3)
+    weight_decay: float = key("decoupled for adamw; not applied to BatchNorm and biases", 0.05)
+    momentum: float = key("momentum of sgd, beta1 of adamw", 0.9)
+    warmup: float = key("share of all steps with a linear warm-up", 0.05)
+    final_lr: float = key("learning rate at the end of the cosine, as a share of the peak", 0.0)
+    clip: float = key("largest gradient norm; 0 switches clipping off", 10.0)
+
+    def __post_init__(self) -> None:
+        within(0, 1, momentum=self.momentum, warmup=self.warmup, final_lr=self.final_lr)
+        at_least(0, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenTeacher:
+    """A stage that loads weights which somebody else trained."""
+
+    name: str = key("the stage's name, by which later stages ask for it")
+    kind: Literal["given_teacher"] = key("what the stage does", "given_teacher")
+    architecture: str = key("the classifier that the weights belong to", "resnet18")
+    checkpoint: str = key("the state_dict's file, relative to the data folder")
+    size: int = key("side in pixels at which the teacher looks at a view")
+
+    def __post_init__(self) -> None:
+        within(8, 1024, size=self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A stage that trains one net: a student, which must make the weight, or a teacher, which need not."""
+
+    name: str = key("the stage's name, by which later stages ask for it")
+    kind: Literal["student", "teacher"] = key("student: held to the budget and shipped; teacher: neither")
+    net: str = key("a student family, or for a teacher the name of a torchvision or timm classifier")
+    size: int = key("side of the training views in pixels: the net's input")
+    teacher: str = key("the earlier stage whose net teaches this one; empty for none", "")
+    epochs: int = key("passes over the training split")
+    batch_size: int = key("images a step, even, over all processes", 64)
+    views: int = key("views of each image before they repeat; 0 for a fresh view every epoch", 0)
+    ema: float = key("decay a step of the averaged weights that are evaluated and shipped; 0 for none", 0.998)
+    precision: Literal["auto", "fp32", "bf16"] = key("auto: bf16 where a probe of this net finds it faster", "auto")
+    augment: Augment = key("what the training views may differ in", Augment)
+    optimizer: Optimizer = key("how the weights move", Optimizer)
+    objectives: dict[str, dict[str, Any]] = key("one table for each objective: its weight and its own keys", {})
+
+    def __post_init__(self) -> None:
+        within(8, 1024, size=self.size)
+        at_least(1, epochs=self.epochs)
+        at_least(2, batch_size=self.batch_size)
+        at_least(0, views=self.views)
+        within(0, 0.999999, ema=self.ema)
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size = {self.batch_size} must be even: mixing partners stand side by side")
+        if not self.objectives:
+            raise ValueError("objectives is empty; add a table such as [stage.objectives.supervised] with weight = 1.0")
+        for name, table in self.objectives.items():
+            weight = table.get("weight")
+            if not isinstance(weight, int | float) or isinstance(weight, bool) or weight < 0:
+                raise ValueError(f"objectives.{name} needs weight, a number of at least 0")
+
+
+Stage = GivenTeacher | Training
+STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training]] = {
+    "given_teacher": GivenTeacher,
+    "student": Training,
+    "teacher": Training,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    name: str = key("the recipe's name")
+    stage: tuple[Stage, ...] = key("the stages, in order: [[stage]] tables")
+    seed: int = key("seed of the weights, the order and the views", 0)
+    budget: int = key("most parameters that the shipped nets may have together", 60_000)
+    data: Data = key("how images are stored and normalised", Data)
+
+    def __post_init__(self) -> None:
+        at_least(1, budget=self.budget)
+        within(0, 2**31 - 1, seed=self.seed)
+        names = [stage.name for stage in self.stage]
+        if not names:
+            raise ValueError("stage is empty; a recipe needs at least one [[stage]]")
+        for position, stage in enumerate(self.stage):
+            if not re.fullmatch(r"[a-z0-9_-]+", stage.name):
+                raise ValueError(f'stage name "{stage.name}" may hold only a-z, 0-9, _ and -')
+            if stage.name in names[:position]:
+                raise ValueError(f'two stages are named "{stage.name}"')
+            if isinstance(stage, Training) and stage.teacher and stage.teacher not in names[:position]:
+                raise ValueError(
+                    f'stage "{stage.name}" asks for the teacher "{stage.teacher}", which no earlier stage is named'
+                    + nearest(stage.teacher, names[:position])
+                )
+        if not any(stage.kind == "student" for stage in self.stage):
+            raise ValueError('no stage has kind = "student", so nothing would be shipped')
+
+    @property
+    def shipped(self) -> Training:
+        """The stage whose net is shipped: the last student."""
+        return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind == "student"][-1]
+
+
+def nearest(name: str, valid: typing.Iterable[str]) -> str:
+    """`; did you mean "x"?` for the valid name that is nearest to `name`, or the list of valid names."""
+    valid = list(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    return f"; valid are {', '.join(sorted(valid))}" if valid else ""
+
+
+def line_of(text: str, path: tuple[str | int, ...]) -> int:
+    """The line (from 1) in TOML `text` where the key at `path` stands, or its table; 0 if neither is found."""
+    *table, name = path
+    current: list[str | int] = []
+    arrays: dict[str, int] = {}
+    table_line = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\[\s*([\w.-]+)\s*\]\]", line):
+            arrays[header[1]] = arrays.get(header[1], -1) + 1
+            current = [header[1], arrays[header[1]]]
+        elif header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            parts: list[str | int] = list(header[1].split("."))
+            current = [parts[0], arrays[str(parts[0])], *parts[1:]] if parts[0] in arrays else parts
+        elif current == table and re.match(rf"\s*[\"']?{re.escape(str(name))}[\"']?\s*[=.]", line):
+            return number
+        if current == list(path):
+            return number
+        if current == table and table and not table_line:
+            table_line = number
+    return table_line
+
+
+class Parser:
+    """Turns nested TOML values into the dataclasses above; `source` and `text` serve the error messages."""
+
+    def __init__(self, source: str, text: str) -> None:
+        self.source, self.text = source, text
+
+    def fail(self, path: tuple[str | int, ...], message: str) -> typing.NoReturn:
+        line = line_of(self.text, path) if path else 0
+        raise BadRecipe(f"{self.source}{f':{line}' if line else ''}: {message}")
+
+    def table(self, kind: type[Any], values: Any, path: tuple[str | int, ...]) -> Any:
+        """An instance of the dataclass `kind` from the TOML table `values` that stands at `path`."""
+        if not isinstance(values, dict):
+            self.fail(path, f"{dotted(path)} must be a table, not {describe(values)}")
+        fields = {item.name: item for item in dataclasses.fields(kind)}
+        types = typing.get_type_hints(kind)
+        for name in values:
+            if name not in fields:
+                close = difflib.get_close_matches(name, fields, n=1, cutoff=0.4)
+                sense = f" ({close[0]}: {fields[close[0]].metadata['sense']})" if close else ""
+                self.fail((*path, name), f'unknown key "{dotted((*path, name))}"{nearest(name, fields)}{sense}')
+        given = {name: self.value(types[name], value, (*path, name)) for name, value in values.items()}
+        for name, item in fields.items():
+            if name not in given and item.default is item.default_factory is dataclasses.MISSING:
+                self.fail(path, f'missing key "{dotted((*path, name))}" ({item.metadata["sense"]})')
+        try:
+            return kind(**given)
+        except ValueError as error:
+            named = next((name for name in given if str(error).startswith(name)), None)
+            self.fail((*path, named) if named else path, f"{dotted(path)}{': ' if path else ''}{error}")
+
+    def value(self, wanted: Any, value: Any, path: tuple[str | int, ...]) -> Any:
+        if wanted == tuple[Stage, ...]:
+            return tuple(self.stage(item, ("stage", number)) for number, item in enumerate(self.items(value, path)))
+        if dataclasses.is_dataclass(wanted):
+            return self.table(typing.cast(type, wanted), value, path)
+        origin = typing.get_origin(wanted)
+        if origin is Literal:
+            choices = typing.get_args(wanted)
+            if value not in choices:
+                hint = nearest(value, choices) if isinstance(value, str) else f"; valid are {', '.join(choices)}"
+                self.fail(path, f"{dotted(path)} = {value!r} is not valid{hint}")
+            return value
+        if origin is tuple:
+            kinds = typing.get_args(wanted)
+            items = self.items(value, path)
+            if len(items) != len(kinds):
+                self.fail(path, f"{dotted(path)} must hold {len(kinds)} numbers, not {len(items)}")
+            return tuple(self.value(item_kind, item, path) for item_kind, item in zip(kinds, items, strict=True))
+        if origin is dict:
+            if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
+                self.fail(path, f"{dotted(path)} must hold one table for each objective")
+            return value
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is not wanted:
+            self.fail(path, f"{dotted(path)} must be {NAMES[wanted]}, not {describe(value)}")
+        return value
+
+    def items(self, value: Any, path: tuple[str | int, ...]) -> list[Any]:
+        if not isinstance(value, list):
+            self.fail(path, f"{dotted(path)} must be a list, not {describe(value)}")
+        return value
+
+    def stage(self, values: Any, path: tuple[str | int, ...]) -> Stage:
+        kind = values.get("kind") if isinstance(values, dict) else None
+        if not isinstance(kind, str) or kind not in STAGE_KINDS:
+            said = f'kind = "{kind}" is not valid' if kind is not None else 'missing key "kind"'
+            self.fail((*path, "kind"), f"{dotted(path)}: {said}{nearest(str(kind), STAGE_KINDS)}")
+        return self.table(STAGE_KINDS[kind], values, path)
+
+
+NAMES = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
+
+
+def describe(value: Any) -> str:
+    kind = {dict: "a table", list: "a list", **NAMES}.get(type(value), type(value).__name__)
+    return kind if isinstance(value, dict | list) else f"{kind} ({value!r})"
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """`stage[1].optimizer.lr` for ("stage", 1, "optimizer", "lr")."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def parse(text: str, source: str = "recipe", settings: typing.Sequence[str] = ()) -> Recipe:
+    """The recipe in TOML `text`, with `settings` ("key=value", dotted, a stage by its name) applied.
+
+    Raises BadRecipe with `source` and the line.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadRecipe(f"{source}: not valid TOML: {error}") from error
+    for setting in settings:
+        override(values, setting)
+    return Parser(source, text).table(Recipe, values, ())
+
+
+def override(values: dict[str, Any], setting: str) -> None:
+    """Apply one `--set key=value` to the parsed TOML in place; the first part may be a stage's name."""
+    name, equals, given = setting.partition("=")
+    if not equals or not name.strip():
+        raise BadRecipe(f"--set {setting}: must look like key=value, for example --set student.epochs=10")
+    try:
+        value = tomllib.loads(f"value = {given}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = given.strip()
+    parts = name.strip().split(".")
+    stages = {stage.get("name"): stage for stage in values.get("stage", []) if isinstance(stage, dict)}
+    table = values
+    if len(parts) > 1 and parts[0] in stages:
+        table = stages[parts.pop(0)]
+    elif len(parts) > 1 and parts[0] not in values and parts[0] != "data":
+        known = [*stages, *(item for item in values if item != "stage")]
+        raise BadRecipe(f'--set {setting}: no stage or table is named "{parts[0]}"{nearest(parts[0], known)}')
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise BadRecipe(f'--set {setting}: "{part}" is not a table')
+    table[parts[-1]] = value
+
+
+def load(name: str, settings: typing.Sequence[str] = ()) -> Recipe:
+    """The recipe in file `name`, or the shipped recipe of that name. Raises BadRecipe."""
+    path = Path(name)
+    if path.suffix != ".toml":
+        if name not in shipped():
+            raise BadRecipe(f'no recipe is named "{name}"{nearest(name, shipped())} A file must end in .toml')
+        path = shipped()[name]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRecipe(
+            f"cannot read the recipe {path}: {error}; `bantam recipes list` shows the shipped ones"
+        ) from error
+    return parse(text, str(path), settings)
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with Bantam, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.toml"))}
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as TOML, every default written out; `parse` gives the same recipe back."""
+    return tomli_w.dumps(plain(dataclasses.asdict(recipe)))
+
+
+def plain(value: Any) -> Any:
+    """`value` with tuples as lists, as TOML has no tuples."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value

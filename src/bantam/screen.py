@@ -1,0 +1,124 @@
+"""What a person sees in the terminal: progress bars and tables."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from bantam.measure.accuracy import Accuracy
+from bantam.measure.audit import Audit
+from bantam.train.runlog import Row, Watcher
+
+PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
+
+
+class Bar(Watcher):
+    """A progress bar a stage, with the accuracy so far and the time left; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.name, self.total, self.said = "", 0, 0.0
+
+    def begin(self, name: str, total: int, done: int) -> None:
+        self.name, self.total, self.said = name, total, time.monotonic()
+        if not self.console.is_terminal:
+            return
+        self.progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=28),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        )
+        self.progress.start()
+        self.task = self.progress.add_task(name, total=total, completed=done, note="")
+
+    def advance(self, done: int) -> None:
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=done)
+
+    def epoch(self, row: Row) -> None:
+        judged = row["validation"]
+        note = f"epoch {row['epoch']}  accuracy {judged['accuracy']:.3f} ± {judged['standard_error']:.3f}"
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, note=note)
+        elif time.monotonic() - self.said > PLAIN_EVERY:
+            self.said = time.monotonic()
+            self.console.print(f"{self.name}: {note}  loss {row['training']['loss']:.3f}  {row['seconds']:.0f} s")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def end(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+        self.progress = None
+
+
+def with_error(value: float, standard_error: float) -> str:
+    return f"{value:.3f} ± {standard_error:.3f}"
+
+
+def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
+    """One line a stage: accuracy with standard error, parameters against the budget, ratio to the first teacher."""
+    budget = metrics["budget"]
+    table = Table(title=f"{metrics['recipe']}: students within {budget:,} parameters")
+    for name, justify in (("stage", "left"), ("net", "left"), ("validation", "right"), ("parameters", "right"),
+                          ("of budget", "right"), ("of teacher", "right"), ("seconds", "right")):  # fmt: skip
+        table.add_column(name, justify="right" if justify == "right" else "left")
+    teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] != "student"), None)
+    for name, row in metrics["stages"].items():
+        judged = row.get("validation")
+        student = row["kind"] == "student"
+        table.add_row(
+            name,
+            row["net"],
+            with_error(judged["accuracy"], judged["standard_error"]) if judged else "given",
+            f"{row['parameters']:,}",
+            f"{row['parameters'] / budget:.1%}" if student else "-",
+            f"1/{teacher / row['parameters']:.0f}" if student and teacher else "-",
+            f"{row['seconds']:.0f}" if "seconds" in row else "-",
+        )
+    chosen = metrics["validation"]
+    shipped = with_error(chosen["accuracy"], chosen["standard_error"])
+    caption = f"shipped: validation {shipped} (n = {chosen['n']:,}), {'with' if chosen['flip'] else 'without'} flip"
+    if graded is not None:
+        caption += f"; evaluation {graded} (n = {graded.n:,})"
+    table.caption = caption
+    return table
+
+
+def audit_table(audit: Audit) -> Table:
+    """One line a split and kind of view: accuracy, calibration, and each temperature's entropy / off-class mass."""
+    table = Table(title="what the teacher says: entropy in nats / probability off the label", caption=audit.verdict)
+    table.add_column("views")
+    for name in ("n", "accuracy", "ECE"):
+        table.add_column(name, justify="right")
+    for temperature in audit.looks[0].soft:
+        table.add_column(f"T = {temperature:g}", justify="right")
+    for look in audit.looks:
+        table.add_row(
+            f"{look.split}, {'augmented' if look.augmented else 'plain'}",
+            f"{look.accuracy.n:,}",
+            str(look.accuracy),
+            f"{look.calibration.ece:.3f}",
+            *(f"{facts.entropy:.2f} / {facts.off_class:.2f}" for facts in look.soft.values()),
+        )
+    return table

@@ -1,0 +1,216 @@
+"""The only training loop.
+
+Epoch e shows view e of every training image (or e mod `views`). After each epoch the net, or its averaged weights, is
+evaluated on validation, and the best epoch is kept. Everything random is a function of (seed, image, view) or
+(seed, epoch), so a resumed run repeats an uninterrupted one to the bit on a CPU.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bantam.data import batches
+from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
+from bantam.errors import BadData, TrainingStopped
+from bantam.files import sweep
+from bantam.measure.accuracy import accuracy
+from bantam.measure.logits import logits_of
+from bantam.recipe import Training
+from bantam.train import checkpoint
+from bantam.train.answers import Answers
+from bantam.train.capture import Captured
+from bantam.train.runlog import Row, RunLog, Watcher
+from bantam.train.step import Goal, Step
+
+SAVE_EVERY = 20.0  # seconds between checkpoints: what a kill can cost
+COLLAPSED_EPOCHS = 3  # epochs in a row with one predicted class before the alarm
+FIRST_STEPS = 100  # steps after the warm-up in which one predicted class is only a net that has just begun
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training ends with: the best epoch's weights and its line of metrics."""
+
+    weights: dict[str, Tensor]
+    best: Row
+    seconds: float
+
+
+def train(
+    net: nn.Module,
+    stage: Training,
+    training: LabelledSplit,
+    validation: LabelledSplit,
+    normalisation: Normalisation,
+    goals: Mapping[str, Goal],
+    answers: Answers | None,
+    seed: int,
+    folder: Path,
+    watcher: Watcher,
+    autocast: torch.dtype | None = None,
+) -> Trained:
+    """Train `net` as `stage` says, in `folder`, and give the weights of the epoch that is best on validation.
+
+    Goes on from `folder/last.ckpt` if it is there. Raises SplitLeak for an unlabelled split, and TrainingStopped when
+    the loss is not finite or the predictions have collapsed to one class.
+    """
+    training = require_labelled(training, "training")
+    validation = require_labelled(validation, "selection of the best epoch")
+    device = next(net.parameters()).device
+    if len(training) < 2:
+        raise BadData(f"the training split has {len(training)} image; training needs at least 2")
+
+    per_epoch, batch = batches.epoch(len(training), stage.batch_size, seed, 0, stage.views).shape
+    total = per_epoch * stage.epochs
+    step = Step(net, stage, training, normalisation, goals, answers, seed, total, autocast)
+    state = State(step, folder / "last.ckpt")
+    state.resume()
+    log = RunLog(folder / "metrics.jsonl", state.epoch)
+    net.train()
+    # On a GPU the step is captured once and replayed; everywhere else it is the plain sequence.
+    one_step: Callable[[Tensor, Tensor], dict[str, Tensor]] = step
+    if device.type == "cuda":
+        step.settle()
+        step.begin(0)
+        example = torch.arange(batch, device=device)
+        one_step = Captured(step, example, torch.zeros_like(example))
+    watcher.begin(stage.name, total, state.done)
+    saved_at = started = time.monotonic()
+    earlier = state.seconds
+    try:
+        while state.epoch < stage.epochs:
+            order = batches.epoch(len(training), stage.batch_size, seed, state.epoch, stage.views).to(device)
+            view = torch.full_like(order[0], batches.view_of(state.epoch, stage.views))
+            step.begin(batches.view_of(state.epoch, stage.views))
+            for row in range(state.done - state.epoch * per_epoch, per_epoch):
+                state.add(one_step(order[row], view))
+                watcher.advance(state.done)
+                state.seconds = earlier + time.monotonic() - started
+                if time.monotonic() - saved_at > SAVE_EVERY and row + 1 < per_epoch:
+                    state.check_finite()
+                    state.save()
+                    saved_at = time.monotonic()
+
+            metrics = state.finish_epoch(per_epoch)
+            shipped = step.ema.net if step.ema else net
+            metrics["validation"] = judge(shipped, validation, stage.size, normalisation)
+            state.seconds = earlier + time.monotonic() - started
+            metrics["seconds"] = round(state.seconds, 2)
+            state.keep_best(metrics, shipped)
+            state.check_collapse(metrics, validation)
+            log.append(metrics)
+            watcher.epoch(metrics)
+            if time.monotonic() - saved_at > SAVE_EVERY or state.epoch == stage.epochs:
+                state.save()
+                saved_at = time.monotonic()
+    except KeyboardInterrupt:
+        state.save()
+        raise
+    finally:
+        watcher.end()
+    return Trained(state.best_weights, state.best, state.seconds)
+
+
+class State:
+    """All that a resumed training needs, and the running sums of the epoch under way."""
+
+    def __init__(self, step: Step, path: Path) -> None:
+        self.step, self.path = step, path
+        self.done = self.epoch = self.collapsed = 0
+        self.seconds = 0.0
+        self.sums: dict[str, Tensor] = {}
+        self.best: Row = {}
+        self.best_weights: dict[str, Tensor] = {}
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        for name, term in terms.items():
+            self.sums[name] = self.sums[name] + term if name in self.sums else term.clone()
+        self.done += 1
+
+    def check_finite(self) -> None:
+        loss = float(self.sums["loss"])
+        if not math.isfinite(loss):
+            stage = self.step.stage
+            raise TrainingStopped(
+                f'stage "{stage.name}": the loss is not finite ({loss}) in epoch {self.epoch + 1}; '
+                f"lower {stage.name}.optimizer.lr (now {stage.optimizer.lr:g}) or clip gradients harder, and run again"
+            )
+
+    def finish_epoch(self, per_epoch: int) -> Row:
+        self.check_finite()
+        means = {name: float(total) / per_epoch for name, total in self.sums.items()}
+        self.sums = {}
+        self.epoch += 1
+        return {"epoch": self.epoch, "lr": float(self.step.rate), "training": means}
+
+    def keep_best(self, metrics: Row, shipped: nn.Module) -> None:
+        if not self.best or metrics["validation"]["accuracy"] > self.best["validation"]["accuracy"]:
+            self.best = metrics
+            self.best_weights = {name: value.detach().cpu().clone() for name, value in shipped.state_dict().items()}
+
+    def check_collapse(self, metrics: Row, validation: LabelledSplit) -> None:
+        begun = self.done > self.step.warm_up + FIRST_STEPS
+        one_class = begun and metrics["validation"]["largest_share"] >= 0.995 and len(validation.labels.unique()) > 1
+        self.collapsed = self.collapsed + 1 if one_class else 0
+        if self.collapsed >= COLLAPSED_EPOCHS:
+            stage = self.step.stage
+            raise TrainingStopped(
+                f'stage "{stage.name}": predictions have collapsed to one class for {self.collapsed} epochs '
+                f"(epoch {self.epoch}); lower {stage.name}.optimizer.lr (now {stage.optimizer.lr:g}) or lengthen "
+                "the warm-up, and run again in a new folder"
+            )
+
+    def save(self) -> None:
+        step = self.step
+        state: dict[str, Any] = {
+            "net": step.net.state_dict(),
+            "ema": step.ema.net.state_dict() if step.ema else {},
+            "objectives": {name: goal.objective.state_dict() for name, goal in step.goals.items()},
+            "optimizer": step.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "best_weights": self.best_weights,
+            **{name: getattr(self, name) for name in ("done", "epoch", "collapsed", "seconds", "sums", "best")},
+        }
+        checkpoint.save(self.path, state)
+
+    def resume(self) -> None:
+        """Take up what `path` holds, if it is there."""
+        sweep(self.path.parent)
+        if not self.path.exists():
+            return
+        step = self.step
+        state = checkpoint.load(self.path, "cpu")
+        step.net.load_state_dict(state["net"])
+        if step.ema:
+            step.ema.net.load_state_dict(state["ema"])
+        for name, goal in step.goals.items():
+            goal.objective.load_state_dict(state["objectives"][name])
+        step.optimizer.load_state_dict(state["optimizer"])
+        for group in step.optimizer.param_groups:
+            group["lr"] = step.rate
+        torch.set_rng_state(state["random"])
+        step.count.fill_(state["done"])
+        for name in ("done", "epoch", "collapsed", "seconds", "best", "best_weights"):
+            setattr(self, name, state[name])
+        self.sums = {name: value.to(step.device) for name, value in state["sums"].items()}
+
+
+def judge(net: nn.Module, validation: LabelledSplit, size: int, normalisation: Normalisation) -> Row:
+    """Accuracy with its standard error, cross-entropy and the share of the class predicted most, on validation."""
+    logits = logits_of(net, validation, size, normalisation)
+    measured = accuracy(logits, validation.labels)
+    shares = logits.argmax(1).bincount(minlength=logits.shape[1]) / len(logits)
+    return {
+        "accuracy": measured.value,
+        "standard_error": measured.standard_error,
+        "n": measured.n,
+        "cross_entropy": float(F.cross_entropy(logits, validation.labels)),
+        "largest_share": float(shares.max()),
+    }

@@ -1,0 +1,42 @@
+"""Optimizers, and the learning rate and averaging decay as pure functions of the step."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from bantam.recipe import Optimizer
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: float, final: float) -> float:
+    """The learning rate of step `step` in 0..total-1: linear warm-up, then a cosine (Loshchilov and Hutter, 2017).
+
+    `warmup` is the share of steps with the linear rise, which ends at `peak`; the cosine ends at `final * peak`.
+    """
+    warm = round(warmup * total)
+    if step < warm:
+        return peak * (step + 1) / (warm + 1)
+    along = (step - warm) / max(1, total - 1 - warm)
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
+
+
+def averaging_decay(step: int, decay: float) -> float:
+    """The decay of the averaged weights at step `step`: small at first, so that the start is forgotten."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+def build_optimizer(plan: Optimizer, modules: list[nn.Module], lr: Tensor) -> torch.optim.Optimizer:
+    """The optimizer of `plan` over all parameters of `modules`; `lr` is a scalar tensor that the loop writes to.
+
+    Weight decay is left off vectors and scalars (biases, BatchNorm).
+    """
+    parameters = [item for module in modules for item in module.parameters() if item.requires_grad]
+    groups = [
+        {"params": [item for item in parameters if item.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [item for item in parameters if item.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if plan.name == "adamw":
+        capturable = lr.is_cuda
+        return torch.optim.AdamW(groups, lr=lr, betas=(plan.momentum, 0.999), fused=True, capturable=capturable)
+    return torch.optim.SGD(groups, lr=lr, momentum=plan.momentum, nesterov=plan.momentum > 0, fused=True)

@@ -1,0 +1,120 @@
+"""What a run writes about itself: its environment, and one line a finished epoch."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bantam.files import explained, write_text
+
+Row = dict[str, Any]
+
+
+class Watcher:
+    """What a training tells whoever looks on; the command line's progress bar is one. Does nothing by itself."""
+
+    def begin(self, name: str, total: int, done: int) -> None:
+        """`name` starts: `total` units of work, `done` of them finished before."""
+
+    def advance(self, done: int) -> None:
+        """`done` of the total units are finished."""
+
+    def epoch(self, row: Row) -> None:
+        """An epoch is finished; `row` is its line of metrics.jsonl."""
+
+    def say(self, text: str) -> None:
+        """A line that a person should see."""
+
+    def end(self) -> None:
+        """The work that began last is finished."""
+
+
+class Counter:
+    """A `progress(done, total)` function that reports to a watcher under `name`; begins at the first call."""
+
+    def __init__(self, watcher: Watcher, name: str) -> None:
+        self.watcher, self.name, self.began = watcher, name, False
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self.began:
+            self.watcher.begin(self.name, total, done)
+            self.began = True
+        self.watcher.advance(done)
+        if done >= total:
+            self.watcher.end()
+
+
+class RunLog:
+    """metrics.jsonl: one JSON object a finished epoch, appended; on resume, lines past the checkpoint are dropped."""
+
+    def __init__(self, path: Path, epochs_done: int) -> None:
+        self.path = path
+        kept = [row for row in read_rows(path) if row["epoch"] <= epochs_done]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def append(self, row: Row) -> None:
+        with explained(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The finished epochs in metrics.jsonl; a half-written last line is left out."""
+    rows: list[Row] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the versions, the commit and the command, without any path or host name."""
+    packages = ["bantam", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"]
+    return {
+        "command": ["bantam", *(Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:])],
+        "commit": commit(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The commit of Bantam's own checkout, with "+" where tracked files differ from it; None outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def processor() -> str:
+    """The processor's name, and which of the instruction sets that matter for speed it has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{name} ({', '.join(known)})"

@@ -1,0 +1,161 @@
+"""One training step: views, answers, forward, backward, optimizer, averaging.
+
+The step is a plain sequence on tensors of fixed shape that never asks the device for a value, so the same code runs
+eagerly on a CPU and is captured into a CUDA graph on a GPU.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bantam.data import augment
+from bantam.data.augment import Augmentation
+from bantam.data.splits import LabelledSplit, Normalisation
+from bantam.nets.output import Output
+from bantam.objectives.objective import Objective
+from bantam.recipe import Training
+from bantam.train.answers import Answers
+from bantam.train.ema import Ema
+from bantam.train.optim import averaging_decay, build_optimizer, learning_rate
+
+
+@dataclass(frozen=True)
+class Goal:
+    """An objective and its weight in the loss."""
+
+    objective: Objective
+    weight: float
+
+
+class Observed(nn.Module):
+    """Any classifier as a module whose forward is `observe`; one without `observe` shows its logits alone."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Output:
+        observe: Callable[[Tensor], Output] | None = getattr(self.net, "observe", None)
+        if observe is not None:
+            return observe(images)
+        logits = self.net(images)
+        return Output(logits, logits, ())
+
+
+class Step:
+    """What a step reads and changes. `count` is the number of steps done, on the device."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stage: Training,
+        training: LabelledSplit,
+        normalisation: Normalisation,
+        goals: Mapping[str, Goal],
+        answers: Answers | None,
+        seed: int,
+        total: int,
+        autocast: torch.dtype | None,
+    ) -> None:
+        self.net, self.stage, self.goals, self.answers, self.seed = net, stage, goals, answers, seed
+        self.images, self.classes = training.images, len(training.classes)
+        self.device = next(net.parameters()).device
+        self.labels = training.labels.to(self.device)
+        self.normalisation = normalisation
+        self.augmentation = Augmentation(**vars(stage.augment))
+        self.autocast = autocast
+        self.observed: nn.Module = Observed(net)
+        self.ema = Ema(net) if stage.ema else None
+
+        plan, steps = stage.optimizer, range(total)
+        self.warm_up = round(plan.warmup * total)
+        rates = [learning_rate(step, total, plan.lr, plan.warmup, plan.final_lr) for step in steps]
+        self.rates = torch.tensor(rates, device=self.device)
+        self.decays = torch.tensor([averaging_decay(step, stage.ema) for step in steps], device=self.device)
+        self.progress = torch.linspace(0, 1, total, device=self.device)
+        self.rate = torch.zeros((), device=self.device)
+        self.prepare_objectives()
+        trained = [net, *(goal.objective for goal in goals.values())]
+        self.optimizer = build_optimizer(plan, trained, self.rate)
+        self.parameters = [item for module in trained for item in module.parameters() if item.requires_grad]
+        self.count = torch.zeros(1, dtype=torch.int64, device=self.device)
+
+    @torch.no_grad()
+    def prepare_objectives(self) -> None:
+        """Let the objectives fit their projections to an example of what student and teacher show."""
+        if all(type(goal.objective).prepare is Objective.prepare for goal in self.goals.values()):
+            return
+        index = torch.arange(2, device=self.device)
+        view = torch.zeros_like(index)
+        self.begin(0)
+        images, _ = self.look(index, view)
+        training = self.net.training
+        shown = self.answers(images, index, view) if self.answers else None
+        output = self.observed.eval()(images)
+        self.net.train(training)
+        for goal in self.goals.values():
+            goal.objective.prepare(output, shown)
+            goal.objective.to(self.device)
+
+    def settle(self) -> None:
+        """Move the images to the net's device, as bytes: they are small there, and no copy waits for the CPU."""
+        self.images = self.images.to(self.device)
+
+    def begin(self, view: int) -> None:
+        """The coming steps show view `view`."""
+        if self.answers:
+            self.answers.begin(view)
+
+    def __call__(self, index: Tensor, view: Tensor) -> dict[str, Tensor]:
+        """Train on view `view` [B] of the images `index` [B]; returns the loss and each unweighted term, detached."""
+        images, targets = self.look(index, view)  # [B, 3, S, S], [B, K]
+        shown = self.answers(images, index, view) if self.answers else None
+        terms = self.terms(images, targets, shown)
+        terms["loss"].backward()
+        self.move()
+        return {name: term.detach() for name, term in terms.items()}
+
+    def look(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """The training views float32 [B, 3, S, S] and their targets, class probabilities [B, K]."""
+        mean, std = self.normalisation.mean, self.normalisation.std
+        images, ratio = augment.render(
+            self.images, index, view, self.seed, self.augmentation, self.stage.size, mean, std
+        )
+        return images, augment.soft_targets(self.labels[index], ratio, self.classes)
+
+    def terms(self, images: Tensor, targets: Tensor, shown: Output | None) -> dict[str, Tensor]:
+        """The forward pass: each objective's terms, and the weighted sum of them all as "loss"."""
+        self.rate.copy_(self.rates[self.count][0])
+        progress = self.progress[self.count][0]
+        with self.casting():
+            output: Output = self.observed(images)
+        output = Output(output.logits.float(), output.embedding.float(), output.features)
+        terms: dict[str, Tensor] = {}
+        loss = torch.zeros((), device=self.device)
+        alone = {name: goal.objective.alone_until for name, goal in self.goals.items()}
+        for own, goal in self.goals.items():
+            # While another objective is to be alone, this one's weight is 0: a factor, for no branch may be captured.
+            after = max((share for name, share in alone.items() if name != own), default=0.0)
+            weight = goal.weight * (progress >= after) if after else goal.weight
+            for name, term in goal.objective(output, shown, targets, progress).items():
+                terms[name] = term
+                loss = loss + weight * term
+        return {"loss": loss, **terms}
+
+    def casting(self) -> torch.autocast | nullcontext[None]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast, cache_enabled=False)
+
+    def move(self) -> None:
+        """Clip the gradients, step the optimizer, update the averages, clear the gradients."""
+        if self.stage.optimizer.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.stage.optimizer.clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.decays[self.count][0])
+        self.count += 1

@@ -1,0 +1,143 @@
+"""Both layouts, and every way in which a folder can be unusable. Names alone matter: the files are empty."""
+
+from pathlib import Path
+
+import pytest
+
+from bantam.data.folder import SPLIT_FOLDERS, list_images, scan
+from bantam.errors import BadData
+
+
+def plant(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+FLAT = ("training/0_0.jpg", "training/1_0.jpg", "validation/0_0.jpg", "validation/1_0.jpg")
+CLASSES = ("train/egg/a.jpg", "train/soup/a.jpg", "val/egg/b.jpg", "val/soup/b.jpg")
+
+
+def test_flat_layout(tmp_path: Path):
+    names = ("training/1_1.JPG", "training/01_2.png", "evaluation/0001.webp", "evaluation/0000.jpeg")
+    folder = scan(plant(tmp_path, *FLAT, *names))
+    assert folder.layout == "flat"
+    assert folder.classes == ("0", "1")
+    assert [(r.id, r.label) for r in folder.training] == [("01_2", 1), ("0_0", 0), ("1_0", 1), ("1_1", 1)]
+    assert [(r.id, r.label) for r in folder.evaluation] == [("0000", None), ("0001", None)]
+    assert folder.training[0].path == tmp_path / "training" / "01_2.png"
+
+
+def test_class_folders(tmp_path: Path):
+    folder = scan(plant(tmp_path, *CLASSES, "test/x.jpg"))
+    assert folder.layout == "classes"
+    assert folder.classes == ("egg", "soup")
+    assert [(r.id, r.label) for r in folder.training] == [("egg/a", 0), ("soup/a", 1)]
+    assert [(r.id, r.label) for r in folder.validation] == [("egg/b", 0), ("soup/b", 1)]
+    assert [(r.id, r.label) for r in folder.evaluation] == [("x", None)]
+
+
+@pytest.mark.parametrize("training", SPLIT_FOLDERS["training"])
+@pytest.mark.parametrize("validation", SPLIT_FOLDERS["validation"])
+@pytest.mark.parametrize("evaluation", SPLIT_FOLDERS["evaluation"])
+def test_every_name_of_a_split(tmp_path: Path, training: str, validation: str, evaluation: str):
+    folder = scan(plant(tmp_path, f"{training}/0_0.jpg", f"{validation}/0_0.jpg", f"{evaluation}/0000.jpg"))
+    assert (len(folder.training), len(folder.validation), len(folder.evaluation)) == (1, 1, 1)
+
+
+def test_evaluation_may_be_absent(tmp_path: Path):
+    assert scan(plant(tmp_path, *FLAT)).evaluation == ()
+
+
+def test_evaluation_in_class_folders_has_no_labels(tmp_path: Path):
+    folder = scan(plant(tmp_path, *CLASSES, "test/soup/x.jpg", "test/egg/y.jpg"))
+    assert [(r.id, r.label) for r in folder.evaluation] == [("x", None), ("y", None)]
+
+
+def test_ids_stay_unique(tmp_path: Path):
+    plant(tmp_path, *CLASSES, "train/egg/a.png", "test/egg/x.jpg", "test/soup/x.jpg")
+    folder = scan(tmp_path)
+    assert [r.id for r in folder.training] == ["egg/a.jpg", "egg/a.png", "soup/a.jpg"]
+    assert [r.id for r in folder.evaluation] == ["egg/x", "soup/x"]
+
+
+def test_numbered_class_folders_are_in_numerical_order(tmp_path: Path):
+    for label in range(11):
+        plant(tmp_path, f"train/{label}/a.jpg", f"val/{label}/a.jpg")
+    folder = scan(tmp_path)
+    assert folder.classes == tuple(str(label) for label in range(11))
+    assert all(record.label == int(record.path.parent.name) for record in folder.training)
+
+
+def test_class_names_from_a_file(tmp_path: Path):
+    plant(tmp_path, *FLAT)
+    (tmp_path / "classes.txt").write_text("Bread\nDairy product\n")
+    assert scan(tmp_path).classes == ("Bread", "Dairy product")
+
+
+@pytest.mark.parametrize("text", [b"Bread\n", b"Bread\nBread\n", b"\xff\xfe\n\n"])
+def test_class_names_that_do_not_fit(tmp_path: Path, text: bytes):
+    plant(tmp_path, *FLAT)
+    (tmp_path / "classes.txt").write_bytes(text)
+    with pytest.raises(BadData, match=r"classes\.txt"):
+        scan(tmp_path)
+
+
+def test_hidden_and_foreign_files_are_left_out(tmp_path: Path):
+    names = (".DS_Store", "training/.0_9.jpg", "training/notes.txt", "training/more/0_1.jpg", "README.md")
+    listing = list_images(plant(tmp_path, *FLAT, *names))
+    assert listing.problems == ()
+    assert len(listing.folder.training) == 2
+    assert listing.ignored == (tmp_path / "training/more", tmp_path / "training/notes.txt")
+
+
+BAD = {
+    "no training": (("validation/0_0.jpg",), "no training split"),
+    "no validation": (("training/0_0.jpg",), "no validation split"),
+    "empty validation": ((*FLAT[:2], "validation/x.txt"), "validation holds no labelled image"),
+    "a class without images": ((*FLAT, "training/3_0.jpg"), "no image of class 2 although labels go up to 3"),
+    "a date for a label": ((*FLAT, "training/20260101_0.jpg"), "no image of class 2"),
+    "an empty class folder": ((*CLASSES, "train/rice/x.txt"), "no image of class rice"),
+    "no label": ((*FLAT, "training/egg.jpg"), "egg.jpg has no label in its name"),
+    "only names without labels": (("training/a.jpg", "validation/b.jpg"), "a.jpg has no label"),
+    "a label out of range": ((*FLAT, "validation/2_0.jpg"), "2_0.jpg has the label 2"),
+    "an unknown class": ((*CLASSES, "val/rice/b.jpg"), "b.jpg has the label rice"),
+    "a stray image": ((*CLASSES, "train/a.jpg"), "a.jpg lies beside the class folders"),
+    "two training folders": ((*FLAT, "train/0_0.jpg"), "both train and training"),
+}
+
+
+@pytest.mark.parametrize(("names", "message"), BAD.values(), ids=BAD)
+def test_bad_folders(tmp_path: Path, names: tuple[str, ...], message: str):
+    plant(tmp_path, *names)
+    with pytest.raises(BadData, match=message) as caught:
+        scan(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_empty_root(tmp_path: Path):
+    with pytest.raises(BadData, match="does not exist"):
+        scan(tmp_path / "nowhere")
+    with pytest.raises(BadData, match="is empty"):
+        scan(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(BadData, match="not a directory"):
+        scan(tmp_path / "file")
+
+
+def test_listing_goes_on_after_a_problem(tmp_path: Path):
+    listing = list_images(plant(tmp_path, *FLAT, "training/egg.jpg", "validation/7_0.jpg"))
+    assert len(listing.problems) == 2
+    assert len(listing.folder.training) == 2
+    with pytest.raises(BadData, match="1 more"):
+        scan(tmp_path)
+
+
+def test_food_11(food_11: Path):
+    folder = scan(food_11)
+    assert (len(folder.training), len(folder.validation), len(folder.evaluation)) == (9993, 4432, 2218)
+    assert folder.classes == tuple(str(label) for label in range(11))
+    assert [record.id for record in folder.evaluation] == [f"{n:04d}" for n in range(2218)]

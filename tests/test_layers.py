@@ -1,0 +1,55 @@
+"""Imports point one way: this walks them all."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "bantam"
+
+# What each room may import of bantam, besides itself.
+BASE = {"errors", "files"}
+ALLOWED = {
+    "errors": set(),
+    "files": {"errors"},
+    "recipe": {"errors"},
+    "data": BASE,
+    "nets": BASE,
+    "objectives": BASE | {"nets"},
+    "measure": BASE | {"data", "nets"},
+    "train": BASE | {"recipe", "data", "nets", "objectives", "measure"},
+    "deliver": BASE | {"data", "nets", "measure"},
+    "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver"},
+    "screen": BASE | {"measure", "train"},
+    "cli": BASE | {"recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "screen"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms of bantam that a file imports, wherever in the file."""
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            rooms |= {name.name.split(".")[1] for name in node.names if name.name.startswith("bantam.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "bantam":
+            rooms |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bantam."):
+            rooms.add((node.module or "").split(".")[1])
+    return rooms
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
+def test_imports_point_one_way(path: Path) -> None:
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    assert imported(path) - {room} <= ALLOWED[room]
+
+
+def test_files_stay_readable() -> None:
+    lines = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: count for name, count in lines.items() if count > 420} == {}
+    assert lines["pipeline.py"] <= 330

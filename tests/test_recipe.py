@@ -1,0 +1,140 @@
+import dataclasses
+import tomllib
+
+import pytest
+
+from bantam import recipe as recipes
+from bantam.data.augment import Augmentation
+from bantam.errors import BadRecipe
+from bantam.pipeline import check
+from bantam.recipe import Augment, GivenTeacher, Training, dump, load, parse, shipped
+
+GOOD = """name = "x"
+
+[[stage]]
+name = "teacher"
+kind = "given_teacher"
+checkpoint = "a.ckpt"
+size = 112
+
+[[stage]]
+name = "student"
+kind = "student"
+net = "sample"
+size = 64
+teacher = "teacher"
+epochs = 3
+[stage.optimizer]
+lr = 1e-3
+[stage.objectives.kd]
+weight = 0.5
+"""
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_loads_and_names_only_what_exists(name: str) -> None:
+    loaded = load(name)
+    assert loaded.name == name
+    check(loaded)
+    assert parse(dump(loaded)) == loaded
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_has_a_header_with_command_expectation_time_and_n(name: str) -> None:
+    header = shipped()[name].read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert f"bantam {'demo' if name == 'demo' else f'run {name}'}" in header
+    for word in ("expected", "time", " n ", "cores"):
+        assert word in header.replace("\n", " ").replace("(n", " n "), word
+
+
+def test_defaults_are_filled_in_and_whole_numbers_serve_as_numbers() -> None:
+    loaded = parse(GOOD.replace("lr = 1e-3", "lr = 1"))
+    teacher, student = loaded.stage
+    assert isinstance(teacher, GivenTeacher)
+    assert isinstance(student, Training)
+    assert (loaded.budget, loaded.data.size, teacher.architecture) == (60_000, 64, "resnet18")
+    assert student.optimizer.lr == 1.0
+    assert isinstance(student.optimizer.lr, float)
+    assert loaded.shipped is student
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("lr = ", "lrr = ", 17, ['unknown key "stage[1].optimizer.lrr"', 'did you mean "lr"', "peak learning rate"]),
+        ("epochs = 3", 'epochs = "3"', 15, ["stage[1].epochs must be a whole number", "'3'"]),
+        ("epochs = 3", "epochs = true", 15, ["must be a whole number", "true or false"]),
+        ("epochs = 3", "epochs = 0", 15, ["epochs = 0 must be at least 1"]),
+        ("epochs = 3", "epoch = 3", 15, ['unknown key "stage[1].epoch"', 'did you mean "epochs"']),
+        ("epochs = 3\n", "", 9, ['missing key "stage[1].epochs"', "passes over the training split"]),
+        ("lr = 1e-3", 'lr = "fast"', 17, ["optimizer.lr must be a number"]),
+        ("lr = 1e-3", 'name = "adam"', 17, ['did you mean "adamw"']),
+        ("lr = 1e-3", "warmup = 2.0", 17, ["warmup = 2.0 must lie in 0..1"]),
+        ('kind = "student"', 'kind = "studnt"', 11, ['did you mean "student"']),
+        ('teacher = "teacher"', 'teacher = "techer"', 0, ['which no earlier stage is named; did you mean "teacher"']),
+        ('name = "student"', 'name = "teacher"', 0, ['two stages are named "teacher"']),
+        ("weight = 0.5", "temperature = 4.0", 0, ["objectives.kd needs weight"]),
+        ("size = 112", "size = 1", 7, ["size = 1 must lie in 8..1024"]),
+        ("size = 64", "size = 64\nbatch_size = 3", 14, ["batch_size = 3 must be even"]),
+        ('name = "x"', 'name = "x"\nbudget = 0', 2, ["budget = 0 must be at least 1"]),
+        ('name = "x"', 'name = "x"\ndata = 3', 2, ["data must be a table"]),
+        ('name = "x"', 'name = ', 1, ["not valid TOML"]),
+    ],
+)  # fmt: skip
+def test_an_error_names_line_key_and_nearest_name(old: str, new: str, line: int, words: list[str]) -> None:
+    with pytest.raises(BadRecipe) as raised:
+        parse(GOOD.replace(old, new, 1), "x.toml")
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    if line and "TOML" not in message:
+        assert message.startswith(f"x.toml:{line}:")
+
+
+def test_settings_reach_top_level_tables_and_stages_by_name() -> None:
+    changed = parse(GOOD, settings=["seed=3", "data.size=32", "student.optimizer.lr=0.1", "student.net=mobilenet_v1"])
+    student = changed.shipped
+    assert (changed.seed, changed.data.size, student.optimizer.lr, student.net) == (
+        3,
+        32,
+        0.1,
+        "mobilenet_v1",
+    )
+    with pytest.raises(BadRecipe, match='did you mean "student"'):
+        parse(GOOD, settings=["studnt.epochs=1"])
+    with pytest.raises(BadRecipe, match="key=value"):
+        parse(GOOD, settings=["epochs"])
+    with pytest.raises(BadRecipe, match="unknown key"):
+        parse(GOOD, settings=["student.epoch=1"])
+
+
+def test_a_missing_recipe_names_the_nearest() -> None:
+    with pytest.raises(BadRecipe, match='did you mean "medium"'):
+        load("medum")
+    with pytest.raises(BadRecipe, match="cannot read the recipe nowhere.toml"):
+        load("nowhere.toml")
+
+
+def test_a_recipe_without_a_student_is_refused() -> None:
+    with pytest.raises(BadRecipe, match="nothing would be shipped"):
+        parse(GOOD[: GOOD.index('[[stage]]\nname = "student"')])
+
+
+def test_the_recipe_knows_every_augmentation_and_its_default() -> None:
+    ours = {item.name: item.default for item in dataclasses.fields(Augment)}
+    theirs = {item.name: item.default for item in dataclasses.fields(Augmentation)}
+    assert ours == theirs
+
+
+def test_every_key_says_what_it_means() -> None:
+    for kind in (recipes.Recipe, recipes.Data, Augment, recipes.Optimizer, GivenTeacher, Training):
+        for item in dataclasses.fields(kind):
+            assert len(item.metadata["sense"]) > 10, f"{kind.__name__}.{item.name}"
+
+
+def test_dump_is_toml_that_holds_every_key() -> None:
+    written = tomllib.loads(dump(parse(GOOD)))
+    assert written["stage"][1]["augment"]["scale"] == [1.0, 1.0]
+    assert set(written["stage"][1]) == {item.name for item in dataclasses.fields(Training)}
