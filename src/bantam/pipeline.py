@@ -28,6 +28,7 @@ from bantam.nets.teachers import Teacher, build_teacher, load_teacher
 from bantam.objectives import OBJECTIVES
 from bantam.recipe import GivenTeacher, Recipe, Training
 from bantam.train import checkpoint
+from bantam.train.allocator import keep_memory
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.loop import train
 from bantam.train.probe import Choice, choose
@@ -55,6 +56,7 @@ def run(recipe: Recipe, root: Path, out: Path, watcher: Watcher | None = None) -
     Raises a BantamError for what a user can cause; BudgetExceeded comes before the first step.
     """
     watcher = watcher or Watcher()
+    keep_memory()
     check(recipe)
     claim(recipe, out)
 
