@@ -174,7 +174,7 @@ def summary(
     from bantam.nets.students import Student, family
 
     shape = family(net).fit(budget, classes, size)
-    result = summarised(Student(net, shape, classes, size).build(), size)
+    result = summarised(Student(net, shape, classes, size).shipped_net(), size)
     if as_json:
         weight = {"unique": result.weight.unique, "torchsummary": result.weight.torchsummary}
         print_json(

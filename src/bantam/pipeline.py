@@ -58,7 +58,6 @@ def run(recipe: Recipe, root: Path, out: Path, watcher: Watcher | None = None) -
     watcher = watcher or Watcher()
     keep_memory()
     check(recipe)
-    claim(recipe, out)
 
     # Data: decoded once, memory-mapped from then on.
     splits = open_data(recipe, root, watcher)
@@ -70,13 +69,13 @@ def run(recipe: Recipe, root: Path, out: Path, watcher: Watcher | None = None) -
     students = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind == "student"]
     described = {stage.name: describe(stage.net, recipe.budget, len(splits.classes), stage.size) for stage in students}
     for stage in students:
-        weight = budget.enforce([described[stage.name].build()], stage.size, recipe.budget)
+        weight = budget.enforce([described[stage.name].shipped_net()], stage.size, recipe.budget)
         watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {recipe.budget:,} parameters")
 
     # Stages, in order; a finished one is taken from its folder.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    claim(recipe, out, splits.fingerprint, device)
     here = Run(recipe, root, out, splits, normalisation, device, watcher, {})
-    write_json(out / "environment.json", {**environment(), "device": device.type, "data": splits.fingerprint})
     results: dict[str, dict[str, Any]] = {}
     for stage in recipe.stage:
         results[stage.name] = STAGES[stage.kind](here, stage)
@@ -115,24 +114,37 @@ def check(recipe: Recipe) -> None:
         goals_of(stage)
 
 
-def claim(recipe: Recipe, out: Path) -> None:
-    """Make the folder `out` this recipe's; refuse one that another recipe has made. Raises RunMismatch."""
+def claim(recipe: Recipe, out: Path, fingerprint: str, device: torch.device) -> None:
+    """Make the folder `out` this recipe's, on these photographs; refuse one that others have made.
+
+    environment.json tells of the process that began the run; whoever goes on with it at another commit is added.
+    Raises RunMismatch.
+    """
     text = recipes.dump(recipe)
-    path = out / "recipe.toml"
+    path, made_in = out / "recipe.toml", out / "environment.json"
+    here = {**environment(), "device": device.type, "data": fingerprint}
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        theirs = path.read_text(encoding="utf-8")
-        if theirs != text:
-            changed = [line for line in text.splitlines() if line not in theirs.splitlines()]
-            raise RunMismatch(
-                f"{out} holds a run of another recipe (here: {'; '.join(changed[:3]) or 'keys are missing'}); "
-                "choose another --out, or delete the folder"
-            )
-    elif any(item for item in out.iterdir() if not item.name.startswith(".")):
-        raise RunMismatch(f"{out} is not empty and holds no run; choose another --out")
-    else:
+    if not path.exists():
+        if any(item for item in out.iterdir() if not item.name.startswith(".")):
+            raise RunMismatch(f"{out} is not empty and holds no run; choose another --out")
         write_text(path, text)
+        write_json(made_in, here)
+        return
+    theirs = path.read_text(encoding="utf-8")
+    if theirs != text:
+        changed = [line for line in text.splitlines() if line not in theirs.splitlines()]
+        raise RunMismatch(
+            f"{out} holds a run of another recipe (here: {'; '.join(changed[:3]) or 'keys are missing'}); "
+            "choose another --out, or delete the folder"
+        )
+    began = json.loads(made_in.read_text(encoding="utf-8")) if made_in.exists() else here
+    if began["data"] != fingerprint:
+        raise RunMismatch(f"{out} holds a run on other photographs; choose another --out, or delete the folder")
+    resumed = began.get("resumed", [])
+    if here["commit"] not in (began["commit"], *resumed) and not (out / "metrics.json").exists():
+        began["resumed"] = [*resumed, here["commit"]]
+    write_json(made_in, began)
 
 
 def open_data(recipe: Recipe, root: Path, watcher: Watcher) -> Splits:
@@ -186,10 +198,13 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
     folder = here.out / "stages" / stage.name
     torch.manual_seed(here.recipe.seed)
     classes = len(here.splits.classes)
+    weighed: nn.Module
     if stage.kind == "student":
-        net = describe(stage.net, here.recipe.budget, classes, stage.size).build()
+        student = describe(stage.net, here.recipe.budget, classes, stage.size)
+        net = student.build()
+        weighed = student.shipped_form(net)
     else:
-        net = build_teacher(stage.net, classes)
+        weighed = net = build_teacher(stage.net, classes)
     net = net.to(device=here.device).to(memory_format=torch.channels_last)
     done = folder / "done.json"
     if not done.exists():
@@ -206,7 +221,7 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
         result = {
             "kind": stage.kind,
             "net": stage.net,
-            "parameters": parameters_of(net),
+            "parameters": parameters_of(weighed),
             "epochs": stage.epochs,
             "best_epoch": trained.best["epoch"],
             "validation": trained.best["validation"],

@@ -10,10 +10,10 @@ from bantam.nets.students import describe, mobilenet_v1
 @pytest.mark.parametrize(
     ("budget", "classes", "size"), list(itertools.product([5_000, 60_000, 500_000], [2, 100], [32, 64]))
 )
-def test_the_formula_matches_the_built_net(budget: int, classes: int, size: int):
+def test_the_formula_matches_the_shipped_net(budget: int, classes: int, size: int):
     student = describe("mobilenet_v1", budget, classes, size)
     with torch.device("meta"):
-        net = student.build()
+        net = student.shipped_net()
     assert sum(parameter.numel() for parameter in net.parameters()) == mobilenet_v1.parameters(student.shape, classes)
 
 

@@ -44,9 +44,13 @@ class Shipped:
 
 
 def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Module:
-    """Write student.json and student_best.ckpt (a plain state_dict) to `folder`; gives the net, in eval mode."""
-    net = shipped.student.build()
-    net.load_state_dict(weights)
+    """Write student.json and student_best.ckpt (a plain state_dict) to `folder`; gives the net, in eval mode.
+
+    `weights` are those of the trained form; what is written and given is the shipped form, folded.
+    """
+    trained = shipped.student.build()
+    trained.load_state_dict(weights)
+    net = shipped.student.shipped_form(trained)
     with replacing(folder / "student_best.ckpt") as temporary:
         torch.save(net.state_dict(), temporary)
     write_json(folder / "student.json", shipped.to_json())
@@ -62,7 +66,7 @@ def load_shipped(folder: Path) -> tuple[nn.Module, Shipped]:
         shipped = Shipped.from_json(json.loads(path.read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:
         raise BadCheckpoint(f"{path} is not valid JSON: {error}; run the recipe again") from error
-    net = shipped.student.build()
+    net = shipped.student.shipped_net()
     weights = folder / "student_best.ckpt"
     try:
         net.load_state_dict(torch.load(weights, weights_only=True))

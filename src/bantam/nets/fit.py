@@ -5,6 +5,7 @@ together as far as the budget allows, then spends what is left by moving single 
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,8 +19,20 @@ Widths = tuple[int, ...]
 FULL = 0.995
 """The share of the budget from which a net counts as filling it."""
 
-REACH = 3
-"""By how many channels one step of the search moves a width."""
+REACHES = (3, 8)
+"""By how many channels one step of the search moves a width: first the near steps, then the far ones."""
+
+STRIDE_ORDER = (4, 3, 0, 2, 1)
+"""Which place halves the map first, second, ...: 0 is the stem, 1 to 4 are the stages."""
+
+
+def late_strides(size: int) -> list[int]:
+    """Return the strides of a stem and four stages that bring `size` pixels to a map of about 8 x 8.
+
+    The budget is of parameters and not of time, so the map shrinks late: large maps cost nothing and show more.
+    """
+    halvings = min(max(round(math.log2(size / 8)), 0), len(STRIDE_ORDER))
+    return [2 if place in STRIDE_ORDER[:halvings] else 1 for place in range(len(STRIDE_ORDER))]
 
 
 def fit_widths(
@@ -51,23 +64,26 @@ def fit_widths(
         else:
             heavy = middle
 
+    def distortion(widths: Widths) -> float:
+        wished = (max(smallest, light * proportion) for proportion in proportions)
+        return sum(math.log(width / wish) ** 2 for width, wish in zip(widths, wished, strict=True))
+
     widths = scaled(light)
-    while count(widths) < FULL * budget:
-        fullest = max(
-            (near for near in _neighbours(widths, smallest) if count(near) <= budget),
-            key=count,
-            default=widths,
-        )
-        if count(fullest) <= count(widths):
-            break
-        widths = fullest
+    for reach in REACHES:
+        while count(widths) < FULL * budget:
+            counts = {near: count(near) for near in _neighbours(widths, smallest, reach)}
+            fitting = [near for near in counts if count(widths) < counts[near] <= budget]
+            if not fitting:
+                break
+            full = [near for near in fitting if counts[near] >= FULL * budget]
+            widths = min(full, key=distortion) if full else max(fitting, key=counts.__getitem__)
     return widths
 
 
-def _neighbours(widths: Widths, smallest: int) -> Iterator[Widths]:
-    """Widen one place by up to REACH channels and, for a finer step, narrow another by up to as many."""
+def _neighbours(widths: Widths, smallest: int, reach: int) -> Iterator[Widths]:
+    """Widen one place by up to `reach` channels and, for a finer step, narrow another by up to as many."""
     for wider, narrower in itertools.product(range(len(widths)), repeat=2):
-        for more, less in itertools.product(range(1, REACH + 1), range(REACH + 1)):
+        for more, less in itertools.product(range(1, reach + 1), range(reach + 1)):
             near = list(widths)
             near[wider] += more
             near[narrower] -= less

@@ -3,6 +3,7 @@
 A new family is one file with `PAPER`, `fit` and `build`, and one line in the table.
 """
 
+import copy
 import difflib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,9 +12,19 @@ from typing import Any
 import torch
 
 from bantam.errors import BadCheckpoint, BadRecipe
+from bantam.nets.deploy import deploy
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
-from bantam.nets.students import mobilenet_v1, sample
+from bantam.nets.students import (
+    densenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    sample,
+    shufflenet_v1,
+    shufflenet_v2,
+    squeezenet,
+)
 
 
 @dataclass(frozen=True)
@@ -22,17 +33,26 @@ class Family:
 
     `fit(budget, classes, size)` chooses the shape of at most `budget` parameters for inputs of `size` pixels;
     `build(shape, classes)` makes the net of that shape, freshly initialised from torch's random numbers.
+    `folds` says whether the net is shipped deployed (`bantam.nets.deploy`) or exactly as it is trained; the
+    budget holds for what is shipped.
     """
 
     name: str
     paper: str
     fit: Callable[[int, int, int], Shape]
     build: Callable[[Shape, int], StagedNet]
+    folds: bool = True
 
 
 STUDENTS: dict[str, Family] = {
-    "sample": Family("sample", sample.PAPER, sample.fit, sample.build),
+    "sample": Family("sample", sample.PAPER, sample.fit, sample.build, folds=False),
     "mobilenet_v1": Family("mobilenet_v1", mobilenet_v1.PAPER, mobilenet_v1.fit, mobilenet_v1.build),
+    "mobilenet_v2": Family("mobilenet_v2", mobilenet_v2.PAPER, mobilenet_v2.fit, mobilenet_v2.build),
+    "mobilenet_v3": Family("mobilenet_v3", mobilenet_v3.PAPER, mobilenet_v3.fit, mobilenet_v3.build),
+    "shufflenet_v1": Family("shufflenet_v1", shufflenet_v1.PAPER, shufflenet_v1.fit, shufflenet_v1.build),
+    "shufflenet_v2": Family("shufflenet_v2", shufflenet_v2.PAPER, shufflenet_v2.fit, shufflenet_v2.build),
+    "squeezenet": Family("squeezenet", squeezenet.PAPER, squeezenet.fit, squeezenet.build),
+    "densenet": Family("densenet", densenet.PAPER, densenet.fit, densenet.build),
 }
 
 
@@ -59,6 +79,17 @@ class Student:
     def build(self) -> StagedNet:
         """Build the net, freshly initialised; raises BadRecipe if there is no such family."""
         return family(self.family).build(self.shape, self.classes)
+
+    def shipped_form(self, net: StagedNet) -> StagedNet:
+        """Return the form of a trained `net` of this description that is weighed and shipped.
+
+        It is a net of its own, in eval mode, that gives the same logits; `net` stays as it is.
+        """
+        return deploy(net) if family(self.family).folds else copy.deepcopy(net).eval()
+
+    def shipped_net(self) -> StagedNet:
+        """Build the shipped form, freshly initialised: shipped weights load into it strictly, and it is weighed."""
+        return self.shipped_form(self.build())
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as a dict that `json` can write."""

@@ -6,7 +6,6 @@ are chosen for small inputs and budgets: the map stays large for long and ends a
 """
 
 import itertools
-import math
 
 from torch import nn
 
@@ -17,7 +16,7 @@ from bantam.nets.blocks import (
     depthwise_separable_parameters,
     linear_parameters,
 )
-from bantam.nets.fit import Shape, Widths, fit_widths
+from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
 PAPER = "Howard et al., MobileNets, 2017, arXiv:1704.04861"
@@ -25,25 +24,22 @@ PAPER = "Howard et al., MobileNets, 2017, arXiv:1704.04861"
 PROPORTIONS = (1.0, 1.5, 2.5, 4.0, 4.0)
 """Widths of the four stages and of the last block, as multiples of the first stage's."""
 
-STRIDE_ORDER = (4, 3, 0, 2, 1)
-"""Which place halves the map first, second, ...: 0 is the stem, 1 to 4 are the stages."""
-
 
 def fit(budget: int, classes: int, size: int) -> Shape:
     """Return the shape that fills 99.5% to 100% of `budget` parameters, for `size` x `size` pixels.
 
     Raises BudgetExceeded if the smallest net is heavier than the budget.
     """
-    blocks = _blocks(budget)
+    blocks, strides = _blocks(budget), late_strides(size)
 
     def count(widths: Widths) -> int:
-        return parameters(_shape(widths, blocks, _strides(size)), classes)
+        return parameters(_shape(widths, blocks, strides), classes)
 
-    return _shape(fit_widths("mobilenet_v1", count, PROPORTIONS, budget), blocks, _strides(size))
+    return _shape(fit_widths("mobilenet_v1", count, PROPORTIONS, budget), blocks, strides)
 
 
 def parameters(shape: Shape, classes: int) -> int:
-    """Count the parameters of the net that `build` makes."""
+    """Count the parameters that the net of `build` has when it is deployed."""
     channels = [shape["stem"], *(width for stage in shape["stages"] for width in stage)]
     body = sum(depthwise_separable_parameters(i, o) for i, o in itertools.pairwise(channels))
     return conv_bn_parameters(3, channels[0]) + body + linear_parameters(channels[-1], classes)
@@ -75,12 +71,6 @@ def _blocks(budget: int) -> tuple[int, int, int, int]:
     if budget < 150_000:
         return 1, 1, 2, 3
     return 1, 2, 3, 5
-
-
-def _strides(size: int) -> list[int]:
-    """Return the strides of the stem and the four stages that bring `size` pixels to a map of about 8 x 8."""
-    halvings = min(max(round(math.log2(size / 8)), 0), len(STRIDE_ORDER))
-    return [2 if place in STRIDE_ORDER[:halvings] else 1 for place in range(len(STRIDE_ORDER))]
 
 
 def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int]) -> Shape:

@@ -1,0 +1,225 @@
+"""The view cache: what it stores is what the teacher says, and a kill costs at most the view under way."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bantam import pipeline
+from bantam.data import augment, batches, cache
+from bantam.data.augment import Augmentation
+from bantam.data.splits import IMAGENET
+from bantam.errors import BadCheckpoint
+from bantam.nets.students import describe
+from bantam.nets.teachers import Teacher
+from bantam.recipe import parse
+from bantam.train.answers import ROUNDING, Live, ViewCache
+from bantam.train.runlog import Watcher, read_rows
+from tiny_run import RECIPE
+
+MIXED = Augmentation(scale=(0.5, 1.0), brightness=0.2, cutmix=0.5, mixup=0.3, erase=0.2)
+
+
+def teacher(seed: int = 0) -> Teacher:
+    torch.manual_seed(seed)
+    net = describe("mobilenet_v1", 5000, 3, 32).build()
+    return Teacher(net, 40, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)
+
+
+def opened(photographs: Path, folder: Path, **changes: Any) -> ViewCache:
+    splits = cache.open_splits(photographs, 32)
+    arguments: dict[str, Any] = {
+        "folder": folder,
+        "teacher": teacher(),
+        "training": splits.training,
+        "fingerprint": splits.fingerprint,
+        "augmentation": MIXED,
+        "size": 32,
+        "normalisation": IMAGENET,
+        "seed": 3,
+        "embedding": True,
+    }
+    return ViewCache(**(arguments | changes))
+
+
+def test_cached_answers_equal_live_ones_on_every_mixed_view(photographs: Path, tmp_path: Path) -> None:
+    cached = opened(photographs, tmp_path)
+    cached.build(3, Watcher())
+    live = Live(cached.teacher)
+    for view in range(3):
+        cached.begin(view)
+        for index in batches.epoch(60, 12, 3, view, 3):
+            numbers = torch.full_like(index, view)
+            images, _ = augment.render(
+                cached.training.images, index, numbers, 3, MIXED, 32, IMAGENET.mean, IMAGENET.std
+            )
+            said, looked_up = live(images, index, numbers), cached(images, index, numbers)
+            relative, absolute = ROUNDING
+            torch.testing.assert_close(looked_up.logits, said.logits, rtol=relative, atol=absolute)
+            torch.testing.assert_close(looked_up.embedding, said.embedding, rtol=relative, atol=absolute)
+            assert looked_up.features == ()
+
+
+def test_a_finished_view_is_not_asked_again_and_a_longer_recipe_adds_views(photographs: Path, tmp_path: Path) -> None:
+    first = opened(photographs, tmp_path)
+    first.build(2, Watcher())
+    before = {path.name: path.stat().st_mtime_ns for path in first.folder.glob("*.npy")}
+    again = opened(photographs, tmp_path)
+    assert again.missing(2) == []
+    assert again.missing(4) == [2, 3]
+    again.build(4, Watcher())
+    after = {path.name: path.stat().st_mtime_ns for path in again.folder.glob("*.npy")}
+    assert len(after) == 8
+    assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher": teacher(1)},
+        {"seed": 4},
+        {"size": 24},
+        {"fingerprint": "other data"},
+        {"augmentation": Augmentation()},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_anything_that_changes_an_answer_changes_the_folder(
+    change: dict[str, Any], photographs: Path, tmp_path: Path
+) -> None:
+    assert opened(photographs, tmp_path).folder != opened(photographs, tmp_path, **change).folder
+
+
+def test_an_answer_that_is_not_the_teachers_is_a_failure(photographs: Path, tmp_path: Path) -> None:
+    cached = opened(photographs, tmp_path)
+    cached.build(2, Watcher())
+    cached.check(2)
+    path = cached.path(1, "logits")
+    wrong = np.load(path)
+    wrong += np.float16(0.05)
+    np.save(path, wrong)
+    with pytest.raises(BadCheckpoint, match=r"differ from the teacher's by 0\.0\d+ \(view 1\); delete this folder"):
+        cached.check(2)
+
+
+def test_ranks_share_the_work_without_overlap(photographs: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Recording(ViewCache):
+        def ask(self, view: int, at_most: int | None = None) -> Any:
+            asked.append(view)
+            return super().ask(view, at_most)
+
+    splits = cache.open_splits(photographs, 32)
+    for rank in range(2):
+        folder = tmp_path / str(rank)  # each rank has its own folder here, so that it sees none of the other's files
+        shared = Recording(folder, teacher(), splits.training, "f", MIXED, 32, IMAGENET, 3)
+        shared.build(5, Watcher(), rank, 2)
+    assert sorted(asked) == [0, 1, 2, 3, 4]
+
+
+BUILDS_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[3])
+from train_answers import opened
+from bantam.train import answers
+from bantam.train.runlog import Watcher, read_rows
+
+original = answers.save_array
+def save(path, values):
+    if path.name.startswith("00001.embedding"):
+        path.with_name(f".{path.name}.{os.getpid()}.tmp").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(path, values)
+answers.save_array = save
+opened(Path(sys.argv[1]), Path(sys.argv[2])).build(3, Watcher())
+"""
+
+
+def test_a_killed_build_goes_on_where_it_was(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train_answers.py").write_text(Path(__file__).read_text())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    command = [sys.executable, "-c", BUILDS_AND_DIES, str(photographs), str(tmp_path / "views"), str(tmp_path / "code")]
+    assert subprocess.run(command, env=environment, timeout=120).returncode == -signal.SIGKILL
+    cached = opened(photographs, tmp_path / "views")
+    assert cached.missing(3) == [1, 2]
+    kept = cached.path(0, "logits").stat().st_mtime_ns
+    cached.build(3, Watcher())
+    cached.check(3)
+    assert cached.path(0, "logits").stat().st_mtime_ns == kept
+    assert not list(cached.folder.glob(".*.tmp"))
+
+
+TAUGHT = (
+    RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "teacher"\nviews = 2')
+    .replace(
+        "[[stage]]",
+        """[[stage]]
+name = "teacher"
+kind = "teacher"
+net = "resnet18"
+size = 32
+epochs = 1
+batch_size = 20
+precision = "fp32"
+[stage.objectives.supervised]
+weight = 1.0
+[[stage]]""",
+        1,
+    )
+    .replace("[stage.objectives.supervised]\nweight = 1.0\n", "[stage.objectives.kd]\nweight = 1.0\n")
+    .replace("[stage.objectives.kd]", "[stage.objectives.supervised]", 1)
+)
+
+
+def test_a_run_with_cached_answers_follows_the_run_with_live_ones(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same views, same teacher: only float16's rounding of the answers may differ."""
+    recipe = parse(TAUGHT)
+    cached = pipeline.run(recipe, photographs, tmp_path / "cached")
+
+    class LiveInstead(Live):
+        def __init__(self, *_: object) -> None:
+            super().__init__(_[1])  # pyright: ignore[reportArgumentType]
+
+        def build(self, views: int, watcher: Watcher) -> None: ...
+
+        def check(self, views: int) -> None: ...
+
+    monkeypatch.setattr(pipeline, "ViewCache", LiveInstead)
+    live = pipeline.run(recipe, photographs, tmp_path / "live")
+    assert cached["stages"]["student"]["best_epoch"] == live["stages"]["student"]["best_epoch"]
+    rows, live_rows = (read_rows(tmp_path / name / "stages/student/metrics.jsonl") for name in ("cached", "live"))
+    assert len(rows) == 4
+    for row, other in zip(rows, live_rows, strict=True):
+        assert row["training"]["loss"] == pytest.approx(other["training"]["loss"], rel=5e-2)
+        assert row["validation"]["cross_entropy"] == pytest.approx(other["validation"]["cross_entropy"], rel=5e-2)
+
+
+def test_features_are_asked_live(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("feature maps were cached")
+
+    monkeypatch.setattr(pipeline, "ViewCache", refuse)
+    metrics = pipeline.run(
+        parse(TAUGHT.replace("objectives.kd]", "objectives.attention]")), photographs, tmp_path / "r"
+    )
+    assert metrics["stages"]["student"]["epochs"] == 4
+
+
+def test_the_answer_without_begin_is_a_defect(photographs: Path, tmp_path: Path) -> None:
+    cached = opened(photographs, tmp_path)
+    index = torch.arange(2)
+    with pytest.raises(AssertionError, match="begin"):
+        cached(torch.zeros(2, 3, 32, 32), index, index)

@@ -1,0 +1,216 @@
+"""The loop: resuming after a kill, refusing what it must not see, stopping when something is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bantam import pipeline
+from bantam.data import cache
+from bantam.data.splits import IMAGENET
+from bantam.errors import SplitLeak, TrainingStopped
+from bantam.nets.students import describe
+from bantam.recipe import Recipe, dump, override, parse
+from bantam.train import loop
+from bantam.train.loop import train
+from bantam.train.runlog import Watcher, read_rows
+from tiny_run import RECIPE
+
+# Runs the pipeline with a checkpoint after every step, and kills itself at the given step, there in the given place.
+RUNS_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from bantam import pipeline, recipe
+from bantam.train import checkpoint, loop, runlog
+from bantam.train.step import Step
+
+text, root, out, place, at = sys.argv[1:]
+loop.SAVE_EVERY = 0.0
+count = 0
+
+def die_at(original, before=True):
+    def counted(*args, **kwargs):
+        global count
+        count += 1
+        if count == int(at) and place == "save":
+            path = args[0]
+            path.with_name(f".{path.name}.{os.getpid()}.tmp").write_bytes(b"half")
+        if count == int(at) and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if count == int(at):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return counted
+
+if place == "step":
+    Step.__call__ = die_at(Step.__call__)
+elif place == "save":
+    checkpoint.save = loop.checkpoint.save = die_at(checkpoint.save)
+elif place == "log":
+    runlog.RunLog.append = die_at(runlog.RunLog.append, before=False)
+pipeline.run(recipe.parse(text), Path(root), Path(out))
+"""
+
+
+def run_process(text: str, root: Path, out: Path, place: str = "nowhere", at: int = 0) -> int:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", RUNS_AND_DIES, text, str(root), str(out), place, str(at)]
+    return subprocess.run(command, env=environment, timeout=120).returncode
+
+
+def essence(out: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The shipped weights, and the metrics without their times."""
+    rows = read_rows(out / "stages" / "student" / "metrics.jsonl")
+    for row in rows:
+        row.pop("seconds")
+    return torch.load(out / "student_best.ckpt", weights_only=True), rows
+
+
+def assert_same(one: Path, other: Path) -> None:
+    (weights, rows), (others, other_rows) = essence(one), essence(other)
+    assert rows == other_rows
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert run_process(RECIPE, photographs, out) == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("place", "at"),
+    [("step", 1), ("step", 9), ("save", 1), ("save", 8), ("log", 2)],
+    ids=[
+        "first step",
+        "within an epoch",
+        "first checkpoint half-written",
+        "a later one half-written",
+        "after a log line",
+    ],
+)
+def test_killed_and_run_again_ends_with_the_same_bits(
+    place: str, at: int, photographs: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert run_process(RECIPE, photographs, out, place, at) == -signal.SIGKILL
+    assert not (out / "student_best.ckpt").exists()
+    assert run_process(RECIPE, photographs, out) == 0
+    assert_same(out, uninterrupted)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_the_command_line_killed_from_outside_goes_on(photographs: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE)
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "bantam", "run", str(recipe), "--data", str(photographs), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = out / "stages" / "student" / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert_same(out, uninterrupted)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(photographs: Path, uninterrupted: Path) -> None:
+    from bantam.errors import RunMismatch
+
+    with pytest.raises(RunMismatch, match="seed = 1"):
+        pipeline.run(parse(RECIPE, settings=["seed=1"]), photographs, uninterrupted)
+
+
+def test_a_finished_run_does_nothing_again(photographs: Path, uninterrupted: Path) -> None:
+    before = (uninterrupted / "stages" / "student" / "best.ckpt").stat().st_mtime_ns
+    metrics = pipeline.run(parse(RECIPE), photographs, uninterrupted)
+    assert (uninterrupted / "stages" / "student" / "best.ckpt").stat().st_mtime_ns == before
+    assert metrics == json.loads((uninterrupted / "metrics.json").read_text())
+
+
+def trained(recipe: Recipe, photographs: Path, folder: Path, **changes: Any) -> loop.Trained:
+    """Train the recipe's student in this process."""
+    splits = cache.open_splits(photographs, recipe.data.size)
+    torch.manual_seed(0)
+    stage = recipe.shipped
+    arguments: dict[str, Any] = {
+        "net": describe(stage.net, recipe.budget, 3, stage.size).build(),
+        "stage": stage,
+        "training": splits.training,
+        "validation": splits.validation,
+        "normalisation": IMAGENET,
+        "goals": pipeline.goals_of(stage),
+        "answers": None,
+        "seed": 0,
+        "folder": folder,
+        "watcher": Watcher(),
+    }
+    return train(**(arguments | changes))
+
+
+@pytest.mark.parametrize("place", ["training", "validation"])
+def test_the_evaluation_split_is_refused_for_training_and_for_selection(
+    place: str, tiny: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    evaluation = cache.open_splits(photographs, 32).evaluation
+    with pytest.raises(SplitLeak, match="evaluation split"):
+        trained(tiny, photographs, tmp_path, **{place: evaluation})
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_learns(tiny: Recipe, photographs: Path, tmp_path: Path) -> None:
+    longer = parse(dump(tiny), settings=["student.epochs=16", "student.augment.cutmix=0.0"])
+    assert trained(longer, photographs, tmp_path).best["validation"]["accuracy"] > 0.8
+
+
+def test_the_best_epoch_is_kept_and_the_weights_are_its(tiny: Recipe, photographs: Path, tmp_path: Path) -> None:
+    result = trained(parse(dump(tiny), settings=["student.epochs=8"]), photographs, tmp_path)
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    best = max(row["validation"]["accuracy"] for row in rows)
+    first = next(row["epoch"] for row in rows if row["validation"]["accuracy"] == best)
+    assert (result.best["epoch"], result.best["validation"]["accuracy"]) == (first, best)
+    net = describe("mobilenet_v1", 5000, 3, 32).build()
+    net.load_state_dict(result.weights)
+    judged = loop.judge(net, cache.open_splits(photographs, 32).validation, 32, IMAGENET)
+    assert judged["accuracy"] == best
+
+
+def test_a_loss_that_is_not_finite_stops_with_one_line(tiny: Recipe, photographs: Path, tmp_path: Path) -> None:
+    wild = parse(dump(tiny), settings=["student.optimizer.lr=1e30", "student.optimizer.clip=0.0", "student.ema=0.0"])
+    with pytest.raises(TrainingStopped, match=r"loss is not finite .* lower student\.optimizer\.lr") as raised:
+        trained(wild, photographs, tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_predictions_of_one_class_stop_the_run(
+    tiny: Recipe, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FIRST_STEPS", 0)
+    still = parse(dump(tiny), settings=["student.optimizer.lr=0.0", "student.epochs=9", "student.ema=0.0"])
+    net = describe("mobilenet_v1", 5000, 3, 32).build()
+    with torch.no_grad():
+        net.head.bias.copy_(torch.tensor([50.0, 0.0, 0.0]))
+    with pytest.raises(TrainingStopped, match=r"collapsed to one class for 3 epochs \(epoch 3\)"):
+        trained(still, photographs, tmp_path, net=net)
+
+
+def test_overriding_a_stage_does_not_touch_the_others() -> None:
+    values: dict[str, Any] = {"stage": [{"name": "a", "epochs": 1}, {"name": "b", "epochs": 1}]}
+    override(values, "b.epochs=2")
+    assert values["stage"] == [{"name": "a", "epochs": 1}, {"name": "b", "epochs": 2}]

@@ -1,0 +1,140 @@
+"""One step against the same step written out by hand, and what it must not touch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bantam import pipeline
+from bantam.data import augment, cache
+from bantam.data.augment import Augmentation
+from bantam.data.splits import IMAGENET
+from bantam.nets.students import describe
+from bantam.nets.teachers import Teacher, build_teacher
+from bantam.objectives.kd import loss_fn_kd
+from bantam.recipe import parse
+from bantam.train.answers import Live
+from bantam.train.probe import choose
+from bantam.train.step import Step
+from tiny_run import RECIPE
+
+KD = (
+    RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "t"')
+    .replace(
+        "[[stage]]", '[[stage]]\nname = "t"\nkind = "given_teacher"\ncheckpoint = "t.ckpt"\nsize = 32\n[[stage]]', 1
+    )
+    .replace("weight = 1.0", "weight = 0.4")
+    + "[stage.objectives.kd]\nweight = 0.6\ntemperature = 3.0\n"
+)
+
+
+def build(photographs: Path, text: str = KD, total: int = 100) -> tuple[Step, Teacher]:
+    splits = cache.open_splits(photographs, 32)
+    torch.manual_seed(0)
+    stage = parse(text).shipped
+    teacher = Teacher(build_teacher("resnet18", 3), 48, *[IMAGENET.mean, IMAGENET.std] * 2)
+    net = describe("mobilenet_v1", 5000, 3, 32).build().train()
+    goals = pipeline.goals_of(stage)
+    return Step(net, stage, splits.training, IMAGENET, goals, Live(teacher), 0, total, None), teacher
+
+
+def test_a_step_equals_the_same_sequence_by_hand(photographs: Path) -> None:
+    """Same views to both, the weighted sum of the terms, clipping, SGD with its schedule, averaging: 8 steps."""
+    text = KD.replace("lr = 5e-3", 'lr = 0.05\nname = "sgd"')
+    step, teacher = build(photographs, text)
+    slow, _ = build(photographs, text)
+    slow.net.load_state_dict(step.net.state_dict())
+    net = slow.net
+    decayed = [item for item in net.parameters() if item.ndim > 1]
+    others = [item for item in net.parameters() if item.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, foreach=False)
+    average = {name: value.clone() for name, value in net.state_dict().items()}
+    splits = cache.open_splits(photographs, 32)
+    augmentation = Augmentation(scale=(0.6, 1.0), cutmix=0.5)
+    for number in range(8):
+        index = torch.arange(10) * 3 % 60
+        view = torch.full_like(index, number)
+        terms = step(index, view)
+
+        images, ratio = augment.render(
+            splits.training.images, index, view, 0, augmentation, 32, IMAGENET.mean, IMAGENET.std
+        )
+        targets = augment.soft_targets(splits.training.labels[index], ratio, 3)
+        loss = loss_fn_kd(net(images), targets, teacher(images), alpha=0.6, temperature=3.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * (number + 1) / 6 if number < 5 else float(step.rates[number])
+        optimizer.step()
+        optimizer.zero_grad()
+        decay = min(0.9, (1 + number) / (10 + number))
+        for name, value in net.state_dict().items():
+            average[name] = decay * average[name] + (1 - decay) * value if value.is_floating_point() else value
+        assert terms["loss"].item() == pytest.approx(loss.item(), rel=1e-3)
+    assert step.ema
+    for name, value in step.ema.net.state_dict().items():
+        torch.testing.assert_close(value.float(), average[name].float(), rtol=1e-2, atol=1e-3)
+
+
+def test_the_teacher_is_untouched(photographs: Path) -> None:
+    step, teacher = build(photographs)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    for number in range(3):
+        step(torch.arange(10), torch.full((10,), number))
+    assert not teacher.training
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_an_objective_that_is_alone_silences_the_others_until_then(photographs: Path) -> None:
+    text = KD.replace("weight = 0.4", "weight = 1.0").replace(
+        "[stage.objectives.kd]\nweight = 0.6\ntemperature = 3.0\n",
+        "[stage.objectives.fitnet]\nweight = 2.0\nhint_until = 0.5\n",
+    )
+    step, _ = build(photographs, text, total=4)
+    losses = [step(torch.arange(10), torch.full((10,), number)) for number in range(4)]
+    for number, terms in enumerate(losses):
+        if number < 2:
+            assert terms["loss"].item() == pytest.approx(2.0 * terms["fitnet"].item(), rel=1e-5)
+        else:
+            assert terms["loss"].item() == pytest.approx(terms["cross_entropy"].item(), rel=1e-5)
+            assert terms["fitnet"].item() == 0
+
+
+def test_bf16_autocast_stays_close_to_fp32(photographs: Path) -> None:
+    plain, _ = build(photographs)
+    cast, _ = build(photographs)
+    cast.net.load_state_dict(plain.net.state_dict())
+    cast.autocast = torch.bfloat16
+    index, view = torch.arange(10), torch.zeros(10, dtype=torch.int64)
+    one, other = plain(index, view), cast(index, view)
+    assert other["loss"].item() == pytest.approx(one["loss"].item(), rel=0.03)
+    assert other["loss"].dtype == torch.float32
+
+
+def test_the_probe_leaves_the_net_and_the_random_numbers_as_they_were() -> None:
+    net = describe("mobilenet_v1", 5000, 3, 32).build()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    random = torch.get_rng_state()
+    choice = choose(net, 32, 3, 8, "auto")
+    assert choice.precision in ("fp32", "bf16")
+    assert "times as long" in choice.why
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert choose(net, 32, 3, 8, "bf16").autocast == torch.bfloat16
+
+
+def test_cross_entropy_of_mixed_targets_is_the_mixture() -> None:
+    logits = torch.randn(4, 3)
+    targets = augment.soft_targets(torch.tensor([0, 1, 2, 0]), torch.tensor([0.7, 1.0, 0.5, 0.2]), 3)
+    expected = sum(
+        share * F.cross_entropy(logits[row : row + 1], torch.tensor([label]))
+        for row, label, share in [
+            (0, 0, 0.7), (0, 1, 0.3), (1, 1, 1.0), (2, 2, 0.5), (2, 0, 0.5), (3, 0, 0.2), (3, 2, 0.8),
+        ]
+    ) / 4  # fmt: skip
+    torch.testing.assert_close(F.cross_entropy(logits, targets), expected)
