@@ -55,7 +55,7 @@ def print_json(value: Any) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
 ) -> None:
-    """Run the main job in minutes: scikit-learn's digits, a teacher, a student alone and distilled, predictions, a grade."""
+    """Run the main job in minutes, on scikit-learn's digits: a teacher, a student alone and distilled, a grade."""
     from rich.console import Console
 
     from bantam import pipeline, recipe
@@ -195,7 +195,7 @@ def summary(
 def data_check(
     data: Annotated[Path, typer.Argument(help="Folder of photographs.")], as_json: JsonOption = False
 ) -> None:
-    """Count, and look for unreadable files, duplicates, leaks and double labels; exit status 1 if training is unsafe."""
+    """Count; look for unreadable files, duplicates, leaks and double labels; exit status 1 if training is unsafe."""
     from rich.console import Console
 
     from bantam.data.check import check
@@ -239,7 +239,7 @@ def teacher_audit(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether a given teacher still has anything to teach: accuracy, calibration, softness, plain and augmented."""
+    """Tell whether a given teacher has anything to teach: accuracy, calibration, softness, plain and augmented."""
     from rich.console import Console
 
     from bantam import pipeline

@@ -24,7 +24,7 @@ from bantam.files import explained, write_json, write_text
 from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
 from bantam.nets.students import describe, family
-from bantam.nets.teachers import Teacher, build_teacher, load_teacher
+from bantam.nets.teachers import Ensemble, Teacher, build_teacher, load_teacher
 from bantam.objectives import OBJECTIVES
 from bantam.recipe import GivenTeacher, Recipe, Training
 from bantam.train import checkpoint
@@ -239,7 +239,8 @@ def answers_for(here: Run, stage: Training, goals: dict[str, Goal]) -> Answers |
     """The teacher's answers: cached where views repeat, unless an objective wants whole feature maps."""
     if not stage.teacher:
         return None
-    teacher = here.teachers[stage.teacher]
+    teachers = [here.teachers[name] for name in stage.teachers]
+    teacher = teachers[0] if len(teachers) == 1 else Ensemble(teachers)
     needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
     if not stage.views or "features" in needs:
         return Live(teacher)

@@ -111,7 +111,7 @@ class Training:
     kind: Literal["student", "teacher"] = key("student: held to the budget and shipped; teacher: neither")
     net: str = key("a student family, or for a teacher the name of a torchvision or timm classifier")
     size: int = key("side of the training views in pixels: the net's input")
-    teacher: str = key("the earlier stage whose net teaches this one; empty for none", "")
+    teacher: str = key("the earlier stage whose net teaches this one, or several joined by +; empty for none", "")
     epochs: int = key("passes over the training split")
     batch_size: int = key("images a step, even, over all processes", 64)
     views: int = key("views of each image before they repeat; 0 for a fresh view every epoch", 0)
@@ -120,6 +120,11 @@ class Training:
     augment: Augment = key("what the training views may differ in", Augment)
     optimizer: Optimizer = key("how the weights move", Optimizer)
     objectives: dict[str, dict[str, Any]] = key("one table for each objective: its weight and its own keys", {})
+
+    @property
+    def teachers(self) -> list[str]:
+        """The names of the stages that teach this one; several are an ensemble."""
+        return [name.strip() for name in self.teacher.split("+")] if self.teacher else []
 
     def __post_init__(self) -> None:
         within(8, 1024, size=self.size)
@@ -164,11 +169,12 @@ class Recipe:
                 raise ValueError(f'stage name "{stage.name}" may hold only a-z, 0-9, _ and -')
             if stage.name in names[:position]:
                 raise ValueError(f'two stages are named "{stage.name}"')
-            if isinstance(stage, Training) and stage.teacher and stage.teacher not in names[:position]:
-                raise ValueError(
-                    f'stage "{stage.name}" asks for the teacher "{stage.teacher}", which no earlier stage is named'
-                    + nearest(stage.teacher, names[:position])
-                )
+            for teacher in stage.teachers if isinstance(stage, Training) else ():
+                if teacher not in names[:position]:
+                    raise ValueError(
+                        f'stage "{stage.name}" asks for the teacher "{teacher}", which no earlier stage is named'
+                        + nearest(teacher, names[:position])
+                    )
         if not any(stage.kind == "student" for stage in self.stage):
             raise ValueError('no stage has kind = "student", so nothing would be shipped')
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bantam.errors import BadCheckpoint, BadRecipe
-from bantam.nets.teachers import TEACHERS, Teacher, build_teacher, load_teacher, load_weights, read_state_dict
+from bantam.nets.teachers import TEACHERS, Ensemble, Teacher, build_teacher, load_teacher, load_weights, read_state_dict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -243,3 +243,16 @@ def test_the_given_teacher_reaches_its_published_accuracy_at_112_px():
     correct = torch.cat([teacher(batch).argmax(1) for batch in images.split(100)]) == labels
     published, spread = 0.754, (0.754 * 0.246 / len(labels)) ** 0.5
     assert abs(correct.float().mean().item() - published) < 3 * spread
+
+
+def test_an_ensemble_answers_with_the_mean_of_the_probabilities() -> None:
+    torch.manual_seed(0)
+    members = [looking_as_the_student(build_teacher("resnet18", 4), size) for size in (32, 48)]
+    together = Ensemble(members).train()
+    images = torch.randn(3, 3, 32, 32)
+    answer = together.observe(images)
+    mean = sum(member(images).softmax(1) for member in members) / 2
+    torch.testing.assert_close(answer.logits.softmax(1), mean)
+    assert answer.embedding.shape == (3, 1024)
+    assert not any(member.training for member in members)
+    assert not answer.logits.requires_grad

@@ -1,8 +1,9 @@
 """Teachers: classifiers of torchvision and timm, always from scratch, with the face that students have."""
 
 import difflib
+import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,34 @@ class Teacher(nn.Module):
 
     def _keep_embedding(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._embedding = inputs[0].flatten(1)  # [N, D]
+
+
+class Ensemble(nn.Module):
+    """Several teachers that answer as one: the logarithm of the mean of their probabilities, at T = 1.
+
+    The embedding is all of theirs side by side, [N, D1 + D2 + ...]; there are no common feature maps.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers)
+        self.size = max(teacher.size for teacher in teachers)
+
+    def train(self, mode: bool = True) -> "Ensemble":
+        """Stay in eval mode, whatever `mode` the surrounding module is put into."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> Output:
+        """Answer to the student's normalised view [N, 3, H, W], without gradients."""
+        outputs: list[Output] = [teacher.observe(images) for teacher in self.teachers]  # pyright: ignore
+        log_p = torch.stack([output.logits.float().log_softmax(1) for output in outputs])  # [E, N, K]
+        mean = log_p.logsumexp(0) - math.log(len(outputs))
+        return Output(mean, torch.cat([output.embedding for output in outputs], dim=1), ())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map the student's normalised view [N, 3, H, W] to logits [N, K], without gradients."""
+        return self.observe(images).logits
 
 
 def load_teacher(path: Path, architecture: str, classes: int) -> nn.Module:

@@ -98,13 +98,16 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of Bantam's own checkout, with "+" where tracked files differ from it; None outside of one."""
+    """The commit of Bantam's own checkout, with "+" where tracked files differ from it.
+
+    Outside of a checkout, what the environment's BANTAM_COMMIT says, or None.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("BANTAM_COMMIT")
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
