@@ -1,0 +1,128 @@
+"""The tournament: every family at the same budget, with the same recipe, epochs, teacher and cached views.
+
+    python benchmarks/families.py --data DIR --runs RUNS [--epochs N] [--seeds 0 1 2] [--parallel N]
+
+Each family and seed is one `bantam run` of recipe `strong` with another net, in a folder of its own, so the tournament
+may be killed and goes on. Writes results/benchmarks/families.json and prints its table.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bantam.files import write_json
+from bantam.nets.students import STUDENTS, describe
+
+ROOT = Path(__file__).parents[1]
+
+
+def one_run(family: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one family with one seed in a process of its own; gives its metrics.json."""
+    out = options.runs / f"{family}-{seed}"
+    command = [sys.executable, "-m", "bantam", "run", "strong", "--data", str(options.data), "--out", str(out)]
+    for setting in (f"student.net={family}", f"seed={seed}", f"student.epochs={options.epochs}", *options.set):
+        command += ["--set", setting]
+    if not (out / "metrics.json").exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(options.runs / f"{family}-{seed}.log", "w") as log:
+            subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT)
+    if not (out / "metrics.json").exists():
+        log_text = (options.runs / f"{family}-{seed}.log").read_text().strip()
+        return {"failed": log_text.splitlines()[-1] if log_text else "no output"}
+    environment = json.loads((out / "environment.json").read_text())
+    return {**json.loads((out / "metrics.json").read_text()), "environment": environment}
+
+
+def row_of(family: str, found: list[dict[str, Any]], size: int, budget: int) -> dict[str, Any]:
+    """A family's line: the mean over seeds, and the standard error of that mean."""
+    good = [metrics for metrics in found if "failed" not in metrics]
+    if not good:
+        return {"family": family, "failed": found[0]["failed"]}
+    accuracies = [metrics["validation"]["plain"] for metrics in good]
+    n = good[0]["validation"]["n"]
+    mean = statistics.mean(accuracies)
+    between = statistics.stdev(accuracies) / len(accuracies) ** 0.5 if len(accuracies) > 1 else None
+    return {
+        "family": family,
+        "accuracy": mean,
+        "standard_error": (mean * (1 - mean) / n) ** 0.5,
+        "between_seeds": between,
+        "accuracies": accuracies,
+        "n": n,
+        "parameters": good[0]["parameters"],
+        "macs": macs_of(family, budget, size),
+        "seconds": statistics.median(metrics["stages"]["student"]["seconds"] for metrics in good),
+    }
+
+
+def macs_of(family: str, budget: int, size: int) -> int:
+    """Multiply-accumulates of the shipped form for one image."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        net = describe(family, budget, 11, size).shipped_net()
+        with FlopCounterMode(display=False) as counter:
+            net(torch.zeros(1, 3, size, size))
+    return counter.get_total_flops() // 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks" / "families.json")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--families", nargs="+", default=list(STUDENTS))
+    parser.add_argument("--parallel", type=int, default=1, help="runs at a time; more than 1 pays on a large GPU")
+    parser.add_argument("--set", nargs="*", default=[], help="further settings for every run")
+    options = parser.parse_args()
+
+    jobs = [(family, seed) for seed in options.seeds for family in options.families]
+    results: dict[str, list[dict[str, Any]]] = {family: [] for family in options.families}
+    for seed in options.seeds:
+        one_run(options.families[0], seed, options)  # builds the cached views that all others of this seed share
+    with ThreadPoolExecutor(options.parallel) as pool:
+        done = pool.map(lambda job: one_run(*job, options), jobs)
+        for (family, _), metrics in zip(jobs, done, strict=True):
+            results[family].append(metrics)
+
+    rows = [row_of(family, found, 64, 60_000) for family, found in results.items()]
+    rows.sort(key=lambda row: -row.get("accuracy", 0.0))
+    environments = [
+        metrics["environment"] for found in results.values() for metrics in found if "environment" in metrics
+    ]
+    report = {
+        "what": "every family at 60,000 parameters, recipe strong, same teacher, epochs and cached views",
+        "epochs": options.epochs,
+        "seeds": options.seeds,
+        "settings": options.set,
+        "environment": environments[0] if environments else None,
+        "rows": rows,
+    }
+    write_json(options.out, report)
+    table = Table(title=report["what"])
+    for name in ("family", "accuracy", "between seeds", "parameters", "M MACs", "seconds"):
+        table.add_column(name, justify="left" if name == "family" else "right")
+    for row in rows:
+        if "failed" in row:
+            table.add_row(row["family"], "failed", row["failed"][:60])
+            continue
+        spread = f"± {row['between_seeds']:.4f}" if row["between_seeds"] is not None else "-"
+        accuracy = f"{row['accuracy']:.4f} ± {row['standard_error']:.4f}"
+        parameters = f"{max(row['parameters'].values()):,}"
+        table.add_row(row["family"], accuracy, spread, parameters, f"{row['macs'] / 1e6:.1f}", f"{row['seconds']:.0f}")
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
