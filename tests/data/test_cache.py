@@ -1,5 +1,6 @@
 """The cache holds what the files hold: after changes, kills, races, full disks and damage."""
 
+import faulthandler
 import multiprocessing
 import os
 import resource
@@ -189,8 +190,17 @@ def test_leaks(root: Path, store: Path):
     assert open_splits(root, SIZE, store).leaks == ("1_7", "0_4")
 
 
-def test_writing_to_a_tensor_leaves_the_cache_alone(root: Path, store: Path):
-    open_splits(root, SIZE, store).training.images.zero_()
+def test_nobody_can_write_to_the_cache_through_a_tensor(root: Path, store: Path):
+    images = open_splits(root, SIZE, store).training.images
+
+    def write() -> None:
+        faulthandler.disable()  # the crash is wanted, its report is not
+        images.zero_()
+
+    process = processes.Process(target=write)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGSEGV
     assert_good(open_splits(root, SIZE, store), root)
 
 

@@ -69,9 +69,10 @@ def test_squeeze_excite_scales_channels_by_a_gate_from_the_means_of_all():
     gate = blocks.SqueezeExcite(8, 3)
     assert parameters(gate) == blocks.squeeze_excite_parameters(8, 3) == 8 * 3 + 3 + 3 * 8 + 8
     maps = torch.randn(2, 8, 5, 5)
-    hidden = maps.mean((2, 3)) @ gate.squeeze.weight.flatten(1).T + gate.squeeze.bias
+    hidden = nn.functional.linear(maps.mean((2, 3)), gate.squeeze.weight.flatten(1), gate.squeeze.bias)
     hidden = hidden * (hidden + 3).clamp(0, 6) / 6
-    expected = ((hidden @ gate.excite.weight.flatten(1).T + gate.excite.bias + 3) / 6).clamp(0, 1)
+    excited = nn.functional.linear(hidden, gate.excite.weight.flatten(1), gate.excite.bias)
+    expected = ((excited + 3) / 6).clamp(0, 1)
     torch.testing.assert_close(gate(maps), maps * expected[:, :, None, None])
 
 
@@ -93,3 +94,21 @@ def test_inverted_residual_expands_filters_projects_and_adds(stride: int, output
 def test_inverted_residual_matches_its_formula(expanded: int, squeezed: int):
     net = blocks.inverted_residual(6, expanded, 10, kernel=5, squeezed=squeezed)
     assert shipped_parameters(net) == blocks.inverted_residual_parameters(6, expanded, 10, 5, squeezed)
+
+
+def test_parallel_branches_are_added_up_and_ship_the_widest_alone():
+    torch.manual_seed(0)
+    block = blocks.ParallelConv(6, 6, (5, 1), groups=6, identity=True)
+    assert [type(branch) for branch in block.branches] == [nn.Sequential, nn.Sequential, nn.BatchNorm2d]
+    maps = torch.randn(2, 6, 8, 8)
+    block.eval()
+    torch.testing.assert_close(block(maps), sum(branch(maps) for branch in block.branches))
+    assert shipped_parameters(block) == blocks.conv_bn_parameters(6, 6, 5, groups=6) == 6 * 25 + 6
+
+
+def test_only_the_norms_at_the_end_start_small():
+    branch = nn.Sequential(blocks.conv_bn(3, 4), blocks.conv_bn(4, 3))
+    blocks.start_near_identity(branch[1])
+    scales = [layer.weight for layer in branch.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert torch.equal(scales[0], torch.ones(4))
+    assert torch.equal(scales[1], torch.full((3,), blocks.RESIDUAL_SCALE))

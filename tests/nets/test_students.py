@@ -32,28 +32,25 @@ def name_of(student: Student) -> str:
     return f"{student.family}-{student.classes}-{student.size}-{student.shape}"
 
 
-def parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
+def shipped_weight(student: Student) -> int:
+    """The larger count of what is shipped; the pass through it runs on shapes alone, so any size is fast."""
+    return weigh(student.shipped_net().to("meta"), student.size).counted
 
 
 @pytest.mark.parametrize(("budget", "classes", "size"), GRID)
 @pytest.mark.parametrize("name", FITTED)
 def test_both_counts_fill_the_budget(name: str, budget: int, classes: int, size: int):
-    with torch.device("meta"):
-        weight = weigh(describe(name, budget, classes, size).shipped_net(), size)
-    assert 0.995 * budget <= weight.counted <= budget
+    assert 0.995 * budget <= shipped_weight(describe(name, budget, classes, size)) <= budget
 
 
 @pytest.mark.parametrize("name", FITTED)
 def test_any_budget_and_any_number_of_classes_is_filled(name: str):
     chosen = random.Random(0)
-    for _ in range(8):
+    for _ in range(6):
         budget = int(5_000 * 100 ** chosen.random())  # log-uniform in 5,000..500,000
         classes = chosen.randint(2, 120)
         student = describe(name, budget, classes, chosen.randint(32, 224))
-        with torch.device("meta"):
-            counted = weigh(student.shipped_net(), student.size).counted
-        assert 0.995 * budget <= counted <= budget, (budget, classes)
+        assert 0.995 * budget <= shipped_weight(student) <= budget, (budget, classes)
 
 
 @pytest.mark.parametrize("student", every_student(), ids=name_of)
@@ -61,7 +58,7 @@ def test_descriptions_survive_json(student: Student):
     assert Student.from_json(json.loads(json.dumps(student.to_json()))) == student
 
 
-@pytest.mark.parametrize("size", [32, 40, 48, 64, 96, 112, 128, 224])
+@pytest.mark.parametrize("size", [32, 48, 112, 224])
 @pytest.mark.parametrize("name", FITTED)
 def test_the_last_map_is_about_8_by_8(name: str, size: int):
     with torch.device("meta"):

@@ -19,8 +19,8 @@ import json
 import mmap
 import os
 import shutil
-import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -44,9 +44,6 @@ _TIMESTAMP_GRANULARITY_NS = 2_000_000_000
 
 _TEMPORARY = ".building"
 
-# Python names this flag from 3.13 on; the number is that of Linux on x86 and ARM.
-_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
-
 Progress = Callable[[int, int], None]
 
 
@@ -67,7 +64,8 @@ def open_splits(
 ) -> Splits:
     """Open a data folder at `size` x `size` pixels, decoding it first if its content was not seen before.
 
-    The images stay on disk: pages are read when they are used, so the data may be larger than the memory.
+    The images stay on disk: pages are read when they are used, so the data may be larger than the memory. They are
+    read-only: a process that writes to them is killed.
     `cache_dir` defaults to the environment's BANTAM_CACHE, then to ~/.cache/bantam. `progress(done, total)`
     is called while images are decoded, in this thread.
 
@@ -115,13 +113,14 @@ def _labelled(name: str, array: torch.Tensor, records: tuple[Record, ...], class
 
 
 def _map(path: Path, count: int, size: int) -> torch.Tensor:
-    # Private, so that nothing written to the tensor reaches the file. Without a reservation, because the
-    # system would refuse to reserve more than there is memory, which is just when a map is needed.
+    # Read-only, because pages that can never be written count against no limit on memory: not against the process'
+    # (ulimit -d), nor against what a system without overcommit is willing to promise. Writing to the tensor is a
+    # segmentation fault.
     with open(path, "rb") as file:
-        pages = mmap.mmap(
-            file.fileno(), 0, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-        )
-    flat = torch.frombuffer(pages, dtype=torch.uint8, offset=len(_header(count, size)))
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        flat = torch.frombuffer(pages, dtype=torch.uint8, offset=len(_header(count, size)))
     return flat.view(count, size, size, 3)
 
 

@@ -17,9 +17,14 @@ from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
 from bantam.nets.students import (
     densenet,
+    depthwise_resnet,
+    ghostnet,
+    largekernel,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
+    recurrent,
+    reparam,
     sample,
     shufflenet_v1,
     shufflenet_v2,
@@ -53,6 +58,13 @@ STUDENTS: dict[str, Family] = {
     "shufflenet_v2": Family("shufflenet_v2", shufflenet_v2.PAPER, shufflenet_v2.fit, shufflenet_v2.build),
     "squeezenet": Family("squeezenet", squeezenet.PAPER, squeezenet.fit, squeezenet.build),
     "densenet": Family("densenet", densenet.PAPER, densenet.fit, densenet.build),
+    "ghostnet": Family("ghostnet", ghostnet.PAPER, ghostnet.fit, ghostnet.build),
+    "depthwise_resnet": Family(
+        "depthwise_resnet", depthwise_resnet.PAPER, depthwise_resnet.fit, depthwise_resnet.build
+    ),
+    "largekernel": Family("largekernel", largekernel.PAPER, largekernel.fit, largekernel.build),
+    "reparam": Family("reparam", reparam.PAPER, reparam.fit, reparam.build),
+    "recurrent": Family("recurrent", recurrent.PAPER, recurrent.fit, recurrent.build),
 }
 
 

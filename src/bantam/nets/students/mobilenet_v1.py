@@ -25,17 +25,17 @@ PROPORTIONS = (1.0, 1.5, 2.5, 4.0, 4.0)
 """Widths of the four stages and of the last block, as multiples of the first stage's."""
 
 
-def fit(budget: int, classes: int, size: int) -> Shape:
+def fit(budget: int, classes: int, size: int, family: str = "mobilenet_v1") -> Shape:
     """Return the shape that fills 99.5% to 100% of `budget` parameters, for `size` x `size` pixels.
 
-    Raises BudgetExceeded if the smallest net is heavier than the budget.
+    Raises BudgetExceeded, in the name of `family`, if the smallest net is heavier than the budget.
     """
     blocks, strides = _blocks(budget), late_strides(size)
 
     def count(widths: Widths) -> int:
         return parameters(_shape(widths, blocks, strides), classes)
 
-    return _shape(fit_widths("mobilenet_v1", count, PROPORTIONS, budget), blocks, strides)
+    return _shape(fit_widths(family, count, PROPORTIONS, budget), blocks, strides)
 
 
 def parameters(shape: Shape, classes: int) -> int:

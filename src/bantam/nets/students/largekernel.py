@@ -1,0 +1,140 @@
+"""Large kernels and gates: accuracy bought with compute, of which a budget of parameters asks nothing.
+
+Three ideas, each cheap in parameters. A depthwise kernel of 7 x 7 sees half of a 16 x 16 map for 49 parameters
+a channel; it trains beside a 3 x 3 one with its own BatchNorm, and both are one kernel when deployed (Ding et
+al., "Scaling Up Your Kernels to 31x31", CVPR 2022, arXiv:2203.06717). Two pointwise branches multiplied element
+by element give each block features of second order, which helps narrow nets most (Ma et al., "Rewrite the
+Stars", CVPR 2024, arXiv:2403.19967); here the gate is hard-swish. And the map shrinks late, at nearly even
+widths, so that most blocks work on maps of 16 x 16 and 8 x 8.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bantam.nets.blocks import ParallelConv, conv_bn, conv_bn_parameters, linear_parameters, start_near_identity
+from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
+from bantam.nets.output import StagedNet
+
+PAPER = "Ma et al., Rewrite the Stars, CVPR 2024, arXiv:2403.19967, with RepLKNet's kernels, CVPR 2022"
+
+PROPORTIONS = (1.0, 1.5, 2.0, 2.75, 4.0)
+"""Widths of the four stages and of the last pointwise convolution, as multiples of the first stage's."""
+
+KERNELS = (7, 7, 7, 5)
+"""Side of the depthwise kernels of each stage, in pixels: on a map of 8 x 8, 5 reach nearly as far as 7."""
+
+
+def fit(budget: int, classes: int, size: int) -> Shape:
+    """Return the shape that fills 99.5% to 100% of `budget` parameters, for `size` x `size` pixels.
+
+    Raises BudgetExceeded if the smallest net is heavier than the budget.
+    """
+    blocks, strides = _blocks(budget), late_strides(size)
+
+    def count(widths: Widths) -> int:
+        return parameters(_shape(widths, blocks, strides), classes)
+
+    return _shape(fit_widths("largekernel", count, PROPORTIONS, budget), blocks, strides)
+
+
+def parameters(shape: Shape, classes: int) -> int:
+    """Count the parameters that the net of `build` has when it is deployed."""
+    width: int = shape["stem"]
+    total = conv_bn_parameters(3, width)
+    for outputs, blocks, kernel, stride in _stages(shape):
+        total += transition_parameters(width, outputs, stride) + blocks * gated_parameters(outputs, kernel)
+        width = outputs
+    return total + conv_bn_parameters(width, shape["last"], 1) + linear_parameters(shape["last"], classes)
+
+
+def build(shape: Shape, classes: int) -> StagedNet:
+    """Build the net as it trains, from `shape`.
+
+    "stem" and "last" are the widths of the first and of the last convolution; "widths", "blocks" and "kernels"
+    hold the channels, the number of blocks and the side of the depthwise kernels of each stage; "strides" are
+    those of the stem and of each stage.
+    """
+    width: int = shape["stem"]
+    stages: list[nn.Module] = []
+    layers: list[nn.Module] = [conv_bn(3, width, stride=shape["strides"][0])]
+    for outputs, blocks, kernel, stride in _stages(shape):
+        layers += transition(width, outputs, stride)
+        layers += [GatedBlock(outputs, kernel) for _ in range(blocks)]
+        width = outputs
+        if len(stages) == len(shape["widths"]) - 1:
+            layers.append(conv_bn(width, shape["last"], kernel=1, activation=nn.Hardswish))
+        stages.append(nn.Sequential(*layers))
+        layers = []
+    return StagedNet(stages, shape["last"], classes)
+
+
+class GatedBlock(nn.Module):
+    """Large depthwise convolution, then the product of two pointwise ones, one of them a gate, as a residual.
+
+    Maps [N, channels, H, W] to the same shape; inside it is as wide as outside.
+    """
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.mix = ParallelConv(channels, channels, (kernel, 3), groups=channels)
+        self.expand = nn.Conv2d(channels, 2 * channels, 1)
+        self.project = conv_bn(channels, channels, kernel=1, activation=None)
+        start_near_identity(self.project)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        gate, value = self.expand(self.mix(maps)).chunk(2, 1)  # [N, C, H, W] -> 2 x [N, C, H, W]
+        return maps + self.project(functional.hardswish(gate) * value)
+
+
+def gated_parameters(channels: int, kernel: int) -> int:
+    """Count the parameters that `GatedBlock` ships: C * k * k + 3 * C * C weights, and a bias per output."""
+    mix = conv_bn_parameters(channels, channels, kernel, groups=channels)
+    return mix + conv_bn_parameters(channels, 2 * channels, 1) + conv_bn_parameters(channels, channels, 1)
+
+
+def transition(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+    """Return the layers that bring [N, inputs, H, W] to [N, outputs, ceil(H / stride), ceil(W / stride)].
+
+    They are a depthwise 3 x 3 and a pointwise convolution with BN; none where the shape stays as it is.
+    """
+    if stride == 1 and inputs == outputs:
+        return []
+    return [
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+
+
+def transition_parameters(inputs: int, outputs: int, stride: int) -> int:
+    """Count the parameters that `transition` ships."""
+    if stride == 1 and inputs == outputs:
+        return 0
+    return 9 * inputs + conv_bn_parameters(inputs, outputs, 1)
+
+
+def _stages(shape: Shape) -> list[tuple[int, int, int, int]]:
+    """List width, number of blocks, kernel and stride of each stage."""
+    columns = (shape["widths"], shape["blocks"], shape["kernels"], shape["strides"][1:])
+    return list(zip(*columns, strict=True))
+
+
+def _blocks(budget: int) -> tuple[int, int, int, int]:
+    """Return the number of blocks of each stage: a heavier net is also a deeper one."""
+    if budget < 15_000:
+        return 1, 1, 1, 1
+    if budget < 150_000:
+        return 1, 1, 2, 2
+    return 1, 2, 4, 4
+
+
+def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int]) -> Shape:
+    """Lay out the widths: the stem is as wide as the first stage, the last convolution has its own width."""
+    return {
+        "stem": widths[0],
+        "widths": list(widths[:-1]),
+        "blocks": list(blocks),
+        "kernels": list(KERNELS),
+        "last": widths[-1],
+        "strides": strides,
+    }

@@ -1,0 +1,79 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bantam.nets.blocks import RESIDUAL_SCALE
+from bantam.nets.deploy import deploy
+from bantam.nets.output import StagedNet
+from bantam.nets.students import describe, largekernel
+
+
+@pytest.mark.parametrize(
+    ("budget", "classes", "size"), list(itertools.product([5_000, 60_000, 500_000], [2, 100], [32, 224]))
+)
+def test_the_formula_matches_the_shipped_net(budget: int, classes: int, size: int):
+    student = describe("largekernel", budget, classes, size)
+    with torch.device("meta"):
+        net = student.shipped_net()
+    assert sum(p.numel() for p in net.parameters()) == largekernel.parameters(student.shape, classes)
+
+
+def test_a_block_ships_one_large_kernel_and_three_pointwise_layers():
+    net = deploy(StagedNet([nn.Sequential(largekernel.GatedBlock(10, 7))], 10, 2))
+    mix, expand, project = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    assert (mix.kernel_size, mix.groups) == ((7, 7), 10)
+    assert (expand.kernel_size, expand.out_channels) == ((1, 1), 20)
+    assert (project.kernel_size, project.out_channels) == ((1, 1), 10)
+    shipped = sum(parameter.numel() for parameter in net.stages.parameters())
+    assert shipped == largekernel.gated_parameters(10, 7) == 10 * 49 + 10 + 10 * 20 + 20 + 10 * 10 + 10
+
+
+def test_a_block_adds_the_gated_product_to_its_input():
+    torch.manual_seed(0)
+    block = largekernel.GatedBlock(6, 5).eval()
+    maps = torch.randn(2, 6, 9, 9)
+    large, small = block.mix.branches
+    expanded = block.expand(large(maps) + small(maps))
+    product = functional.hardswish(expanded[:, :6]) * expanded[:, 6:]
+    torch.testing.assert_close(block(maps), maps + block.project(product))
+
+
+def test_a_fresh_block_is_nearly_the_identity_and_still_learns():
+    torch.manual_seed(0)
+    block = largekernel.GatedBlock(32, 7)
+    maps = torch.randn(4, 32, 16, 16)
+    change = (block(maps) - maps).std().item()
+    assert change == pytest.approx(RESIDUAL_SCALE, rel=0.05)
+
+
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_one_pixel_reaches_as_far_as_the_large_kernel(kernel: int):
+    torch.manual_seed(0)
+    block = largekernel.GatedBlock(3, kernel).eval()
+    maps = torch.zeros(1, 3, 15, 15)
+    spot = maps.clone()
+    spot[..., 7, 7] = 1.0
+    changed = (block(spot) - block(maps)).abs().amax((0, 1)) > 1e-9
+    rows = changed.any(1).nonzero().flatten()
+    assert (rows.min().item(), rows.max().item()) == (7 - kernel // 2, 7 + kernel // 2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("outputs", [6, 9])
+def test_transitions_are_paid_for_only_where_the_shape_changes(outputs: int, stride: int):
+    layers = nn.Sequential(*largekernel.transition(6, outputs, stride))
+    assert layers(torch.randn(2, 6, 8, 8)).shape == (2, outputs, 8 // stride, 8 // stride)
+    assert (len(layers) == 0) == (outputs == 6 and stride == 1)
+    shipped = sum(p.numel() for p in deploy(StagedNet([layers], 1, 1)).stages.parameters())
+    assert shipped == largekernel.transition_parameters(6, outputs, stride)
+
+
+def test_most_blocks_work_on_maps_of_16_and_8_pixels():
+    net = describe("largekernel", 60_000, 11, 64).build().eval()
+    features = net.observe(torch.zeros(1, 3, 64, 64)).features
+    blocks = [sum(isinstance(m, largekernel.GatedBlock) for m in stage.modules()) for stage in net.stages]
+    assert [maps.shape[-1] for maps in features] == [32, 32, 16, 8]
+    assert blocks == [1, 1, 2, 2]
