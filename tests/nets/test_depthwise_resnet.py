@@ -1,4 +1,3 @@
-import itertools
 from typing import Any
 
 import pytest
@@ -17,9 +16,7 @@ PUBLIC = {
 """The shape of the public solution that came fifth."""
 
 
-@pytest.mark.parametrize(
-    ("budget", "classes", "size"), list(itertools.product([5_000, 60_000, 500_000], [2, 100], [32, 224]))
-)
+@pytest.mark.parametrize(("budget", "classes", "size"), [(5_000, 2, 32), (60_000, 11, 64), (500_000, 100, 224)])
 def test_the_formula_matches_the_shipped_net(budget: int, classes: int, size: int):
     student = describe("depthwise_resnet", budget, classes, size)
     with torch.device("meta"):

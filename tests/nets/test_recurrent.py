@@ -8,9 +8,7 @@ from bantam.nets.budget import Weight, weigh
 from bantam.nets.students import describe, recurrent
 
 
-@pytest.mark.parametrize(
-    ("budget", "classes", "size"), list(itertools.product([5_000, 60_000, 500_000], [2, 100], [32, 224]))
-)
+@pytest.mark.parametrize(("budget", "classes", "size"), [(5_000, 2, 32), (60_000, 11, 64), (500_000, 100, 224)])
 def test_the_formulas_match_both_counts_of_the_shipped_net(budget: int, classes: int, size: int):
     student = describe("recurrent", budget, classes, size)
     with torch.device("meta"):

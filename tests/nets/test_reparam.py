@@ -7,8 +7,7 @@ from bantam.nets.deploy import deploy
 from bantam.nets.students import describe, mobilenet_v1, reparam
 
 
-@pytest.mark.parametrize("size", [32, 64, 224])
-@pytest.mark.parametrize("budget", [5_000, 60_000, 500_000])
+@pytest.mark.parametrize(("budget", "size"), [(5_000, 32), (60_000, 64), (500_000, 224)])
 def test_deployed_it_is_a_mobilenet(budget: int, size: int):
     student = describe("reparam", budget, 11, size)
     assert student.shape == describe("mobilenet_v1", budget, 11, size).shape

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from bantam.errors import BudgetExceeded
+from bantam.errors import BadRecipe, BudgetExceeded
 
 Shape = dict[str, Any]
 """The JSON-able description of a net's layers; each family has its own keys."""
@@ -30,7 +30,10 @@ def late_strides(size: int) -> list[int]:
     """Return the strides of a stem and four stages that bring `size` pixels to a map of about 8 x 8.
 
     The budget is of parameters and not of time, so the map shrinks late: large maps cost nothing and show more.
+    Raises BadRecipe for a size below 1 pixel.
     """
+    if size < 1:
+        raise BadRecipe(f"an input of {size} px is too small: give it at least 1 px")
     halvings = min(max(round(math.log2(size / 8)), 0), len(STRIDE_ORDER))
     return [2 if place in STRIDE_ORDER[:halvings] else 1 for place in range(len(STRIDE_ORDER))]
 
