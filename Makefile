@@ -9,10 +9,10 @@ demo: $(READY)
 	$(BIN)/bantam demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.special import betaincinv
 from torch import Tensor
 
 from bantam.data import draws
@@ -377,7 +376,7 @@ def mix(images: Tensor, index: Tensor, view: Tensor, seed: int, augmentation: Au
         raise ValueError(f"a batch of {len(images)} images cannot be mixed: partners stand at p and p ^ 1")
     size = images.shape[-1]
     kind, share, column, row = draws.uniform(seed, index, view, draws.MIX, _MIX_DRAWS).double().unbind(1)
-    share = _beta(share, augmentation.mix_alpha)
+    share = draws.beta(share, augmentation.mix_alpha)
     blends = kind < augmentation.mixup
     cuts = ~blends & (kind < augmentation.mixup + augmentation.cutmix)
 
@@ -393,31 +392,6 @@ def mix(images: Tensor, index: Tensor, view: Tensor, seed: int, augmentation: Au
     partners = images.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     mixed = torch.lerp(partners, images, own[:, None])
     return mixed, torch.where(blends, share, stays).to(torch.float32)
-
-
-_QUANTILES = 1024
-
-
-def _beta(drawn: Tensor, alpha: float) -> Tensor:
-    """Beta(alpha, alpha) from uniform numbers: its inverse distribution function, linear between 1024
-    equal steps. No rejection loop, so the draw stays a function of one uniform number."""
-    if alpha == 1:
-        return drawn
-    quantiles = _beta_table(alpha, drawn.device)
-    place = drawn * _QUANTILES
-    step = place.floor()
-    low, high = quantiles[step.long()], quantiles[step.long() + 1]
-    return low + (place - step) * (high - low)
-
-
-@torch.compiler.assume_constant_result  # scipy cannot be traced
-def _beta_table(alpha: float, device: torch.device) -> Tensor:
-    return _constant(_beta_quantiles(alpha), device)
-
-
-@functools.lru_cache(maxsize=8)
-def _beta_quantiles(alpha: float) -> tuple[float, ...]:
-    return tuple(float(betaincinv(alpha, alpha, k / _QUANTILES)) for k in range(_QUANTILES + 1))
 
 
 def soft_targets(labels: Tensor, ratio: Tensor, classes: int) -> Tensor:

@@ -8,9 +8,11 @@ arithmetic is that of 32-bit words held in int64 tensors: every intermediate fit
 give the same bits.
 """
 
+import functools
 from typing import TypeVar
 
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 
 # One stream per use: draws of different streams are independent.
@@ -56,3 +58,36 @@ def permutation(n: int, seed: int, epoch: int, stream: int) -> Tensor:
     words = _words(seed, index, torch.full_like(index, epoch), stream, 2)
     keys = (words[:, 0] << 31) | (words[:, 1] >> 1)  # 63 bits; a tie falls back to the smaller index
     return torch.argsort(keys, stable=True)
+
+
+_QUANTILES = 1024
+
+
+def beta(drawn: Tensor, alpha: float) -> Tensor:
+    """Beta(alpha, alpha) from uniform numbers of 0..1: its inverse distribution function.
+
+    It is linear between 1024 equal steps; no rejection loop, so the draw stays a function of one uniform number.
+    """
+    if alpha == 1:
+        return drawn
+    quantiles = _beta_table(alpha, drawn.device)
+    place = drawn * _QUANTILES
+    step = place.floor()
+    low, high = quantiles[step.long()], quantiles[step.long() + 1]
+    return low + (place - step) * (high - low)
+
+
+@torch.compiler.assume_constant_result  # scipy cannot be traced
+def _beta_table(alpha: float, device: torch.device) -> Tensor:
+    return _quantiles_on(alpha, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _quantiles_on(alpha: float, device: torch.device) -> Tensor:
+    """The table on the device; kept, because a CUDA graph cannot copy it there each time."""
+    return torch.tensor(_beta_quantiles(alpha), dtype=torch.float32, device=device)
+
+
+@functools.lru_cache(maxsize=8)
+def _beta_quantiles(alpha: float) -> tuple[float, ...]:
+    return tuple(float(betaincinv(alpha, alpha, k / _QUANTILES)) for k in range(_QUANTILES + 1))
