@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bantam.files import write_json
+from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
 
 ROOT = Path(__file__).parents[1]
@@ -58,21 +59,9 @@ def row_of(family: str, found: list[dict[str, Any]], size: int, budget: int) -> 
         "accuracies": accuracies,
         "n": n,
         "parameters": good[0]["parameters"],
-        "macs": macs_of(family, budget, size),
+        "macs": footprint(describe(family, budget, 11, size).shipped_net(), size).macs,
         "seconds": statistics.median(metrics["stages"]["student"]["seconds"] for metrics in good),
     }
-
-
-def macs_of(family: str, budget: int, size: int) -> int:
-    """Multiply-accumulates of the shipped form for one image."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        net = describe(family, budget, 11, size).shipped_net()
-        with FlopCounterMode(display=False) as counter:
-            net(torch.zeros(1, 3, size, size))
-    return counter.get_total_flops() // 2
 
 
 def main() -> None:
@@ -92,7 +81,7 @@ def main() -> None:
     for seed in options.seeds:
         one_run(options.families[0], seed, options)  # builds the cached views that all others of this seed share
     with ThreadPoolExecutor(options.parallel) as pool:
-        done = pool.map(lambda job: one_run(*job, options), jobs)
+        done = pool.map(lambda job: one_run(job[0], job[1], options), jobs)
         for (family, _), metrics in zip(jobs, done, strict=True):
             results[family].append(metrics)
 

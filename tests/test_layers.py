@@ -19,9 +19,14 @@ ALLOWED = {
     "measure": BASE | {"data", "nets"},
     "train": BASE | {"recipe", "data", "nets", "objectives", "measure"},
     "deliver": BASE | {"data", "nets", "measure"},
-    "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver"},
+    "stages": BASE | {"recipe", "data", "nets", "objectives", "train"},
+    "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver", "stages"},
     "screen": BASE | {"measure", "train"},
-    "cli": BASE | {"recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "screen"},
+    "search": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "pipeline"},
+    "options": {"errors"},
+    "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
+    "cli": BASE
+    | {"options", "cli_cost", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -52,4 +57,4 @@ def test_imports_point_one_way(path: Path) -> None:
 def test_files_stay_readable() -> None:
     lines = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path in FILES}
     assert {name: count for name, count in lines.items() if count > 420} == {}
-    assert lines["pipeline.py"] <= 330
+    assert lines["pipeline.py"] <= 250

@@ -4,11 +4,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from bantam import cli_cost
 from bantam.errors import BadData, BantamError
+from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
 app = typer.Typer(
     name="bantam",
@@ -21,15 +23,17 @@ app = typer.Typer(
 data_app = typer.Typer(help="Check and prepare a folder of photographs.", no_args_is_help=True)
 teacher_app = typer.Typer(help="Look at a teacher.", no_args_is_help=True)
 recipes_app = typer.Typer(help="The recipes that come with Bantam.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure training, and what finished students cost.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(bench_app, name="bench")
+app.command()(cli_cost.students)
+bench_app.command("cost")(cli_cost.cost)
 
-DataOption = Annotated[Path, typer.Option("--data", help="Folder of photographs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a key: seed=1, data.size=96, STAGE.epochs=10.")
-]
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
 
 
 def main() -> None:
@@ -39,16 +43,13 @@ def main() -> None:
     except BantamError as error:
         print(f"bantam: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("bantam: stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:  # typer turns an interrupt into this
+        if ended.code == INTERRUPTED:
+            print("bantam: stopped; run the same command again to go on", file=sys.stderr)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-
-
-def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
 
 
 @app.command()
@@ -95,9 +96,15 @@ def run(
     from bantam import pipeline
     from bantam import recipe as recipes
     from bantam.screen import Bar, run_table
+    from bantam.train.distributed import joined
+    from bantam.train.runlog import Watcher
 
     console = Console(stderr=as_json)
-    metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, Bar(console))
+    with joined() as processes:
+        watcher = Watcher() if processes.rank else Bar(console)
+        metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, watcher, processes)
+    if processes.rank:
+        return
     if as_json:
         print_json(metrics)
         return
@@ -105,6 +112,40 @@ def run(
     typer.echo(f"run folder: {out}")
     if (out / "submission.csv").exists():
         typer.echo(f"next: bantam grade {out / 'submission.csv'} --labels labels.csv")
+
+
+@app.command()
+def search(
+    data: DataOption,
+    budget: Annotated[int, typer.Option(help="Most parameters.")] = 60_000,
+    trials: Annotated[int, typer.Option(help="Short trainings, of all workers together.", min=1)] = 40,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="sqlite:///FILE, or postgresql://... to share with other machines; by default in --out."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the runs, the winner's recipe and the plot.")] = Path(
+        "runs/search"
+    ),
+    recipe: Annotated[str, typer.Option(help="Where to search: about a shipped recipe, or a .toml file.")] = "medium",
+    as_json: JsonOption = False,
+) -> None:
+    """Search families, input sizes and training knobs for the best student; started again or elsewhere, it joins in."""
+    from rich.console import Console
+
+    from bantam import recipe as recipes
+    from bantam.screen import Bar, search_table
+    from bantam.search.search import search as searched
+
+    console = Console(stderr=as_json)
+    base = recipes.load(recipe, [f"budget={budget}"])
+    result = searched(base, data, out, trials, storage, workers, Bar(console))
+    if as_json:
+        print_json(result)
+        return
+    console.print(search_table(result))
+    typer.echo(f"all candidates: {out / 'search.json'}\nplot: {out / 'pareto.svg'}")
+    typer.echo(f"next: bantam run {out / 'winner.toml'} --data {data} --out RUN")
 
 
 @app.command()
@@ -162,9 +203,9 @@ def grade(
 @app.command()
 def summary(
     net: Annotated[str, typer.Argument(help="A student family.")],
-    budget: Annotated[int, typer.Option(help="Most parameters.")] = 60_000,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 11,
-    size: Annotated[int, typer.Option(help="Input size in pixels.")] = 64,
+    budget: BudgetOption = 60_000,
+    classes: ClassesOption = 11,
+    size: SizeOption = 64,
     as_json: JsonOption = False,
 ) -> None:
     """Print a student's layers, both counts of its parameters, and the verdict against the budget."""
@@ -252,6 +293,35 @@ def teacher_audit(
         print_json(result.to_json())
     else:
         console.print(audit_table(result))
+
+
+@bench_app.command("train")
+def bench_train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    data: DataOption,
+    steps: Annotated[int, typer.Option(help="Steps to time.", min=1)] = 20,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the time of a training step goes: data, augmentation, teacher, forward, backward, optimizer."""
+    from rich.console import Console
+
+    from bantam import pipeline
+    from bantam import recipe as recipes
+    from bantam.screen import Bar
+    from bantam.train.allocator import keep_memory
+    from bantam.train.bench import bench_train as timed
+
+    watcher = Bar(Console(stderr=True))
+    loaded = recipes.load(recipe, settings or ())
+    pipeline.check(loaded)
+    keep_memory()
+    splits = pipeline.open_data(loaded, data, watcher)
+    result = timed(loaded, splits, pipeline.goals_of(loaded.shipped), steps, watcher)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        typer.echo(result.text())
 
 
 @recipes_app.command("list")

@@ -1,8 +1,10 @@
 """What a person sees in the terminal: progress bars and tables."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +20,7 @@ from rich.table import Table
 
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.audit import Audit
+from bantam.measure.cost import Cost
 from bantam.train.runlog import Row, Watcher
 
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
@@ -79,10 +82,9 @@ def with_error(value: float, standard_error: float) -> str:
 def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     """One line a stage: accuracy with standard error, parameters against the budget, ratio to the first teacher."""
     budget = metrics["budget"]
-    table = Table(title=f"{metrics['recipe']}: students within {budget:,} parameters")
-    for name, justify in (("stage", "left"), ("net", "left"), ("validation", "right"), ("parameters", "right"),
-                          ("of budget", "right"), ("of teacher", "right"), ("seconds", "right")):  # fmt: skip
-        table.add_column(name, justify="right" if justify == "right" else "left")
+    table = Table(title=f"{metrics['recipe']}: students within {budget:,} parameters", box=box.SIMPLE_HEAD)
+    for name in ("stage", "net", "validation", "parameters", "budget", "teacher", "s"):
+        table.add_column(name, justify="left" if name in ("stage", "net") else "right", no_wrap=True)
     teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] != "student"), None)
     for name, row in metrics["stages"].items():
         judged = row.get("validation")
@@ -98,11 +100,62 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
         )
     chosen = metrics["validation"]
     shipped = with_error(chosen["accuracy"], chosen["standard_error"])
-    caption = f"shipped: validation {shipped} (n = {chosen['n']:,}), {'with' if chosen['flip'] else 'without'} flip"
+    table.caption = (
+        f"shipped, {'with' if chosen['flip'] else 'without'} flip: validation {shipped}, n = {chosen['n']:,}"
+    )
     if graded is not None:
-        caption += f"; evaluation {graded} (n = {graded.n:,})"
-    table.caption = caption
+        table.caption += f"\nheld-back labels: {graded}, n = {graded.n:,}"
     return table
+
+
+def search_table(result: dict[str, Any]) -> Table:
+    """One line a finalist of a search, the best first."""
+    table = Table(title=f"students within {result['budget']:,} parameters, trained in full")
+    for name in ("net", "input", "validation", "parameters", "million MACs"):
+        table.add_column(name, justify="left" if name == "net" else "right")
+    for row in result["finalists"]:
+        table.add_row(
+            row["params"]["family"],
+            f"{row['params']['size']} px",
+            with_error(row["accuracy"], row["standard_error"]) if row["state"] == "complete" else row["state"],
+            f"{row['parameters']:,}" if row["parameters"] else "-",
+            f"{row['macs'] / 1e6:.1f}" if row["macs"] else "-",
+        )
+    counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in result["trials"].items() if count)
+    table.caption = f"short trainings: {counts}"
+    return table
+
+
+def cost_text(rows: Mapping[str, Cost | str], accuracies: Mapping[str, Accuracy] | None = None) -> str:
+    """One line a net: its cost, and its validation accuracy where there is one; or the reason why there is no net."""
+    heads = ["parameters", "torchsummary", "M MACs", "activations", "file", "median", "95%"]
+    lines = {name: [cost] if isinstance(cost, str) else cost_cells(cost) for name, cost in rows.items()}
+    if accuracies is not None:
+        heads.append("validation")
+        lines = {name: [*cells, str(accuracies[name])] for name, cells in lines.items()}
+    full = [heads, *(cells for cells in lines.values() if len(cells) == len(heads))]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    first = max(map(len, [*lines, "net"]))
+
+    def line(name: str, cells: list[str]) -> str:
+        if len(cells) == len(heads):
+            cells = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "  ".join([name.ljust(first), *cells])
+
+    return "\n".join([line("net", heads), *(line(name, cells) for name, cells in lines.items())])
+
+
+def cost_cells(cost: Cost) -> list[str]:
+    """The columns of `cost_text` for one net."""
+    return [
+        f"{cost.weight.unique:,}",
+        f"{cost.weight.torchsummary:,}",
+        f"{cost.footprint.macs / 1e6:,.2f}",
+        f"{cost.footprint.activation_bytes / 1e3:,.1f} kB",
+        f"{cost.disk_bytes / 1e3:,.1f} kB",
+        f"{cost.latency.median_ms:.2f} ms",
+        f"{cost.latency.p95_ms:.2f} ms",
+    ]
 
 
 def audit_table(audit: Audit) -> Table:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bantam import pipeline
+from bantam import pipeline, stages
 from bantam.data import augment, batches, cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET
@@ -193,11 +193,11 @@ def test_a_run_with_cached_answers_follows_the_run_with_live_ones(
         def __init__(self, *_: object) -> None:
             super().__init__(_[1])  # pyright: ignore[reportArgumentType]
 
-        def build(self, views: int, watcher: Watcher) -> None: ...
+        def build(self, views: int, watcher: Watcher, rank: int = 0, world: int = 1) -> None: ...
 
         def check(self, views: int) -> None: ...
 
-    monkeypatch.setattr(pipeline, "ViewCache", LiveInstead)
+    monkeypatch.setattr(stages, "ViewCache", LiveInstead)
     live = pipeline.run(recipe, photographs, tmp_path / "live")
     assert cached["stages"]["student"]["best_epoch"] == live["stages"]["student"]["best_epoch"]
     rows, live_rows = (read_rows(tmp_path / name / "stages/student/metrics.jsonl") for name in ("cached", "live"))
@@ -211,7 +211,7 @@ def test_features_are_asked_live(photographs: Path, tmp_path: Path, monkeypatch:
     def refuse(*_: object) -> None:
         raise AssertionError("feature maps were cached")
 
-    monkeypatch.setattr(pipeline, "ViewCache", refuse)
+    monkeypatch.setattr(stages, "ViewCache", refuse)
     metrics = pipeline.run(
         parse(TAUGHT.replace("objectives.kd]", "objectives.attention]")), photographs, tmp_path / "r"
     )

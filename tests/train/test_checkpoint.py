@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 from bantam.train import checkpoint
 
-def half(state, path):
-    with open(path, "wb") as file:
-        file.write(b"half a checkpoint")
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+def half(state, file):
+    file.write(b"half a checkpoint")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 torch.save = half
 checkpoint.save(Path(sys.argv[1]), {"x": torch.ones(3)})
@@ -58,7 +57,7 @@ def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path: Path, monkeypa
     path = tmp_path / "last.ckpt"
     checkpoint.save(path, {"x": 1})
 
-    def full(state: object, file: Path) -> None:
+    def full(state: object, file: object) -> None:
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
     monkeypatch.setattr(torch, "save", full)

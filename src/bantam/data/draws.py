@@ -70,16 +70,11 @@ def beta(drawn: Tensor, alpha: float) -> Tensor:
     """
     if alpha == 1:
         return drawn
-    quantiles = _beta_table(alpha, drawn.device)
+    quantiles = _quantiles_on(alpha, drawn.device)
     place = drawn * _QUANTILES
     step = place.floor()
     low, high = quantiles[step.long()], quantiles[step.long() + 1]
     return low + (place - step) * (high - low)
-
-
-@torch.compiler.assume_constant_result  # scipy cannot be traced
-def _beta_table(alpha: float, device: torch.device) -> Tensor:
-    return _quantiles_on(alpha, device)
 
 
 @functools.lru_cache(maxsize=64)

@@ -51,8 +51,9 @@ def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Modul
     trained = shipped.student.build()
     trained.load_state_dict(weights)
     net = shipped.student.shipped_form(trained)
-    with replacing(folder / "student_best.ckpt") as temporary:
-        torch.save(net.state_dict(), temporary)
+    # To an open file: given a name, torch writes that name into the file, and this one is temporary.
+    with replacing(folder / "student_best.ckpt") as temporary, open(temporary, "wb") as file:
+        torch.save(net.state_dict(), file)
     write_json(folder / "student.json", shipped.to_json())
     return net.eval()
 

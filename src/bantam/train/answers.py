@@ -20,7 +20,7 @@ from bantam.data import augment, batches
 from bantam.data.augment import Augmentation
 from bantam.data.splits import LabelledSplit, Normalisation
 from bantam.errors import BadCheckpoint
-from bantam.files import replacing, sweep, write_json
+from bantam.files import replacing, write_json
 from bantam.nets.output import Output
 from bantam.nets.teachers import Ensemble, Teacher
 from bantam.train.runlog import Watcher
@@ -106,15 +106,19 @@ class ViewCache(Answers):
     def build(self, views: int, watcher: Watcher, rank: int = 0, world: int = 1) -> None:
         """Ask the teacher about every view that is missing of the first `views`; rank r of `world` takes its share.
 
-        Raises CannotWrite.
+        A process need not wait for the others while it builds, but all must be through before one reads. Raises
+        CannotWrite.
         """
-        sweep(self.folder)
-        todo = self.missing(views)[rank::world]
+        # By the view's own number: by its place in the list each process would cut a list of its own, for the others'
+        # views appear while it looks.
+        todo = [view for view in self.missing(views) if view % world == rank]
         if not todo:
             return
         images = len(self.training)
         watcher.begin("answers", len(todo) * images, 0)
         for position, view in enumerate(todo):
+            for leftover in self.folder.glob(f".{view:05d}.*.tmp"):  # of a build that was killed
+                leftover.unlink(missing_ok=True)
             logits: Tensor | None = None
             embeddings: Tensor | None = None
             done = 0

@@ -13,8 +13,9 @@ from bantam.files import replacing
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values) to `path` whole or not at all. Raises CannotWrite."""
     try:
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
+        # To an open file: given a name, torch writes that name into the file, and this one is temporary.
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
     except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
         raise CannotWrite(
             f"cannot write {path}: {str(error).splitlines()[0]}; free some space and run again"

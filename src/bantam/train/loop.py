@@ -26,6 +26,7 @@ from bantam.recipe import Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers
 from bantam.train.capture import Captured
+from bantam.train.distributed import ALONE, Processes
 from bantam.train.runlog import Row, RunLog, Watcher
 from bantam.train.step import Goal, Step
 
@@ -55,29 +56,38 @@ def train(
     folder: Path,
     watcher: Watcher,
     autocast: torch.dtype | None = None,
+    processes: Processes = ALONE,
 ) -> Trained:
     """Train `net` as `stage` says, in `folder`, and give the weights of the epoch that is best on validation.
 
-    Goes on from `folder/last.ckpt` if it is there. Raises SplitLeak for an unlabelled split, and TrainingStopped when
-    the loss is not finite or the predictions have collapsed to one class.
+    Goes on from `folder/last.ckpt` if it is there. Of several processes each is given the same arguments, but for the
+    net's device, and ends with the same weights; process 0 writes the files. Raises SplitLeak for an unlabelled split,
+    BadData for a split too small to share, and TrainingStopped when the loss is not finite or the predictions have
+    collapsed to one class.
     """
     training = require_labelled(training, "training")
     validation = require_labelled(validation, "selection of the best epoch")
     device = next(net.parameters()).device
-    if len(training) < 2:
-        raise BadData(f"the training split has {len(training)} image; training needs at least 2")
+    rank, world = processes.rank, processes.world
+    for split, least in ((training, 2 * world), (validation, world)):
+        if len(split) < least:
+            raise BadData(
+                f"the {split.name} split has {len(split)} image(s), too few for {world} process(es): {least} are needed"
+            )
 
-    per_epoch, batch = batches.epoch(len(training), stage.batch_size, seed, 0, stage.views).shape
+    per_epoch, batch = batches.epoch(len(training), stage.batch_size, seed, 0, stage.views, rank, world).shape
     total = per_epoch * stage.epochs
-    step = Step(net, stage, training, normalisation, goals, answers, seed, total, autocast)
+    step = Step(net, stage, training, normalisation, goals, answers, seed, total, autocast, processes)
     state = State(step, folder / "last.ckpt")
     state.resume()
-    log = RunLog(folder / "metrics.jsonl", state.epoch)
+    log = None if rank else RunLog(folder / "metrics.jsonl", state.epoch)
     net.train()
-    # On a GPU the step is captured once and replayed; everywhere else it is the plain sequence.
+    # On a GPU the step is captured once and replayed; everywhere else it is the plain sequence. So it is with several
+    # processes: within a capture DistributedDataParallel could neither order its buckets nor notice a lost process.
     one_step: Callable[[Tensor, Tensor], dict[str, Tensor]] = step
     if device.type == "cuda":
         step.settle()
+    if device.type == "cuda" and world == 1:
         step.begin(0)
         example = torch.arange(batch, device=device)
         one_step = Captured(step, example, torch.zeros_like(example))
@@ -86,7 +96,8 @@ def train(
     earlier = state.seconds
     try:
         while state.epoch < stage.epochs:
-            order = batches.epoch(len(training), stage.batch_size, seed, state.epoch, stage.views).to(device)
+            order = batches.epoch(len(training), stage.batch_size, seed, state.epoch, stage.views, rank, world)
+            order = order.to(device)
             view = torch.full_like(order[0], batches.view_of(state.epoch, stage.views))
             step.begin(batches.view_of(state.epoch, stage.views))
             for row in range(state.done - state.epoch * per_epoch, per_epoch):
@@ -100,19 +111,17 @@ def train(
 
             metrics = state.finish_epoch(per_epoch)
             shipped = step.ema.net if step.ema else net
-            metrics["validation"] = judge(shipped, validation, stage.size, normalisation)
+            metrics["validation"] = judge(shipped, validation, stage.size, normalisation, processes)
             state.seconds = earlier + time.monotonic() - started
             metrics["seconds"] = round(state.seconds, 2)
             state.keep_best(metrics, shipped)
             state.check_collapse(metrics, validation)
-            log.append(metrics)
+            if log:
+                log.append(metrics)
             watcher.epoch(metrics)
             if time.monotonic() - saved_at > SAVE_EVERY or state.epoch == stage.epochs:
                 state.save()
                 saved_at = time.monotonic()
-    except KeyboardInterrupt:
-        state.save()
-        raise
     finally:
         watcher.end()
     return Trained(state.best_weights, state.best, state.seconds)
@@ -169,6 +178,8 @@ class State:
 
     def save(self) -> None:
         step = self.step
+        if step.processes.rank:
+            return
         state: dict[str, Any] = {
             "net": step.net.state_dict(),
             "ema": step.ema.net.state_dict() if step.ema else {},
@@ -182,7 +193,8 @@ class State:
 
     def resume(self) -> None:
         """Take up what `path` holds, if it is there."""
-        sweep(self.path.parent)
+        if self.step.processes.rank == 0:
+            sweep(self.path.parent)
         if not self.path.exists():
             return
         step = self.step
@@ -202,9 +214,19 @@ class State:
         self.sums = {name: value.to(step.device) for name, value in state["sums"].items()}
 
 
-def judge(net: nn.Module, validation: LabelledSplit, size: int, normalisation: Normalisation) -> Row:
-    """Accuracy with its standard error, cross-entropy and the share of the class predicted most, on validation."""
-    logits = logits_of(net, validation, size, normalisation)
+def part(split: LabelledSplit, processes: Processes) -> LabelledSplit:
+    rows = processes.share(len(split))
+    return LabelledSplit(split.name, split.images[rows], split.labels[rows], split.ids[rows], split.classes)
+
+
+def judge(
+    net: nn.Module, validation: LabelledSplit, size: int, normalisation: Normalisation, processes: Processes = ALONE
+) -> Row:
+    """Accuracy with its standard error, cross-entropy and the share of the class predicted most, on validation.
+
+    Each process looks at its share of the images, and all of them get the same numbers.
+    """
+    logits = processes.gathered(logits_of(net, part(validation, processes), size, normalisation))
     measured = accuracy(logits, validation.labels)
     shares = logits.argmax(1).bincount(minlength=logits.shape[1]) / len(logits)
     return {

@@ -4,7 +4,7 @@ The step is a plain sequence on tensors of fixed shape that never asks the devic
 eagerly on a CPU and is captured into a CUDA graph on a GPU.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from bantam.nets.output import Output
 from bantam.objectives.objective import Objective
 from bantam.recipe import Training
 from bantam.train.answers import Answers
+from bantam.train.distributed import ALONE, Processes
 from bantam.train.ema import Ema
 from bantam.train.optim import averaging_decay, build_optimizer, learning_rate
 
@@ -31,11 +32,15 @@ class Goal:
 
 
 class Observed(nn.Module):
-    """Any classifier as a module whose forward is `observe`; one without `observe` shows its logits alone."""
+    """Any classifier as a module whose forward is `observe`; one without `observe` shows its logits alone.
 
-    def __init__(self, net: nn.Module) -> None:
+    `objectives` are what is trained beside the net, so that the module has all that is trained.
+    """
+
+    def __init__(self, net: nn.Module, objectives: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.net = net
+        self.objectives = nn.ModuleList(objectives)
 
     def forward(self, images: Tensor) -> Output:
         observe: Callable[[Tensor], Output] | None = getattr(self.net, "observe", None)
@@ -59,15 +64,18 @@ class Step:
         seed: int,
         total: int,
         autocast: torch.dtype | None,
+        processes: Processes = ALONE,
     ) -> None:
         self.net, self.stage, self.goals, self.answers, self.seed = net, stage, goals, answers, seed
+        self.processes = processes
         self.images, self.classes = training.images, len(training.classes)
         self.device = next(net.parameters()).device
         self.labels = training.labels.to(self.device)
         self.normalisation = normalisation
         self.augmentation = Augmentation(**vars(stage.augment))
         self.autocast = autocast
-        self.observed: nn.Module = Observed(net)
+        objectives = [goal.objective for goal in goals.values()]
+        self.observed: nn.Module = Observed(net, objectives)
         self.ema = Ema(net) if stage.ema else None
 
         plan, steps = stage.optimizer, range(total)
@@ -78,10 +86,13 @@ class Step:
         self.progress = torch.linspace(0, 1, total, device=self.device)
         self.rate = torch.zeros((), device=self.device)
         self.prepare_objectives()
-        trained = [net, *(goal.objective for goal in goals.values())]
+        trained = [net, *objectives]
         self.optimizer = build_optimizer(plan, trained, self.rate)
         self.parameters = [item for module in trained for item in module.parameters() if item.requires_grad]
         self.count = torch.zeros(1, dtype=torch.int64, device=self.device)
+        if processes.world > 1:
+            self.leave_out_unreached()
+        self.observed = processes.replicated(self.observed)
 
     @torch.no_grad()
     def prepare_objectives(self) -> None:
@@ -94,11 +105,30 @@ class Step:
         images, _ = self.look(index, view)
         training = self.net.training
         shown = self.answers(images, index, view) if self.answers else None
-        output = self.observed.eval()(images)
+        self.net.eval()
+        output = self.observed(images)
         self.net.train(training)
         for goal in self.goals.values():
             goal.objective.prepare(output, shown)
             goal.objective.to(self.device)
+
+    def leave_out_unreached(self) -> None:
+        """Mark the parameters that no loss reaches, for DistributedDataParallel waits for every gradient it expects.
+
+        The optimizer would skip them as well. They are found by one backward pass on two images; all that it changes
+        is put back.
+        """
+        index = torch.arange(2, device=self.device)
+        view = torch.zeros_like(index)
+        self.begin(0)
+        state = {name: value.clone() for name, value in self.observed.state_dict().items()}
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            images, targets = self.look(index, view)
+            loss = self.terms(images, targets, self.answers(images, index, view) if self.answers else None)["loss"]
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        self.observed.load_state_dict(state)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
 
     def settle(self) -> None:
         """Move the images to the net's device, as bytes: they are small there, and no copy waits for the CPU."""
@@ -110,13 +140,17 @@ class Step:
             self.answers.begin(view)
 
     def __call__(self, index: Tensor, view: Tensor) -> dict[str, Tensor]:
-        """Train on view `view` [B] of the images `index` [B]; returns the loss and each unweighted term, detached."""
+        """Train on view `view` [B] of the images `index` [B], this process's part of the batch.
+
+        Returns the loss and each unweighted term of the whole batch, detached.
+        """
         images, targets = self.look(index, view)  # [B, 3, S, S], [B, K]
         shown = self.answers(images, index, view) if self.answers else None
         terms = self.terms(images, targets, shown)
         terms["loss"].backward()
         self.move()
-        return {name: term.detach() for name, term in terms.items()}
+        self.average()
+        return self.processes.mean({name: term.detach() for name, term in terms.items()})
 
     def look(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """The training views float32 [B, 3, S, S] and their targets, class probabilities [B, K]."""
@@ -130,7 +164,7 @@ class Step:
         """The forward pass: each objective's terms, and the weighted sum of them all as "loss"."""
         self.rate.copy_(self.rates[self.count][0])
         progress = self.progress[self.count][0]
-        with self.casting():
+        with self.casting(), self.processes.normalising():
             output: Output = self.observed(images)
         output = Output(output.logits.float(), output.embedding.float(), output.features)
         terms: dict[str, Tensor] = {}
@@ -151,11 +185,14 @@ class Step:
         return torch.autocast(self.device.type, self.autocast, cache_enabled=False)
 
     def move(self) -> None:
-        """Clip the gradients, step the optimizer, update the averages, clear the gradients."""
+        """Clip the gradients, step the optimizer, clear the gradients."""
         if self.stage.optimizer.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.stage.optimizer.clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def average(self) -> None:
+        """Let the averaged weights follow, and count the step."""
         if self.ema:
             self.ema.update(self.decays[self.count][0])
         self.count += 1

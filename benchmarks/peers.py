@@ -1,0 +1,260 @@
+"""The two best public solutions, trained on a folder in their own way, to be set beside Bantam's own results.
+
+    python benchmarks/peers.py P1|P2 --data DIR [--epochs N] [--patience N] [--workers N] [--out FILE]
+
+Nets in peer_nets.py. What they do:
+  P1  random resized crop, flip, TrivialAugmentWide, random erasing; of the batches 25% with CutMix and 25% with FMix;
+      half KL at T = 0.9 and half focal binary cross-entropy; SGD at 0.1, 0.01 and 0.001, each until `patience` epochs
+      have brought nothing and from the best of the one before; at test time five augmented views beside the plain one.
+  P2  flips both ways, rotation up to 180 degrees; half KL at T = 20 and half cross-entropy; Adam with warm restarts.
+Both look at 224 px, and have the given ResNet-18 as their teacher, so that both sides have the same one. It looks at
+the same mixed image at `--teacher-size`, where it is at its best; in the originals it looks at 224 px.
+
+For speed the photographs are decoded once, into Bantam's cache. Nothing else is Bantam's: the views are made image by
+image, as the originals make them. Validation chooses the epoch; the evaluation split is not touched.
+"""
+
+import argparse
+import copy
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.ops import sigmoid_focal_loss
+from torchvision.transforms import v2
+
+from bantam.data import cache
+from bantam.data.splits import IMAGENET, LabelledSplit
+from bantam.measure.accuracy import accuracy
+from bantam.nets.teachers import Teacher, load_teacher
+from bantam.objectives.kd import loss_fn_kd
+from evidence import RESULTS, write
+from peer_nets import NETS
+
+BATCH, CLIP = 64, 10.0
+NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(IMAGENET.mean), list(IMAGENET.std))]
+TEST_VIEW = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *NORMALISE])
+TRAINING_VIEWS = {
+    "P1": v2.Compose(
+        [
+            v2.RandomResizedCrop(224),
+            v2.RandomHorizontalFlip(),
+            v2.TrivialAugmentWide(),
+            *NORMALISE,
+            v2.RandomErasing(),
+        ]
+    ),
+    "P2": v2.Compose(
+        [
+            v2.Resize(256),
+            v2.CenterCrop(224),
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.RandomRotation([-180, 180]),
+            *NORMALISE,
+        ]
+    ),
+}
+
+
+class Views(Dataset[tuple[Tensor, Tensor]]):
+    """A split through a transform, image by image: float32 [3, 224, 224] and the label."""
+
+    def __init__(self, split: LabelledSplit, view: v2.Compose) -> None:
+        self.split, self.view = split, view
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.split.images[index].permute(2, 0, 1).contiguous()  # [3, H, W] uint8
+        return cast(Tensor, self.view(image)), self.split.labels[index]
+
+
+def fmix_mask(size: int, share: float, generator: torch.Generator, decay: float = 5.0) -> Tensor:
+    """1 on a random blob of `share` of the pixels, 0 elsewhere: [size, size].
+
+    Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation", 2020, arXiv:2002.12047: low-pass noise with a
+    spectrum that falls as frequency ** -decay, cut at the level that leaves the share.
+    """
+    frequency = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None])
+    amplitude = frequency.clamp(min=1 / size) ** -decay
+    real, imaginary = torch.randn(2, *amplitude.shape, generator=generator)
+    grey = torch.fft.irfft2(torch.complex(real, imaginary) * amplitude, s=(size, size)).flatten()
+    mask = torch.zeros_like(grey)
+    mask[grey.topk(round(share * grey.numel())).indices] = 1
+    return mask.view(size, size)
+
+
+def box_mask(size: int, share: float, generator: torch.Generator) -> Tensor:
+    """0 in a random box of 1 - `share` of the pixels, cut at the border, 1 elsewhere: CutMix, [size, size]."""
+    side = round(size * (1 - share) ** 0.5)
+    row, column = (int(torch.randint(size, (), generator=generator)) - side // 2 for _ in range(2))
+    mask = torch.ones(size, size)
+    mask[max(0, row) : max(0, row + side), max(0, column) : max(0, column + side)] = 0
+    return mask
+
+
+def mixed(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """P1's mixing of a batch [B, 3, S, S] and its targets [B, K]: a quarter CutMix, a quarter FMix, half none."""
+    kind = float(torch.rand((), generator=generator))
+    if kind >= 0.5:
+        return images, targets
+    share = float(torch.rand((), generator=generator))  # Beta(1, 1)
+    size = images.shape[-1]
+    if kind < 0.25:
+        mask = box_mask(size, min(max(share, 0.3), 0.4), generator)
+    else:
+        mask = fmix_mask(size, share, generator)
+    own = float(mask.mean())
+    other = torch.randperm(len(images), generator=generator).to(images.device)
+    mask = mask.to(images.device)
+    return images * mask + images[other] * (1 - mask), own * targets + (1 - own) * targets[other]
+
+
+def p1_loss(logits: Tensor, targets: Tensor, teacher: Tensor) -> Tensor:
+    """Half KL(teacher || student) at T = 0.9, without the factor T^2, and half focal binary cross-entropy."""
+    temperature = 0.9
+    soft = F.kl_div(
+        F.log_softmax(logits / temperature, 1), F.log_softmax(teacher / temperature, 1), reduction="batchmean",
+        log_target=True,
+    )  # fmt: skip
+    return 0.5 * soft + 0.5 * sigmoid_focal_loss(logits, targets, alpha=0.25, gamma=2, reduction="mean")
+
+
+def p2_loss(logits: Tensor, targets: Tensor, teacher: Tensor) -> Tensor:
+    return loss_fn_kd(logits, targets, teacher, alpha=0.5, temperature=20.0)
+
+
+@dataclass
+class Best:
+    """The best epoch so far, and when it came."""
+
+    accuracy: float = 0.0
+    epoch: int = 0
+    weights: dict[str, Tensor] | None = None
+
+
+class Peer:
+    """One peer's training, an epoch at a time."""
+
+    def __init__(self, name: str, data: Path, size: int, teacher_size: int, workers: int) -> None:
+        torch.manual_seed(0)
+        self.name = name
+        splits = cache.open_splits(data, size)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.classes = len(splits.classes)
+        self.net = NETS[name](self.classes).to(self.device)
+        given = load_teacher(data / "resnet18_teacher.ckpt", "resnet18", self.classes)
+        means = (IMAGENET.mean, IMAGENET.std)
+        self.teacher = Teacher(given, teacher_size, *means, *means).to(self.device)
+        self.augmented = Views(splits.training, TRAINING_VIEWS[name])
+        self.training = DataLoader(self.augmented, BATCH, shuffle=True, num_workers=workers)
+        self.validation = splits.validation
+        self.workers = workers
+        self.generator = torch.Generator().manual_seed(0)
+
+    def train_epoch(self, optimizer: torch.optim.Optimizer, schedule: Any) -> None:
+        self.net.train()
+        loss_of = p1_loss if self.name == "P1" else p2_loss
+        for opened, labels in self.training:
+            images = opened.to(self.device)
+            targets = F.one_hot(labels, self.classes).float().to(self.device)
+            if self.name == "P1":
+                images, targets = mixed(images, targets, self.generator)
+            loss = loss_of(self.net(images), targets, self.teacher(images))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+
+    @torch.no_grad()
+    def probabilities(self, view: v2.Compose) -> Tensor:
+        """Class probabilities [N, K] of the validation images in `view`."""
+        self.net.eval()
+        loader = DataLoader(Views(self.validation, view), BATCH, num_workers=self.workers)
+        return torch.cat([self.net(images.to(self.device)).softmax(1).cpu() for images, _ in loader])
+
+    def validate(self) -> float:
+        return accuracy(self.probabilities(TEST_VIEW), self.validation.labels).value
+
+    def averaged(self) -> Tensor:
+        """P1's test time: 0.4 of the plain view and 0.12 of each of five augmented ones."""
+        answer = 0.4 * self.probabilities(TEST_VIEW)
+        for _ in range(5):
+            answer += 0.12 * self.probabilities(self.augmented.view)
+        return answer
+
+
+def train(peer: Peer, epochs: int, patience: int) -> tuple[Best, list[float]]:
+    """At most `epochs` epochs in all; gives the best, and every epoch's validation accuracy."""
+    best, accuracies = Best(), []
+
+    def epoch(optimizer: torch.optim.Optimizer, schedule: Any = None) -> None:
+        peer.train_epoch(optimizer, schedule)
+        accuracies.append(peer.validate())
+        print(f"{peer.name} epoch {len(accuracies)}: {accuracies[-1]:.4f}", flush=True)
+        if accuracies[-1] > best.accuracy:
+            best.accuracy, best.epoch = accuracies[-1], len(accuracies)
+            best.weights = copy.deepcopy(peer.net.state_dict())
+
+    if peer.name == "P2":
+        optimizer = torch.optim.Adam(peer.net.parameters(), lr=3e-3, weight_decay=1e-5)
+        restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=9, T_mult=2, eta_min=1e-5)
+        while len(accuracies) < epochs:
+            epoch(optimizer, restarts)
+    else:
+        for rate in (0.1, 0.01, 0.001):
+            if best.weights is not None:
+                peer.net.load_state_dict(best.weights)
+            optimizer = torch.optim.SGD(peer.net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-5)
+            began = len(accuracies)
+            while len(accuracies) < epochs and len(accuracies) - max(began, best.epoch) < patience:
+                epoch(optimizer)
+    assert best.weights is not None
+    peer.net.load_state_dict(best.weights)
+    return best, accuracies
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=sorted(NETS))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, help="at most so many in all (P1: 999, P2: 300)")
+    parser.add_argument("--patience", type=int, default=50, help="P1: epochs without a better one that end a round")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make views")
+    parser.add_argument("--size", type=int, default=64, help="side in pixels at which the cache holds the photographs")
+    parser.add_argument("--teacher-size", type=int, default=112, help="side in pixels at which the teacher looks")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    random.seed(0)
+    started = time.monotonic()
+    peer = Peer(options.peer, options.data, options.size, options.teacher_size, options.workers)
+    epochs = options.epochs or (999 if options.peer == "P1" else 300)
+    best, accuracies = train(peer, epochs, options.patience)
+    answer = peer.averaged() if options.peer == "P1" else peer.probabilities(TEST_VIEW)
+    judged = accuracy(answer, peer.validation.labels)
+    result = {
+        "peer": options.peer,
+        "parameters": sum(parameter.numel() for parameter in peer.net.parameters()),
+        "validation": {"accuracy": judged.value, "standard_error": judged.standard_error, "n": judged.n},
+        "plain": best.accuracy,
+        "best_epoch": best.epoch,
+        "epochs": len(accuracies),
+        "accuracies": accuracies,
+        "seconds": time.monotonic() - started,
+    }
+    print(f"{options.peer}: {judged}")
+    write(options.out or RESULTS / "benchmarks" / f"peer-{options.peer.lower()}.json", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Fills the tables in README.md and docs/*.md from the files under results/, so that no number is typed by hand.
+
+    python benchmarks/tables.py           writes them
+    python benchmarks/tables.py --check   exits with 1, naming the file, where one is not what results/ says
+
+A table stands between the lines `<!-- results: NAME -->` and `<!-- end -->`; the names are those of TABLES.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bantam.files import write_text
+from evidence import ROOT
+
+SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+NOTHING = "*Not measured yet.*"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    if not rows:
+        return NOTHING
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def with_error(value: float, standard_error: float) -> str:
+    return f"{value:.3f} ± {standard_error:.3f}"
+
+
+def machine(environment: dict[str, Any]) -> str:
+    """The hardware in a few words."""
+    if environment.get("gpu"):
+        return environment["gpu"]
+    processor = re.sub(r"\s+", " ", environment["processor"].replace("()", "")).strip()
+    return f"{environment['cores']} cores, {processor}"
+
+
+def made_by(environment: dict[str, Any]) -> str:
+    """The line below a benchmark's table."""
+    commit = (environment.get("commit") or "no commit")[:8]
+    command = " ".join(environment["command"])
+    return f"`{command}` on {machine(environment)}; torch {environment['versions']['torch']}, commit {commit}."
+
+
+def food_11(results: Path) -> str:
+    rows: list[tuple[float, list[str]]] = []
+    for path in sorted(results.glob("food-11/*/metrics.json")):
+        metrics, environment = read(path), read(path.with_name("environment.json"))
+        assert metrics is not None
+        assert environment is not None
+        judged = metrics["validation"]
+        cells = [
+            path.parent.name,
+            metrics["student"],
+            with_error(judged["accuracy"], judged["standard_error"]) + (", with flip" if judged["flip"] else ""),
+            f"{judged['n']:,}",
+            f"{max(metrics['parameters'].values()):,}",
+            str(metrics["epochs"]),
+            f"{metrics['seconds'] / 60:.0f}",
+            machine(environment),
+        ]
+        rows.append((judged["accuracy"], cells))
+    head = ("recipe", "student", "validation accuracy", "n", "parameters", "epochs", "minutes", "hardware")
+    return table(head, [cells for _, cells in sorted(rows)])
+
+
+def throughput(results: Path) -> str:
+    return speeds(read(results / "benchmarks" / "throughput.json"))
+
+
+def throughput_cuda(results: Path) -> str:
+    return speeds(read(results / "benchmarks" / "throughput-cuda.json"))
+
+
+def speeds(measured: dict[str, Any] | None) -> str:
+    if measured is None:
+        return NOTHING
+    rows = [
+        [
+            row["net"],
+            *(f"{speed:,.0f}" for speed in row["images_per_second"].values()),
+            f"{row['of_net_alone']:.0%}",
+            f"{row['of_loader']:.1f}",
+            f"{row['of_sample_code']:.1f}",
+        ]
+        for row in measured["training"]
+    ]
+    names = [f"{name}, images/s" for name in measured["training"][0]["images_per_second"]]
+    head = ("student", *names, "step / net alone", "step / loader", "step / at 224 px")
+    return table(head, rows) + "\n\n" + made_by(measured["environment"])
+
+
+def scale(results: Path) -> str:
+    measured = read(results / "benchmarks" / "throughput.json")
+    if measured is None:
+        return NOTHING
+    each, memory = measured["flatness"]["microseconds_per_image"], measured["memory"]
+    rows = [[f"time an image, {int(count):,} images", f"{value:,.0f} µs"] for count, value in each.items()]
+    rows.append([f"peak memory of a run on {memory['images']:,} images", f"{memory['peak_bytes'] / 1e9:.2f} GB"])
+    if beyond := memory.get("beyond_limit"):
+        array, limit = beyond["array_bytes"] / 1e9, beyond["limit_bytes"] / 1e9
+        rows.append(["largest array tried / memory that the process may have", f"{array:.2f} / {limit:.2f} GB"])
+    if kept := measured["kept_memory"]:
+        rows.append(["speed of the net alone with freed memory kept / given back", f"{kept['gain']:.2f}"])
+    return table(("what", "measured"), rows) + "\n\n" + made_by(measured["environment"])
+
+
+def gpu(results: Path) -> str:
+    measured = read(results / "benchmarks" / "throughput-cuda.json")
+    if measured is None:
+        return NOTHING
+    head = ("student", "batch", "images/s", "10,000 images, ms", "of the roofline", "of it with all layers fused")
+    rows = [
+        [
+            row["net"] + (", compiled" if row["compiled"] else ""),
+            f"{row['batch']:,}",
+            f"{row['images_per_second']:,.0f}",
+            f"{row['epoch_milliseconds']:.0f}",
+            f"{row['of_roofline']:.0%}",
+            f"{row['of_roofline_fused']:.0%}",
+        ]
+        for row in measured["gpu"]["steps"]
+    ]
+    roofline = measured["gpu"]["roofline"]
+    limits = (
+        f"Roofline measured in the same run: {roofline['copy_bytes_per_second'] / 1e12:.2f} TB/s copied, "
+        f"{roofline['matrix_operations_per_second'] / 1e12:.0f} Tflop/s in bf16 products. "
+    )
+    return table(head, rows) + "\n\n" + limits + made_by(measured["environment"])
+
+
+def time_to_accuracy(results: Path) -> str:
+    measured = read(results / "benchmarks" / "time_to_accuracy.json")
+    if measured is None:
+        return NOTHING
+    rows: list[list[str]] = []
+    for name, key in (("sample code", "sample_code"), (f"Bantam, {measured['recipe']}", "bantam")):
+        side = measured[key]
+        seconds = f"{side['seconds']:,.0f}" if side["seconds"] is not None else "not reached"
+        rows.append([name, seconds, str(side["epochs"]), f"{max(accuracy for _, accuracy in side['history']):.3f}"])
+    head = ("who", f"seconds to {measured['target']:.3f}", "epochs run", "best accuracy")
+    ratio = measured["ratio"]
+    said = "" if ratio is None else f"Ratio {ratio:.1f}; {measured['ratio_when_prepared']:.1f} with a warm cache. "
+    return table(head, rows) + "\n\n" + said + made_by(measured["environment"])
+
+
+def peers(results: Path) -> str:
+    rows: list[list[str]] = []
+    for path in sorted(results.glob("benchmarks/peer-*.json")):
+        measured = read(path)
+        assert measured is not None
+        judged = measured["validation"]
+        rows.append(
+            [
+                measured["peer"],
+                with_error(judged["accuracy"], judged["standard_error"]),
+                f"{judged['n']:,}",
+                f"{measured['parameters']:,}",
+                str(measured["epochs"]),
+                f"{measured['seconds'] / 60:.0f}",
+                machine(measured["environment"]),
+            ]
+        )
+    return table(("peer", "validation accuracy", "n", "parameters", "epochs", "minutes", "hardware"), rows)
+
+
+def families(results: Path) -> str:
+    measured = read(results / "benchmarks" / "families.json")
+    if measured is None:
+        return NOTHING
+    rows = [
+        [
+            row["family"],
+            with_error(row["accuracy"], row["standard_error"]),
+            f"{row['n']:,}",
+            f"{max(row['parameters'].values()):,}",
+            f"{row['macs'] / 1e6:.1f}",
+        ]
+        for row in measured["rows"]
+        if "failed" not in row
+    ]
+    return table(("family", "validation accuracy", "n", "parameters", "M MACs"), rows)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "food-11": food_11,
+    "throughput": throughput,
+    "throughput-cuda": throughput_cuda,
+    "scale": scale,
+    "gpu": gpu,
+    "time-to-accuracy": time_to_accuracy,
+    "peers": peers,
+    "families": families,
+}
+
+
+def pages(root: Path) -> Iterator[Path]:
+    """The files that may hold tables."""
+    if (root / "README.md").exists():
+        yield root / "README.md"
+    yield from sorted((root / "docs").glob("*.md"))
+
+
+def filled(text: str, results: Path) -> str:
+    """`text` with each table made anew. Raises KeyError for a name that TABLES does not have."""
+    return SLOT.sub(lambda slot: f"{slot[1]}\n{TABLES[slot[2]](results)}\n\n{slot[4]}", text)
+
+
+def stale(root: Path) -> list[Path]:
+    """The pages whose tables are not what results/ says."""
+    texts = ((path, path.read_text(encoding="utf-8")) for path in pages(root))
+    return [path for path, text in texts if filled(text, root / "results") != text]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a table is stale")
+    options = parser.parse_args()
+    for path in stale(ROOT):
+        name = path.relative_to(ROOT)
+        if options.check:
+            sys.exit(f"tables: {name} does not say what results/ says; run `make results`")
+        write_text(path, filled(path.read_text(encoding="utf-8"), ROOT / "results"))
+        print(f"{name}: tables written")
+
+
+if __name__ == "__main__":
+    main()

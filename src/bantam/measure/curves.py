@@ -1,0 +1,74 @@
+"""Curves and scatter plots of what was measured, as SVG files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from bantam.errors import BadData
+from bantam.files import replacing
+
+# Text stays text, and the same numbers give the same file.
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "bantam"}
+
+MARKERS = "os^vD<>pPXh*"
+
+
+def require_svg(path: Path) -> None:
+    """Raises BadData unless `path` ends in .svg."""
+    if path.suffix != ".svg":
+        raise BadData(f"the plot is an SVG, so {path} must end in .svg")
+
+
+def tournament_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the families that finished the tournament from `path`, the file that benchmarks/families.py writes.
+
+    Raises BadData if the file is not there, or holds no accuracies and MACs.
+    """
+    again = "python benchmarks/families.py --data DIR --runs RUNS makes it, in a checkout of Bantam"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        finished = [row for row in rows if "failed" not in row]
+        complete = all(
+            isinstance(row["family"], str)
+            and all(isinstance(row[name], int | float) for name in ("accuracy", "standard_error", "macs"))
+            for row in finished
+        )
+        if not complete:
+            raise ValueError("a family without a name, or with text for a number")
+    except OSError as error:
+        raise BadData(f"no accuracies to plot yet, {path} cannot be read ({error.strerror}): {again}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{path} does not hold the tournament's results ({error!r}): {again}") from error
+    if not finished:
+        raise BadData(f"no family in {path} has an accuracy: {again}")
+    return finished
+
+
+def plot_accuracy_against_macs(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw each row's "accuracy" with its "standard_error" over its "macs", named by its "family", into an SVG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.add_subplot()
+        for number, row in enumerate(sorted(rows, key=lambda row: -row["accuracy"])):
+            axes.errorbar(
+                row["macs"] / 1e6,
+                100 * row["accuracy"],
+                100 * row["standard_error"],
+                fmt=MARKERS[number % len(MARKERS)],
+                color=f"C{number % 10}",
+                elinewidth=0.8,
+                label=row["family"],
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel("million multiply-accumulates for one image")
+        axes.set_ylabel("validation accuracy ± standard error, %")
+        axes.grid(alpha=0.3)
+        figure.legend(loc="outside right upper", title="best first", frameon=False)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})

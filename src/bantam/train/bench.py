@@ -1,0 +1,213 @@
+"""Where the time of a training step goes: the pieces of `Step`, timed one by one."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from bantam.data import batches
+from bantam.data.augment import Augmentation
+from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
+from bantam.errors import BadData
+from bantam.nets.students import describe
+from bantam.nets.teachers import Ensemble, Teacher, build_teacher
+from bantam.recipe import GivenTeacher, Recipe, Training
+from bantam.train.answers import Answers, Live, ViewCache
+from bantam.train.probe import Choice, choose
+from bantam.train.runlog import Watcher
+from bantam.train.step import Goal, Step
+
+PIECES: tuple[str, ...] = ("data", "augmentation", "teacher", "forward", "backward", "optimizer", "averaging")
+WARM_UP = 3
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Median seconds of each of PIECES in a step of `batch` images, over `steps` steps."""
+
+    seconds: dict[str, float]
+    batch: int
+    steps: int
+    device: str
+    choice: Choice
+    cached: bool
+    """Whether the teacher's answers were looked up; false as well where there is no teacher."""
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step: the sum of its pieces."""
+        return sum(self.seconds.values())
+
+    def share(self, piece: str) -> float:
+        return self.seconds[piece] / self.step
+
+    @property
+    def hint(self) -> str:
+        """What to change first."""
+        if not self.cached and self.share("teacher") > 0.2:
+            return f"the teacher takes {self.share('teacher'):.0%}: set views = 8, so that its answers are cached"
+        if self.share("data") > 0.15:
+            return (
+                f"reading the photographs takes {self.share('data'):.0%}: lower data.size, "
+                "or keep the cache on a faster disk (BANTAM_CACHE)"
+            )
+        if self.share("augmentation") > 0.25:
+            return (
+                f"augmentation takes {self.share('augmentation'):.0%}: leave out the changes that bring no accuracy "
+                "(colour costs most, then rotation), or lower data.size to the size of the views"
+            )
+        around = self.share("optimizer") + self.share("averaging")
+        if around > 0.25:
+            return f"optimizer and averaging take {around:.0%}: raise batch_size, and optimizer.lr with it"
+        net = self.share("forward") + self.share("backward")
+        return f"the net itself takes {net:.0%}: only a smaller size or another net makes a step faster"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images_per_second": self.batch / self.step,
+            "step_seconds": self.step,
+            "seconds": self.seconds,
+            "shares": {piece: self.share(piece) for piece in PIECES},
+            "batch": self.batch,
+            "steps": self.steps,
+            "device": self.device,
+            "precision": self.choice.to_json(),
+            "teacher_cached": self.cached,
+            "hint": self.hint,
+        }
+
+    def text(self) -> str:
+        lines = [f"{'piece':<14}{'ms':>9}{'share':>8}"]
+        for piece in PIECES:
+            lines.append(f"{piece:<14}{1e3 * self.seconds[piece]:>9.2f}{self.share(piece):>8.1%}")
+        lines += [
+            f"{'step':<14}{1e3 * self.step:>9.2f}{1:>8.1%}",
+            f"{self.batch / self.step:,.0f} images/s; medians of {self.steps} steps of {self.batch} images on "
+            f"{self.device}, {self.choice.precision} ({self.choice.why})",
+            f"hint: {self.hint}",
+        ]
+        return "\n".join(lines)
+
+
+def bench_train(
+    recipe: Recipe, splits: Splits, goals: Mapping[str, Goal], steps: int = 20, watcher: Watcher | None = None
+) -> Breakdown:
+    """Time the pieces of the training step of the student that `recipe` ships, on its own data and device.
+
+    The nets are freshly initialised, for a step takes the same time whatever the weights; so no teacher need be
+    trained first. Where the recipe repeats views, the cached answers are those of the images that are shown here, in a
+    temporary folder. On a GPU the pieces are launched one by one, which costs more than the captured step of a
+    training does: there the shares matter, not the sum. Raises SplitLeak, and BadData for too few images.
+    """
+    training = require_labelled(splits.training, "timing the training")
+    stage = recipe.shipped
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = describe(stage.net, recipe.budget, len(splits.classes), stage.size).build()
+    net = net.to(device=device).to(memory_format=torch.channels_last)
+    choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
+
+    if len(training) < 2:
+        raise BadData(f"the training split has {len(training)} image; timing needs at least 2")
+    part = first(training, (WARM_UP + steps) * stage.batch_size)
+    order = batches.epoch(len(part), stage.batch_size, recipe.seed, 0).to(device)  # [steps in part, B]
+    with tempfile.TemporaryDirectory() as folder:
+        answers = answers_for(recipe, stage, part, goals, device, Path(folder), watcher or Watcher())
+        step = Step(
+            net.train(), stage, part, IMAGENET, goals, answers, recipe.seed, WARM_UP + steps, choice.autocast
+        )  # fmt: skip
+        if device.type == "cuda":
+            step.settle()
+        step.begin(0)
+        rows = [time_step(step, order[number % len(order)]) for number in range(WARM_UP + steps)][WARM_UP:]
+    medians = {piece: statistics.median(row[piece] for row in rows) for piece in PIECES}
+    return Breakdown(medians, order.shape[1], steps, device.type, choice, isinstance(answers, ViewCache))
+
+
+def time_step(step: Step, index: Tensor) -> dict[str, float]:
+    """Take one training step on view 0 of the images `index` [B]; gives the seconds of each of PIECES."""
+    seconds: dict[str, float] = dict.fromkeys(PIECES, 0.0)  # a recipe without a teacher spends nothing there
+
+    def timed(piece: str, work: Callable[[], Result]) -> Result:
+        synchronise(step.device)
+        started = time.perf_counter()
+        result = work()
+        synchronise(step.device)
+        seconds[piece] = time.perf_counter() - started
+        return result
+
+    def gather() -> Tensor:
+        return step.images.index_select(0, index.to(step.images.device)).to(step.device)
+
+    view = torch.zeros_like(index)
+    timed("data", gather)
+    images, targets = timed("augmentation", lambda: step.look(index, view))
+    # Looking gathers the same images once more, now from warm memory: that is no augmentation.
+    timed("again", gather)
+    seconds["augmentation"] = max(0.0, seconds["augmentation"] - seconds.pop("again"))
+    answers = step.answers
+    shown = timed("teacher", lambda: answers(images, index, view)) if answers else None
+    terms = timed("forward", lambda: step.terms(images, targets, shown))
+    timed("backward", terms["loss"].backward)
+    timed("optimizer", step.move)
+    timed("averaging", step.average)
+    return seconds
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what was launched; on a CPU everything is done when its call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def first(split: LabelledSplit, images: int) -> LabelledSplit:
+    """The first images of `split`, at most so many."""
+    return replace(split, images=split.images[:images], labels=split.labels[:images], ids=split.ids[:images])
+
+
+def answers_for(
+    recipe: Recipe,
+    stage: Training,
+    training: LabelledSplit,
+    goals: Mapping[str, Goal],
+    device: torch.device,
+    folder: Path,
+    watcher: Watcher,
+) -> Answers | None:
+    """The answers of untrained teachers of the recipe's kinds: looked up in `folder` or live, as the recipe has it."""
+    if not stage.teacher:
+        return None
+    classes = len(training.classes)
+    teachers = [
+        teacher_like(earlier, recipe.budget, classes).to(device)
+        for earlier in recipe.stage
+        if earlier.name in stage.teachers
+    ]
+    teacher = teachers[0] if len(teachers) == 1 else Ensemble(teachers)
+    needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
+    if not stage.views or "features" in needs:
+        return Live(teacher)
+    cached = ViewCache(
+        folder, teacher, training, "bench", Augmentation(**vars(stage.augment)), stage.size, IMAGENET, recipe.seed,
+        "embedding" in needs,
+    )  # fmt: skip
+    cached.build(1, watcher)
+    return cached
+
+
+def teacher_like(stage: GivenTeacher | Training, budget: int, classes: int) -> Teacher:
+    """An untrained net of the kind that `stage` makes, as a teacher."""
+    if isinstance(stage, GivenTeacher):
+        net = build_teacher(stage.architecture, classes)
+    elif stage.kind == "teacher":
+        net = build_teacher(stage.net, classes)
+    else:
+        net = describe(stage.net, budget, classes, stage.size).build()
+    return Teacher(net, stage.size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)

@@ -1,0 +1,76 @@
+"""The space of a search: it contains the recipe, and every point of it is a recipe that loads."""
+
+import dataclasses
+
+import optuna
+import pytest
+
+from bantam import pipeline
+from bantam import recipe as recipes
+from bantam.data.augment import Augmentation
+from bantam.recipe import Augment, Recipe
+from bantam.search import space
+
+
+def without_name(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(recipe, name="same")
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_a_shipped_recipe_stands_in_its_own_space(name: str) -> None:
+    base = recipes.load(name)
+    drawn, standing = space.space(base), space.standing(base)
+    assert standing.keys() == drawn.keys()
+    for key, distribution in drawn.items():
+        assert distribution._contains(distribution.to_internal_repr(standing[key])), key
+    again = space.candidate(base, standing)
+    assert again.name == f"{base.name}-search"
+    if "teacher_share" not in drawn:
+        assert without_name(again) == without_name(base)
+    else:
+        ours, theirs = again.shipped, base.shipped
+        for objective, table in theirs.objectives.items():
+            assert ours.objectives[objective] == pytest.approx(table)
+        assert dataclasses.replace(ours, objectives=theirs.objectives) == theirs
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_every_drawn_point_is_a_recipe_that_loads(name: str) -> None:
+    base = recipes.load(name)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(40):
+        candidate = space.shortened(space.candidate(base, study.ask(space.space(base)).params))
+        assert recipes.parse(recipes.dump(candidate)) == candidate
+        pipeline.check(candidate)
+        Augmentation(**vars(candidate.shipped.augment))
+
+
+def test_the_weights_of_teacher_and_labels_keep_their_sum() -> None:
+    base = recipes.load("medium")
+    objectives = base.shipped.objectives
+    total = objectives["kd"]["weight"] + objectives["supervised"]["weight"]
+    changed = space.candidate(base, {**space.standing(base), "teacher_share": 0.25}).shipped.objectives
+    assert changed["kd"]["weight"] == pytest.approx(total / 4)
+    assert changed["supervised"]["weight"] == pytest.approx(3 * total / 4)
+    assert base.shipped.objectives == objectives
+
+
+def test_strength_scales_what_an_augmentation_changes_and_stays_valid() -> None:
+    augment = Augment(scale=(0.6, 1.0), rotation=10.0, hue=0.4, mixup=0.5, cutmix=0.5, erase=0.25)
+    half, strong = space.strengthened(augment, 0.5), space.strengthened(augment, 1.5)
+    assert half.scale == pytest.approx((0.8, 1.0))
+    assert strong.scale == pytest.approx((0.4, 1.0))
+    assert (half.rotation, strong.rotation) == (5.0, 15.0)
+    assert (half.hue, strong.hue) == (0.2, 0.5)
+    assert (half.mixup, half.erase, strong.erase) == (0.25, 0.125, 0.375)
+    assert strong.mixup == strong.cutmix == pytest.approx(0.5)
+    Augmentation(**vars(strong))
+    assert space.strengthened(Augment(scale=(0.1, 0.2)), 1.5).scale == (0.08, 0.2)
+    assert space.strengthened(Augment(scale=(0.05, 0.05)), 1.5).scale == (0.05, 0.05)
+
+
+def test_the_short_training_asks_the_teacher_about_few_views() -> None:
+    base = recipes.load("medium", ["student.epochs=60", "student.views=0"])
+    short = space.shortened(base).shipped
+    assert (short.epochs, short.views) == (12, space.SHORT_VIEWS)
+    assert space.shortened(recipes.load("medium", ["student.epochs=2"])).shipped.epochs == 2
