@@ -106,7 +106,8 @@ def scale(results: Path) -> str:
         return NOTHING
     each, memory = measured["flatness"]["microseconds_per_image"], measured["memory"]
     rows = [[f"time an image, {int(count):,} images", f"{value:,.0f} µs"] for count, value in each.items()]
-    rows.append([f"peak memory of a run on {memory['images']:,} images", f"{memory['peak_bytes'] / 1e9:.2f} GB"])
+    if memory:
+        rows.append([f"peak memory of a run on {memory['images']:,} images", f"{memory['peak_bytes'] / 1e9:.2f} GB"])
     if beyond := memory.get("beyond_limit"):
         array, limit = beyond["array_bytes"] / 1e9, beyond["limit_bytes"] / 1e9
         rows.append(["largest array tried / memory that the process may have", f"{array:.2f} / {limit:.2f} GB"])

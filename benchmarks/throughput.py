@@ -40,13 +40,13 @@ from bantam import pipeline, recipe
 from bantam.data import batches
 from bantam.data.folder import scan
 from bantam.data.splits import IMAGENET, LabelledSplit
-from bantam.files import explained
+from bantam.files import explained, write_json
 from bantam.nets.students import describe
 from bantam.train.allocator import keep_memory
 from bantam.train.capture import Captured
 from bantam.train.probe import Choice, choose
 from bantam.train.step import Step
-from evidence import RESULTS, interleaved, medians, synchronise, write
+from evidence import RESULTS, interleaved, made_by, medians, synchronise, write
 from photographs import CLASSES, array_split, write_folder
 from sample_code import TRAINING_VIEW, Photographs
 
@@ -230,23 +230,33 @@ def only_net_alone(memory: str, batch: int, steps: int) -> float:
     return timed(steps, lambda _: step(index, view), batch)
 
 
+WEIGHS_ITSELF = """
+import sys
+from bantam import cli
+try:
+    cli.main()
+finally:
+    lines = open("/proc/self/status").read().splitlines()
+    print("peak", next(line.split()[1] for line in lines if line.startswith("VmHWM")), file=sys.stderr)
+"""
+
+
 def peak_memory(data: Path, folder: Path, steps: int) -> dict[str, Any]:
-    """Peak resident bytes of a whole `bantam run simple`, decoding included, and of training beyond a limit."""
-    command = [sys.executable, "-m", "bantam", "run", "simple", "--data", str(data), "--out", str(folder / "run")]
+    """Peak resident bytes of a whole `bantam run simple`, decoding included, and of training beyond a limit.
+
+    The run reads its own peak: what the system tells a parent about its child begins with the parent's own memory.
+    Linux only; empty elsewhere.
+    """
+    if sys.platform != "linux":
+        return {}
+    command = [sys.executable, "-c", WEIGHS_ITSELF, "run", "simple", "--data", str(data), "--out", str(folder / "run")]
     command += ["--set", "student.epochs=1"]
-    images = len(scan(data).training)
-    process = subprocess.Popen(
-        command, env={**os.environ, "BANTAM_CACHE": str(folder / "cache")}, stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    result: dict[str, Any] = {"images": images, "peak_bytes": 1024 * usage.ru_maxrss}
-    if sys.platform == "linux":
-        limited = [sys.executable, str(HERE / "footprint.py"), str(folder), "--steps", str(steps)]
-        result["beyond_limit"] = json.loads(subprocess.run(limited, capture_output=True, text=True, check=True).stdout)
-    return result
+    environment = {**os.environ, "BANTAM_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    peak = 1024 * int(done.stderr.split("peak ")[1])
+    limited = [sys.executable, str(HERE / "footprint.py"), str(folder), "--steps", str(steps)]
+    beyond = json.loads(subprocess.run(limited, capture_output=True, text=True, check=True).stdout)
+    return {"images": len(scan(data).training), "peak_bytes": peak, "beyond_limit": beyond, "environment": made_by()}
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
@@ -262,9 +272,9 @@ def show(console: Console, result: dict[str, Any]) -> None:
     console.print("time an image: " + ", ".join(f"{value:,.0f} us of {int(count):,}" for count, value in each.items()))
     if result["kept_memory"]:
         console.print(f"keeping freed memory: {result['kept_memory']['gain']:.2f} times as fast")
-    memory = result["memory"]
-    console.print(f"memory: a run on {memory['images']:,} images peaks at {memory['peak_bytes'] / 1e9:.2f} GB")
-    if beyond := memory.get("beyond_limit"):
+    if memory := result["memory"]:
+        beyond = memory["beyond_limit"]
+        console.print(f"memory: a run on {memory['images']:,} images peaks at {memory['peak_bytes'] / 1e9:.2f} GB")
         console.print(
             f"  it trains on an array of {beyond['array_bytes'] / 1e9:.2f} GB within "
             f"{beyond['limit_bytes'] / 1e9:.2f} GB"
@@ -282,6 +292,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes, to see that it works: its numbers mean nothing"
     )
+    parser.add_argument("--only-memory", action="store_true", help="measure the memory anew, in the file that is there")
     parser.add_argument("--compile", action="store_true", help="on a GPU, also measure the compiled net")
     name = "throughput-cuda.json" if DEVICE.type == "cuda" else "throughput.json"
     parser.add_argument("--out", type=Path, default=RESULTS / "benchmarks" / name)
@@ -298,6 +309,12 @@ def main() -> None:
         data = options.data or write_folder(
             folder / "photographs", 80 if quick else 10_000, 40 if quick else 1_000, SIZE
         )
+        if options.only_memory:
+            result = json.loads(options.out.read_text(encoding="utf-8"))
+            result["memory"] = peak_memory(data, folder, min(scale.steps, 20))
+            show(console, result)
+            write_json(options.out, result)
+            return
         training = array_split(folder / f"{counts[1]}.npy", counts[1], SIZE)
         result: dict[str, Any] = {
             "quick": quick,
