@@ -82,7 +82,9 @@ def with_error(value: float, standard_error: float) -> str:
 def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     """One line a stage: accuracy with standard error, parameters against the budget, ratio to the first teacher."""
     budget = metrics["budget"]
-    table = Table(title=f"{metrics['recipe']}: students within {budget:,} parameters", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"{metrics['recipe']}: students within {budget:,} parameters", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for name in ("stage", "net", "validation", "parameters", "budget", "teacher", "s"):
         table.add_column(name, justify="left" if name in ("stage", "net") else "right", no_wrap=True)
     teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] != "student"), None)
