@@ -161,13 +161,13 @@ def test_the_sample_code_sees_its_own_size_and_learns(photographs: Path) -> None
 
 
 class Instant(time_to_accuracy.Opponent):
-    """A sample code that takes a second an epoch and gains 0.1 in each, without doing anything."""
+    """A sample code that takes a hundredth of a second an epoch and gains 0.1 in each, without doing anything."""
 
     def __init__(self, root: Path, epochs: int, target: float | None) -> None:
         self.epochs, self.target, self.seconds, self.history = epochs, target, 0.0, []
 
     def epoch(self) -> None:
-        self.seconds += 1
+        self.seconds += 0.01
         self.history.append((self.seconds, 0.1 * (len(self.history) + 1)))
 
 
@@ -179,7 +179,7 @@ def test_the_race_takes_both_to_the_target(
     plan = parse(RECIPE, settings=["student.epochs=30", "student.augment.cutmix=0.0"])
     result = time_to_accuracy.race(plan, photographs, 6, target, tmp_path)
     assert result["target"] == pytest.approx(0.6 if target is None else 0.4)
-    assert result["sample_code"]["seconds"] == (6 if target is None else 4)
+    assert result["sample_code"]["seconds"] == pytest.approx(0.06 if target is None else 0.04)
     ours = result["bantam"]
     assert ours["seconds"] == time_to_accuracy.first_at(ours["history"], result["target"])
     assert ours["epochs"] < 30

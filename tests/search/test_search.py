@@ -18,6 +18,7 @@ from bantam.recipe import parse
 from bantam.search.queue import Queue, open_storage
 from bantam.search.result import pareto_front
 from bantam.search.search import Reporter, planned, search
+from bantam.train import loop
 from bantam.train.distributed import ALONE
 from bantam.train.runlog import Row, Watcher
 from private_server import Server
@@ -138,6 +139,7 @@ def test_an_interrupted_candidate_goes_on_at_its_last_epoch(
         if row["epoch"] == 2:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(Reporter, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         queue.work(lambda trial: work.train(trial, "trials", ALONE))
@@ -148,7 +150,7 @@ def test_an_interrupted_candidate_goes_on_at_its_last_epoch(
     monkeypatch.setattr(Reporter, "begin", lambda self, name, total, done: began.append(done))
     queue.work(lambda trial: work.train(trial, "trials", ALONE))
     (finished,) = queue.finished()
-    assert began == [12]  # two epochs of six steps
+    assert began == [11]  # the checkpoint before the last of the twelve steps of two epochs
     assert list(finished.intermediate_values) == [1, 2, 3]
 
 
