@@ -162,18 +162,17 @@ def cost_cells(cost: Cost) -> list[str]:
 
 def audit_table(audit: Audit) -> Table:
     """One line a split and kind of view: accuracy, calibration, and each temperature's entropy / off-class mass."""
-    table = Table(title="what the teacher says: entropy in nats / probability off the label", caption=audit.verdict)
-    table.add_column("views")
-    for name in ("n", "accuracy", "ECE"):
-        table.add_column(name, justify="right")
-    for temperature in audit.looks[0].soft:
-        table.add_column(f"T = {temperature:g}", justify="right")
+    title = "what the teacher says: entropy in nats / probability off the label"
+    n = " and ".join(f"{look.accuracy.n:,} {look.split}" for look in audit.looks if not look.augmented)
+    table = Table(title=title, caption=f"n = {n} images\n{audit.verdict}", box=None, padding=(0, 1))
+    table.add_column("views", no_wrap=True)
+    for name in ("accuracy", "ECE", *(f"T = {temperature:g}" for temperature in audit.looks[0].soft)):
+        table.add_column(name, justify="right", no_wrap=True)
     for look in audit.looks:
         table.add_row(
-            f"{look.split}, {'augmented' if look.augmented else 'plain'}",
-            f"{look.accuracy.n:,}",
+            f"{look.split[:5]}{', augm.' if look.augmented else ''}",
             str(look.accuracy),
             f"{look.calibration.ece:.3f}",
-            *(f"{facts.entropy:.2f} / {facts.off_class:.2f}" for facts in look.soft.values()),
+            *(f"{facts.entropy:.2f}/{facts.off_class:.2f}" for facts in look.soft.values()),
         )
     return table
