@@ -1,8 +1,8 @@
 """Keeping freed memory in the process.
 
 By default glibc gives large blocks back to the system after every layer, and takes them anew, zeroed page by page, for
-the next. `benchmarks/throughput.py` measures what keeping it brings: results/benchmarks/throughput.json has 1.09 times the
-speed on two quiet cores.
+the next. `benchmarks/throughput.py` measures what keeping it brings: results/benchmarks/throughput.json has 1.09
+times the speed on two quiet cores.
 """
 
 import ctypes
