@@ -1,9 +1,10 @@
 """The tournament: every family at the same budget, with the same recipe, epochs, teacher and cached views.
 
-    python benchmarks/families.py --data DIR --runs RUNS [--epochs N] [--seeds 0 1 2] [--parallel N]
+    python benchmarks/families.py --data DIR --runs RUNS [--recipe medium] [--epochs N] [--seeds 0 1 2] [--parallel N]
 
-Each family and seed is one `bantam run` of recipe `strong` with another net, in a folder of its own, so the tournament
-may be killed and goes on. Writes results/benchmarks/families.json and prints its table.
+Each family and seed is one `bantam run` of the recipe with another net, in a folder of its own, so the tournament may
+be killed and goes on, and several calls with other families may fill the same folder. Writes
+results/benchmarks/families.json and prints its table.
 """
 
 import argparse
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def one_run(family: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Run one family with one seed in a process of its own; gives its metrics.json."""
     out = options.runs / f"{family}-{seed}"
-    command = [sys.executable, "-m", "bantam", "run", "strong", "--data", str(options.data), "--out", str(out)]
+    command = [sys.executable, "-m", "bantam", "run", options.recipe, "--data", str(options.data), "--out", str(out)]
     for setting in (f"student.net={family}", f"seed={seed}", f"student.epochs={options.epochs}", *options.set):
         command += ["--set", setting]
     if not (out / "metrics.json").exists():
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks" / "families.json")
+    parser.add_argument("--recipe", default="medium")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--families", nargs="+", default=list(STUDENTS))
@@ -91,7 +93,7 @@ def main() -> None:
         metrics["environment"] for found in results.values() for metrics in found if "environment" in metrics
     ]
     report = {
-        "what": "every family at 60,000 parameters, recipe strong, same teacher, epochs and cached views",
+        "what": f"every family at 60,000 parameters, recipe {options.recipe}, same teacher, epochs and cached views",
         "epochs": options.epochs,
         "seeds": options.seeds,
         "settings": options.set,
