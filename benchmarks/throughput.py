@@ -100,10 +100,13 @@ def made(
     medium = recipe.load("medium", [f"student.net={net}", f"student.batch_size={batch}", *settings])
     stage = medium.shipped
     student = describe(net, medium.budget, len(training.classes), SIZE).build()
-    student = student.to(device=DEVICE).to(memory_format=torch.channels_last).train()
+    student = student.to(DEVICE).train()
     choice = choose(student, SIZE, len(training.classes), batch, "auto")
+    student = student.to(memory_format=choice.format)
     goals = {"supervised": pipeline.goals_of(stage)["supervised"]}
-    step = kind(student, stage, training, IMAGENET, goals, None, 0, 100_000, choice.autocast)
+    step = kind(
+        student, stage, training, IMAGENET, goals, None, 0, 100_000, choice.autocast, memory_format=choice.format
+    )
     if DEVICE.type == "cuda":
         step.settle()
     return step, choice
@@ -163,7 +166,7 @@ def training_speed(net: str, training: LabelledSplit, folder: Path, scale: Scale
     speed = medians(measured)
     return {
         "net": net,
-        "precision": choice.to_json(),
+        "choice": choice.to_json(),
         "images_per_second": speed,
         "of_net_alone": speed["whole step"] / speed["net alone"],
         "of_loader": speed["whole step"] / speed["sample code, loader"],

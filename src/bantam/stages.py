@@ -89,21 +89,23 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
         weighed = student.shipped_form(net)
     else:
         weighed = net = build_teacher(stage.net, classes)
-    net = net.to(device=here.device).to(memory_format=torch.channels_last)
+    net = net.to(device=here.device)
     done = folder / "done.json"
     if not done.exists():
         with here.processes.first():
             choice = probed(net, stage, classes, folder)
-        here.watcher.say(f"{stage.name}: {choice.precision} ({choice.why})")
+        net = net.to(memory_format=choice.format)
+        here.watcher.say(f"{stage.name}: {choice} ({choice.why})")
         goals = goals_of(stage)
         asked = time.monotonic()
         answers = answers_for(here, stage, goals)
         asked = time.monotonic() - asked
         splits = here.splits
-        trained = train(
-            net, stage, splits.training, splits.validation, here.normalisation, goals, answers,
-            here.recipe.seed, folder, here.watcher, choice.autocast, here.processes,
-        )  # fmt: skip
+        with choice.threading():
+            trained = train(
+                net, stage, splits.training, splits.validation, here.normalisation, goals, answers,
+                here.recipe.seed, folder, here.watcher, choice.autocast, here.processes, choice.format,
+            )  # fmt: skip
         result = {
             "kind": stage.kind,
             "net": stage.net,
@@ -155,11 +157,11 @@ def as_teacher(net: nn.Module, size: int, own: Normalisation, views: Normalisati
 
 
 def probed(net: nn.Module, stage: Training, classes: int, folder: Path) -> Choice:
-    """The precision of this stage: chosen once, then kept for every resumption."""
+    """How this stage trains: chosen once, then kept for every resumption."""
     path = folder / "probe.json"
     if path.exists():
         return Choice(**json.loads(path.read_text(encoding="utf-8")))
-    choice = choose(net, stage.size, classes, stage.batch_size, stage.precision)
+    choice = choose(net, stage.size, classes, stage.batch_size, stage.precision, cache.default_cache_dir() / "probes")
     write_json(path, choice.to_json())
     return choice
 

@@ -121,7 +121,9 @@ def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
     ],
 )
 def test_the_hint_names_what_to_change(slow: dict[str, float], cached: bool, says: str) -> None:
-    result = Breakdown(dict.fromkeys(PIECES, 1.0) | slow, 64, 20, "cpu", Choice("fp32", "asked for"), cached)
+    result = Breakdown(
+        dict.fromkeys(PIECES, 1.0) | slow, 64, 20, "cpu", Choice("fp32", "channels_last", 1, "asked for"), cached
+    )
     if slow.get("teacher") and cached:
         result.seconds.update(dict.fromkeys(("data", "augmentation", "optimizer", "averaging"), 0.1))
     assert says in result.hint

@@ -15,7 +15,6 @@ from bantam.nets.teachers import Teacher, build_teacher
 from bantam.objectives.kd import loss_fn_kd
 from bantam.recipe import parse
 from bantam.train.answers import Live
-from bantam.train.probe import choose
 from bantam.train.step import Step
 from tiny_run import RECIPE
 
@@ -115,17 +114,16 @@ def test_bf16_autocast_stays_close_to_fp32(photographs: Path) -> None:
     assert other["loss"].dtype == torch.float32
 
 
-def test_the_probe_leaves_the_net_and_the_random_numbers_as_they_were() -> None:
-    net = describe("mobilenet_v1", 5000, 3, 32).build()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    random = torch.get_rng_state()
-    choice = choose(net, 32, 3, 8, "auto")
-    assert choice.precision in ("fp32", "bf16")
-    assert "times as long" in choice.why
-    assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert all(parameter.grad is None for parameter in net.parameters())
-    assert choose(net, 32, 3, 8, "bf16").autocast == torch.bfloat16
+def test_a_contiguous_step_stays_close_to_channels_last(photographs: Path) -> None:
+    plain, _ = build(photographs)
+    other, _ = build(photographs)
+    other.net.load_state_dict(plain.net.state_dict())
+    plain.net.to(memory_format=torch.channels_last)
+    other.memory_format = torch.contiguous_format
+    for number in range(5):
+        index, view = torch.arange(10), torch.full((10,), number)
+        one, two = plain(index, view), other(index, view)
+        assert two["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-3)
 
 
 def test_cross_entropy_of_mixed_targets_is_the_mixture() -> None:

@@ -79,7 +79,7 @@ class Breakdown:
             "batch": self.batch,
             "steps": self.steps,
             "device": self.device,
-            "precision": self.choice.to_json(),
+            "choice": self.choice.to_json(),
             "teacher_cached": self.cached,
             "hint": self.hint,
         }
@@ -91,7 +91,7 @@ class Breakdown:
         lines += [
             f"{'step':<14}{1e3 * self.step:>9.2f}{1:>8.1%}",
             f"{self.batch / self.step:,.0f} images/s; medians of {self.steps} steps of {self.batch} images on "
-            f"{self.device}, {self.choice.precision} ({self.choice.why})",
+            f"{self.device}, {self.choice} ({self.choice.why})",
             f"hint: {self.hint}",
         ]
         return "\n".join(lines)
@@ -111,17 +111,19 @@ def bench_train(
     stage = recipe.shipped
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = describe(stage.net, recipe.budget, len(splits.classes), stage.size).build()
-    net = net.to(device=device).to(memory_format=torch.channels_last)
+    net = net.to(device)
     choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
+    net = net.to(memory_format=choice.format)
 
     if len(training) < 2:
         raise BadData(f"the training split has {len(training)} image; timing needs at least 2")
     part = first(training, (WARM_UP + steps) * stage.batch_size)
     order = batches.epoch(len(part), stage.batch_size, recipe.seed, 0).to(device)  # [steps in part, B]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, choice.threading():
         answers = answers_for(recipe, stage, part, goals, device, Path(folder), watcher or Watcher())
         step = Step(
-            net.train(), stage, part, IMAGENET, goals, answers, recipe.seed, WARM_UP + steps, choice.autocast
+            net.train(), stage, part, IMAGENET, goals, answers, recipe.seed, WARM_UP + steps, choice.autocast,
+            memory_format=choice.format,
         )  # fmt: skip
         if device.type == "cuda":
             step.settle()

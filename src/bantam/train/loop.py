@@ -57,6 +57,7 @@ def train(
     watcher: Watcher,
     autocast: torch.dtype | None = None,
     processes: Processes = ALONE,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> Trained:
     """Train `net` as `stage` says, in `folder`, and give the weights of the epoch that is best on validation.
 
@@ -77,7 +78,9 @@ def train(
 
     per_epoch, batch = batches.epoch(len(training), stage.batch_size, seed, 0, stage.views, rank, world).shape
     total = per_epoch * stage.epochs
-    step = Step(net, stage, training, normalisation, goals, answers, seed, total, autocast, processes)
+    step = Step(
+        net, stage, training, normalisation, goals, answers, seed, total, autocast, processes, memory_format
+    )  # fmt: skip
     state = State(step, folder / "last.ckpt")
     state.resume()
     log = None if rank else RunLog(folder / "metrics.jsonl", state.epoch)

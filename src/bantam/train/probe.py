@@ -1,67 +1,132 @@
-"""Which arithmetic trains this very net fastest on this very processor: measured, not guessed.
+"""How this very net trains fastest on this very processor: measured, not guessed.
 
-bf16 doubles the speed of a ResNet-18 on a processor with bf16 instructions, and halves that of a tiny depthwise net.
+bf16 doubles the speed of a ResNet-18 on a processor with bf16 instructions, and halves that of a tiny depthwise net;
+channels_last helps where convolutions are wide, and a second thread may cost a tiny net more than it brings.
 """
 
+import copy
+import hashlib
+import json
+import os
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bantam.files import write_json
+from bantam.train.runlog import processor
+
 ROUNDS = 3
 WORTH_IT = 0.95  # a change must save at least 5% of the time to be made
+IMAGES = 32  # at most so many in a timed step
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The precision ("fp32" or "bf16") of a training, and why."""
+    """How a net is trained: precision "fp32" or "bf16", memory format (a key of FORMATS), threads, and why."""
 
     precision: str
+    memory_format: str
+    threads: int
     why: str
 
     @property
     def autocast(self) -> torch.dtype | None:
         return torch.bfloat16 if self.precision == "bf16" else None
 
-    def to_json(self) -> dict[str, str]:
+    @property
+    def format(self) -> torch.memory_format:
+        return FORMATS[self.memory_format]
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {self.memory_format}, {self.threads} thread(s)"
+
+    @contextmanager
+    def threading(self) -> Iterator[None]:
+        """Within it torch uses this choice's threads; after it as many as before."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def to_json(self) -> dict[str, str | int]:
         return asdict(self)
 
 
-def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str) -> Choice:
-    """The precision to train `net` in; "auto" is decided by timing a few steps of a copy's forward and backward."""
-    if wanted != "auto":
-        return Choice(wanted, "asked for by the recipe")
-    device = next(net.parameters()).device
-    if device.type == "cuda":
-        return Choice("bf16", "the GPU has bf16 matrix units")
-    seconds = time_of_step(net, size, classes, min(batch_size, 32))
-    ratio = seconds["bf16"] / seconds["fp32"]
-    precision = "bf16" if ratio < WORTH_IT else "fp32"
-    return Choice(precision, f"a step in bf16 takes {ratio:.2f} times as long as in fp32 on this processor")
+def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str, cache: Path | None = None) -> Choice:
+    """How to train `net` on `size` x `size` pixels; `wanted` is "fp32", "bf16", or "auto" for the faster one.
+
+    On a CPU a few steps of forward and backward are timed with fewer threads, then in the other memory format, then in
+    bf16; a change that does not save 5% is not made. The net, its random numbers and torch's threads are left as they
+    were. With `cache` the choice is kept in that folder, for this net, processor and version of torch.
+    """
+    threads = torch.get_num_threads()
+    if next(net.parameters()).device.type == "cuda":
+        precision = "bf16" if wanted == "auto" else wanted
+        return Choice(precision, "channels_last", threads, "the GPU has bf16 matrix units, which want channels_last")
+    batch = min(batch_size, IMAGES)
+    about = [str(net), size, batch, wanted, processor(), threads, os.cpu_count(), torch.__version__]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    path = cache / f"{key}.json" if cache else None
+    if path and path.exists():
+        return Choice(**json.loads(path.read_text(encoding="utf-8")))
+    choice = measured(net, size, classes, batch, wanted, threads)
+    if path:
+        write_json(path, choice.to_json())
+    return choice
 
 
-def time_of_step(net: nn.Module, size: int, classes: int, batch_size: int) -> dict[str, float]:
-    """Median seconds of forward and backward in fp32 and bf16, interleaved; the net is left as it was."""
-    state = {name: value.clone() for name, value in net.state_dict().items()}
-    random = torch.get_rng_state()
-    images = torch.randn(batch_size, 3, size, size).to(memory_format=torch.channels_last)
+def measured(net: nn.Module, size: int, classes: int, batch: int, wanted: str, threads: int) -> Choice:
+    """The choice by timing, one property after the other: each question keeps what the ones before it have found."""
+    halves = [threads >> shift for shift in range(1, threads.bit_length())]  # 16 threads: 8, 4, 2, 1
+    chosen = Choice("fp32" if wanted == "auto" else wanted, "channels_last", threads, "")
+    found: list[str] = []
+    questions: dict[str, list[str] | list[int]] = {
+        "threads": halves,
+        "memory_format": ["contiguous"],
+        "precision": ["bf16"] if wanted == "auto" else [],
+    }
+    for name, values in questions.items():
+        options = [replace(chosen, **{name: value}) for value in values]
+        if not options:
+            continue
+        seconds = time_of_step(net, size, classes, batch, [chosen, *options])
+        best = min(options, key=seconds.__getitem__)
+        ratio = seconds[best] / seconds[chosen]
+        found.append(f"{getattr(best, name)} for {getattr(chosen, name)}: {ratio:.2f}")
+        chosen = best if ratio < WORTH_IT else chosen
+    return replace(chosen, why=f"time of a step, {', '.join(found)}")
+
+
+def time_of_step(
+    net: nn.Module, size: int, classes: int, batch_size: int, options: Sequence[Choice]
+) -> dict[Choice, float]:
+    """Median seconds of forward and backward with each of `options`, interleaved; everything is left as it was."""
+    random, threads = torch.get_rng_state(), torch.get_num_threads()
+    images = torch.randn(batch_size, 3, size, size)
     labels = torch.randint(classes, (batch_size,))
-    was_training = net.training
-    net.train()
-    seconds: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    nets = {option: copy.deepcopy(net).train().to(memory_format=option.format) for option in options}
+    seconds: dict[Choice, list[float]] = {option: [] for option in options}
     for round_ in range(ROUNDS + 1):  # the first round warms up
-        for precision in seconds:
+        for option in options:
+            torch.set_num_threads(option.threads)
+            there = images.contiguous(memory_format=option.format)
             started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                logits = net(images)
+            with torch.autocast("cpu", torch.bfloat16, enabled=option.precision == "bf16"):
+                logits = nets[option](there)
             F.cross_entropy(logits.float(), labels).backward()
-            net.zero_grad(set_to_none=True)
+            nets[option].zero_grad(set_to_none=True)
             if round_:
-                seconds[precision].append(time.perf_counter() - started)
-    net.load_state_dict(state)
-    net.train(was_training)
+                seconds[option].append(time.perf_counter() - started)
+    torch.set_num_threads(threads)
     torch.set_rng_state(random)
-    return {precision: statistics.median(times) for precision, times in seconds.items()}
+    return {option: statistics.median(times) for option, times in seconds.items()}

@@ -65,6 +65,7 @@ class Step:
         total: int,
         autocast: torch.dtype | None,
         processes: Processes = ALONE,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         self.net, self.stage, self.goals, self.answers, self.seed = net, stage, goals, answers, seed
         self.processes = processes
@@ -73,7 +74,7 @@ class Step:
         self.labels = training.labels.to(self.device)
         self.normalisation = normalisation
         self.augmentation = Augmentation(**vars(stage.augment))
-        self.autocast = autocast
+        self.autocast, self.memory_format = autocast, memory_format
         objectives = [goal.objective for goal in goals.values()]
         self.observed: nn.Module = Observed(net, objectives)
         self.ema = Ema(net) if stage.ema else None
@@ -164,6 +165,7 @@ class Step:
         """The forward pass: each objective's terms, and the weighted sum of them all as "loss"."""
         self.rate.copy_(self.rates[self.count][0])
         progress = self.progress[self.count][0]
+        images = images.contiguous(memory_format=self.memory_format)
         with self.casting(), self.processes.normalising():
             output: Output = self.observed(images)
         output = Output(output.logits.float(), output.embedding.float(), output.features)
