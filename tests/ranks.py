@@ -23,7 +23,7 @@ from bantam.nets.teachers import Teacher
 from bantam.recipe import parse
 from bantam.train import loop
 from bantam.train.answers import Live, ViewCache
-from bantam.train.distributed import Processes, joined
+from bantam.train.distributed import ALONE, Processes, joined
 from bantam.train.runlog import Watcher
 from bantam.train.step import Step
 
@@ -170,19 +170,20 @@ def many_steps(processes: Processes, texts: dict[str, str], root: Path, folder: 
 # --- the view cache
 
 
-def views_in(root: Path, folder: Path) -> ViewCache:
+def views_in(root: Path, folder: Path, processes: Processes = ALONE) -> ViewCache:
     splits = cache.open_splits(root, 32)
     torch.manual_seed(0)
     teacher = Teacher(describe("mobilenet_v1", 5000, 3, 32).build(), 32, *[IMAGENET.mean, IMAGENET.std] * 2)
     mixed = Augmentation(scale=(0.5, 1.0), cutmix=0.5)
-    return ViewCache(folder, teacher, splits.training, splits.fingerprint, mixed, 32, IMAGENET, 3, embedding=True)
+    return ViewCache(
+        folder, teacher, splits.training, splits.fingerprint, mixed, 32, IMAGENET, 3, True, Watcher(), processes
+    )  # fmt: skip
 
 
 def build_views(processes: Processes, root: Path, folder: Path, views: int) -> None:
-    cached = views_in(root, folder)
-    cached.build(views, Watcher(), processes.rank, processes.world)
-    processes.barrier()
-    cached.check(views)
+    cached = views_in(root, folder, processes)
+    for view in range(views):
+        cached.begin(view)
 
 
 # --- what goes wrong

@@ -78,7 +78,7 @@ def run(
         "parameters": {"unique": weight.unique, "torchsummary": weight.torchsummary},
         "validation": measured,
         "epochs": stage.epochs,
-        "seconds": sum(result.get("seconds", 0.0) + result.get("answers_seconds", 0.0) for result in results.values()),
+        "seconds": sum(result.get("seconds", 0.0) for result in results.values()),
         "stages": results,
     }
     write_json(out / "metrics.json", metrics)

@@ -27,19 +27,29 @@ PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a
 
 
 class Bar(Watcher):
-    """A progress bar a stage, with the accuracy so far and the time left; plain lines where there is no terminal."""
+    """A progress bar a stage, with the accuracy so far and the time left, and below it one for work within the stage.
+
+    Plain lines where there is no terminal.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress: Progress | None = None
-        self.task: TaskID | None = None
-        self.name, self.total, self.said = "", 0, 0.0
+        self.tasks: list[TaskID] = []
+        self.names: list[str] = []
+        self.said = 0.0
 
     def begin(self, name: str, total: int, done: int) -> None:
-        self.name, self.total, self.said = name, total, time.monotonic()
+        self.said = time.monotonic() if not self.names else self.said
+        self.names.append(name)
         if not self.console.is_terminal:
             return
-        self.progress = Progress(
+        if self.progress is None:
+            self.progress = self.started()
+        self.tasks.append(self.progress.add_task(name, total=total, completed=done, note=""))
+
+    def started(self) -> Progress:
+        progress = Progress(
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=28),
             TaskProgressColumn(),
@@ -50,28 +60,34 @@ class Bar(Watcher):
             TextColumn("{task.fields[note]}"),
             console=self.console,
         )
-        self.progress.start()
-        self.task = self.progress.add_task(name, total=total, completed=done, note="")
+        progress.start()
+        return progress
 
     def advance(self, done: int) -> None:
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=done)
+        if self.progress is not None:
+            self.progress.update(self.tasks[-1], completed=done)
 
     def epoch(self, row: Row) -> None:
         judged = row["validation"]
         note = f"epoch {row['epoch']}  accuracy {judged['accuracy']:.3f} ± {judged['standard_error']:.3f}"
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, note=note)
+        if self.progress is not None:
+            self.progress.update(self.tasks[-1], note=note)
         elif time.monotonic() - self.said > PLAIN_EVERY:
             self.said = time.monotonic()
-            self.console.print(f"{self.name}: {note}  loss {row['training']['loss']:.3f}  {row['seconds']:.0f} s")
+            self.console.print(f"{self.names[-1]}: {note}  loss {row['training']['loss']:.3f}  {row['seconds']:.0f} s")
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def end(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
+        self.names.pop()
+        if self.progress is None:
+            return
+        finished = self.tasks.pop()
+        if self.tasks:  # a view's answers, say: the training that needed them goes on
+            self.progress.remove_task(finished)
+            return
+        self.progress.stop()
         self.progress = None
 
 

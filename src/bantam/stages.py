@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +96,7 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
         net = net.to(memory_format=choice.format)
         here.watcher.say(f"{stage.name}: {choice} ({choice.why})")
         goals = goals_of(stage)
-        asked = time.monotonic()
         answers = answers_for(here, stage, goals)
-        asked = time.monotonic() - asked
         splits = here.splits
         with choice.threading():
             trained = train(
@@ -113,8 +110,8 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
             "epochs": stage.epochs,
             "best_epoch": trained.best["epoch"],
             "validation": trained.best["validation"],
-            "answers_seconds": round(asked, 1),
             "seconds": round(trained.seconds, 1),
+            "answers_seconds": round(answers.seconds, 1) if answers else 0.0,
         }
         if here.processes.rank == 0:
             checkpoint.save(folder / "best.ckpt", trained.weights)
@@ -136,15 +133,11 @@ def answers_for(here: Run, stage: Training, goals: dict[str, Goal]) -> Answers |
     needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
     if not stage.views or "features" in needs:
         return Live(teacher)
-    views = min(stage.views, stage.epochs)
-    cached = ViewCache(
+    return ViewCache(
         cache.default_cache_dir() / "views", teacher, here.splits.training, here.splits.fingerprint,
         Augmentation(**vars(stage.augment)), stage.size, here.normalisation, here.recipe.seed, "embedding" in needs,
+        here.watcher, here.processes,
     )  # fmt: skip
-    cached.build(views, here.watcher, here.processes.rank, here.processes.world)
-    here.processes.barrier()
-    cached.check(views)
-    return cached
 
 
 def parameters_of(net: nn.Module) -> int:

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,6 @@ def opened(photographs: Path, folder: Path, **changes: Any) -> ViewCache:
 
 def test_cached_answers_equal_live_ones_on_every_mixed_view(photographs: Path, tmp_path: Path) -> None:
     cached = opened(photographs, tmp_path)
-    cached.build(3, Watcher())
     live = Live(cached.teacher)
     for view in range(3):
         cached.begin(view)
@@ -68,12 +69,17 @@ def test_cached_answers_equal_live_ones_on_every_mixed_view(photographs: Path, t
 
 def test_a_finished_view_is_not_asked_again_and_a_longer_recipe_adds_views(photographs: Path, tmp_path: Path) -> None:
     first = opened(photographs, tmp_path)
-    first.build(2, Watcher())
+    for view in range(2):
+        first.begin(view)
+    assert first.seconds > 0
     before = {path.name: path.stat().st_mtime_ns for path in first.folder.glob("*.npy")}
     again = opened(photographs, tmp_path)
-    assert again.missing(2) == []
-    assert again.missing(4) == [2, 3]
-    again.build(4, Watcher())
+    assert [view for view in range(4) if again.has(view)] == [0, 1]
+    for view in range(2):
+        again.begin(view)
+    assert again.seconds == 0
+    for view in range(2, 4):
+        again.begin(view)
     after = {path.name: path.stat().st_mtime_ns for path in again.folder.glob("*.npy")}
     assert len(after) == 8
     assert before.items() <= after.items()
@@ -97,31 +103,45 @@ def test_anything_that_changes_an_answer_changes_the_folder(
 
 
 def test_an_answer_that_is_not_the_teachers_is_a_failure(photographs: Path, tmp_path: Path) -> None:
+    opened(photographs, tmp_path).build(1)
     cached = opened(photographs, tmp_path)
-    cached.build(2, Watcher())
-    cached.check(2)
+    cached.check(1)
     path = cached.path(1, "logits")
     wrong = np.load(path)
     wrong += np.float16(0.05)
     np.save(path, wrong)
     with pytest.raises(BadCheckpoint, match=r"differ from the teacher's by 0\.0\d+ \(view 1\); delete this folder"):
-        cached.check(2)
+        cached.begin(1)
 
 
-def test_ranks_share_the_work_without_overlap(photographs: Path, tmp_path: Path) -> None:
+def test_runs_that_come_to_the_same_view_ask_once(photographs: Path, tmp_path: Path) -> None:
+    """Two threads stand for two runs; the second waits for the first and finds the answers."""
+    caches = [opened(photographs, tmp_path) for _ in range(2)]
     asked: list[int] = []
+    for cached in caches:
+        ask = cached.asked
+        cached.asked = lambda view, ask=ask: (asked.append(view), time.sleep(0.2), ask(view))[2]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda cached: cached.begin(0), caches))
+    assert asked == [0]
+    assert all(cached.has(0) for cached in caches)
 
-    class Recording(ViewCache):
-        def ask(self, view: int, at_most: int | None = None) -> Any:
-            asked.append(view)
-            return super().ask(view, at_most)
 
-    splits = cache.open_splits(photographs, 32)
-    for rank in range(2):
-        folder = tmp_path / str(rank)  # each rank has its own folder here, so that it sees none of the other's files
-        shared = Recording(folder, teacher(), splits.training, "f", MIXED, 32, IMAGENET, 3)
-        shared.build(5, Watcher(), rank, 2)
-    assert sorted(asked) == [0, 1, 2, 3, 4]
+def test_a_watcher_sees_the_answers_come(photographs: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Seen(Watcher):
+        def begin(self, name: str, total: int, done: int) -> None:
+            seen.append((name, total))
+
+        def advance(self, done: int) -> None:
+            seen.append(("done", done))
+
+        def end(self) -> None:
+            seen.append(("end", 0))
+
+    opened(photographs, tmp_path, watcher=Seen()).begin(2)
+    assert seen == [("answers 2", 60), ("done", 60), ("end", 0)]
 
 
 BUILDS_AND_DIES = """
@@ -132,7 +152,6 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
 from train_answers import opened
 from bantam.train import answers
-from bantam.train.runlog import Watcher, read_rows
 
 original = answers.save_array
 def save(path, values):
@@ -141,7 +160,9 @@ def save(path, values):
         os.kill(os.getpid(), signal.SIGKILL)
     original(path, values)
 answers.save_array = save
-opened(Path(sys.argv[1]), Path(sys.argv[2])).build(3, Watcher())
+cached = opened(Path(sys.argv[1]), Path(sys.argv[2]))
+for view in range(3):
+    cached.begin(view)
 """
 
 
@@ -152,10 +173,11 @@ def test_a_killed_build_goes_on_where_it_was(photographs: Path, tmp_path: Path) 
     command = [sys.executable, "-c", BUILDS_AND_DIES, str(photographs), str(tmp_path / "views"), str(tmp_path / "code")]
     assert subprocess.run(command, env=environment, timeout=120).returncode == -signal.SIGKILL
     cached = opened(photographs, tmp_path / "views")
-    assert cached.missing(3) == [1, 2]
+    assert [view for view in range(3) if cached.has(view)] == [0]
     kept = cached.path(0, "logits").stat().st_mtime_ns
-    cached.build(3, Watcher())
-    cached.check(3)
+    for view in range(3):
+        cached.begin(view)
+        cached.check(view)
     assert cached.path(0, "logits").stat().st_mtime_ns == kept
     assert not list(cached.folder.glob(".*.tmp"))
 
@@ -192,10 +214,6 @@ def test_a_run_with_cached_answers_follows_the_run_with_live_ones(
     class LiveInstead(Live):
         def __init__(self, *_: object) -> None:
             super().__init__(_[1])  # pyright: ignore[reportArgumentType]
-
-        def build(self, views: int, watcher: Watcher, rank: int = 0, world: int = 1) -> None: ...
-
-        def check(self, views: int) -> None: ...
 
     monkeypatch.setattr(stages, "ViewCache", LiveInstead)
     live = pipeline.run(recipe, photographs, tmp_path / "live")

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -86,9 +85,9 @@ def test_only_the_images_that_are_shown_are_asked_about(photographs: Path, monke
     asked: list[int] = []
 
     class Counting(bench.ViewCache):
-        def build(self, *arguments: Any) -> None:
+        def build(self, view: int) -> None:
             asked.append(len(self.training))
-            super().build(*arguments)
+            super().build(view)
 
     monkeypatch.setattr(bench, "ViewCache", Counting)
     recipe = parse(TAUGHT, settings=["student.views=2", "student.batch_size=4"])

@@ -11,11 +11,10 @@ import json
 import math
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from optuna.exceptions import TrialPruned
 from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.storages import RDBStorage
@@ -23,7 +22,6 @@ from optuna.trial import Trial, TrialState
 
 from bantam import pipeline
 from bantam import recipe as recipes
-from bantam.data import cache
 from bantam.errors import BadRecipe, BantamError, BudgetExceeded, TrainingStopped
 from bantam.files import explained, write_text
 from bantam.nets import budget
@@ -105,13 +103,11 @@ class Search:
         folder = self.out / kind / f"{trial.user_attrs['slot']:04d}-{stage.net}-{key}"
         trial.set_user_attr("folder", f"{kind}/{folder.name}")
         self.share_stages(recipe, folder)
-        turn = self.turn(stage)
-        reporter = Reporter(trial, stage.name, turn)
+        reporter = Reporter(trial)
         for row in read_rows(folder / "stages" / stage.name / "metrics.jsonl"):
             reporter.epoch(row)
         try:
-            with turn:
-                metrics = pipeline.run(recipe, self.root, folder, reporter, processes)
+            metrics = pipeline.run(recipe, self.root, folder, reporter, processes)
         except TrainingStopped as error:
             trial.set_user_attr("stopped", str(error))
             raise TrialPruned from error
@@ -119,15 +115,6 @@ class Search:
         trial.set_user_attr("standard_error", judged["standard_error"])
         trial.set_user_attr("n", judged["n"])
         return judged["accuracy"]
-
-    def turn(self, stage: Training) -> FileLock:
-        """The lock of all workers on this machine whose candidates learn from the same answers of the teacher."""
-        about = [self.name, stage.size, asdict(stage.augment)]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-        folder = cache.default_cache_dir()
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"search-{key}.lock")
 
     def prepare_stages(self, watcher: Watcher) -> None:
         """Train what stands before the student in the recipe, once for all candidates."""
@@ -160,17 +147,10 @@ class Search:
 
 
 class Reporter(Watcher):
-    """Tells the study each epoch's validation accuracy, and stops the training where the study prunes it.
+    """Tells the study each epoch's validation accuracy, and stops the training where the study prunes it."""
 
-    When the stage `name` begins, the teacher has answered, and it is the `turn` of the next one who needs its answers.
-    """
-
-    def __init__(self, trial: Trial, name: str, turn: FileLock) -> None:
-        self.trial, self.name, self.turn, self.told = trial, name, turn, 0
-
-    def begin(self, name: str, total: int, done: int) -> None:
-        if name == self.name:
-            self.turn.release()
+    def __init__(self, trial: Trial) -> None:
+        self.trial, self.told = trial, 0
 
     def epoch(self, row: Row) -> None:
         if row["epoch"] <= self.told:  # a resumed training repeats epochs that were told before

@@ -7,13 +7,16 @@ longer schedules. "Patient and consistent" teachers (Beyer et al., 2022, arXiv:2
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from bantam.data import augment, batches
@@ -23,11 +26,12 @@ from bantam.errors import BadCheckpoint
 from bantam.files import replacing, write_json
 from bantam.nets.output import Output
 from bantam.nets.teachers import Ensemble, Teacher
+from bantam.train.distributed import ALONE, Processes
 from bantam.train.runlog import Watcher
 
 FORMAT = 1  # raise it when the same key would stand for other answers
 BUILD_BATCH = 128
-SAMPLED = 32  # images whose cached answer is compared with the live one when a cache is opened
+SAMPLED = 16  # images whose cached answer is compared with the live one when a view is first looked up
 
 # What float16 and another order of summation may change in a logit: relative, and absolute.
 ROUNDING = (2e-3, 5e-3)
@@ -35,6 +39,9 @@ ROUNDING = (2e-3, 5e-3)
 
 class Answers:
     """The teacher's side of a step."""
+
+    seconds: float = 0.0
+    """What was spent on asking ahead of the steps that need the answers."""
 
     def begin(self, view: int) -> None:
         """The coming calls are about view `view`."""
@@ -59,7 +66,9 @@ class ViewCache(Answers):
     """Answers on disk: for each view a float16 array [N, K] of logits and, where asked for, [N, D] of embeddings.
 
     The folder's name is a hash of all that an answer depends on: the teacher's weights and input, the augmentation,
-    the data, the seed. Files are written whole or not at all, so a killed build goes on where it was.
+    the data, the seed. A view that is not there yet is asked about when a training comes to it, so that the first
+    epoch need not wait for the last view; several processes share the images, several runs on a machine take turns.
+    Files are written whole or not at all, so a killed build goes on where it was.
     """
 
     def __init__(
@@ -73,9 +82,12 @@ class ViewCache(Answers):
         normalisation: Normalisation,
         seed: int,
         embedding: bool = False,
+        watcher: Watcher | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.teacher, self.training, self.augmentation = teacher, training, augmentation
         self.size, self.normalisation, self.seed, self.embedding = size, normalisation, seed, embedding
+        self.watcher, self.processes = watcher or Watcher(), processes
         self.device = next(teacher.parameters()).device
         about = {
             "format": FORMAT,
@@ -92,56 +104,80 @@ class ViewCache(Answers):
         self.folder = folder / key
         if not (self.folder / "about.json").exists():
             write_json(self.folder / "about.json", about)
+        self.checked: set[int] = set()
         self.logits: Tensor | None = None
         self.embeddings: Tensor | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return ("logits", "embedding") if self.embedding else ("logits",)
 
     def path(self, view: int, what: str) -> Path:
         return self.folder / f"{view:05d}.{what}.npy"
 
-    def missing(self, views: int) -> list[int]:
-        """Which of the views 0..views-1 have no answers yet."""
-        kinds = ["logits", "embedding"] if self.embedding else ["logits"]
-        return [view for view in range(views) if not all(self.path(view, kind).exists() for kind in kinds)]
+    def has(self, view: int) -> bool:
+        return all(self.path(view, kind).exists() for kind in self.kinds)
 
-    def build(self, views: int, watcher: Watcher, rank: int = 0, world: int = 1) -> None:
-        """Ask the teacher about every view that is missing of the first `views`; rank r of `world` takes its share.
+    def begin(self, view: int) -> None:
+        """Have the answers on view `view` at hand: looked up and sampled against live ones, or asked for now.
 
-        A process need not wait for the others while it builds, but all must be through before one reads. Raises
-        CannotWrite.
+        Raises BadCheckpoint where the sample differs by more than rounding, and CannotWrite.
         """
-        # By the view's own number: by its place in the list each process would cut a list of its own, for the others'
-        # views appear while it looks.
-        todo = [view for view in self.missing(views) if view % world == rank]
-        if not todo:
-            return
+        if not self.has(view):
+            self.build(view)
+        elif view not in self.checked:
+            self.check(view)
+        self.checked.add(view)
+        self.logits = self.fill(self.logits, self.path(view, "logits"))
+        if self.embedding:
+            self.embeddings = self.fill(self.embeddings, self.path(view, "embedding"))
+
+    def build(self, view: int) -> None:
+        """Ask the teacher about view `view`; each process asks about its share of the images, process 0 writes."""
+        started = time.monotonic()
+        # Another run on this machine that comes to the same view waits, and then finds it.
+        alone = self.processes.world == 1
+        with FileLock(self.folder / f".{view:05d}.lock") if alone else nullcontext():
+            if alone and self.has(view):
+                return
+            answers = self.asked(view)
+            if self.processes.rank == 0:
+                for leftover in self.folder.glob(f".{view:05d}.*.tmp"):  # of a build that was killed
+                    leftover.unlink(missing_ok=True)
+                for kind, values in answers.items():
+                    save_array(self.path(view, kind), values.numpy())
+            self.processes.barrier()
+        self.seconds += time.monotonic() - started
+
+    def asked(self, view: int) -> dict[str, Tensor]:
+        """The live answers on view `view` of every image in a pair, float16 [N, ...] by kind.
+
+        An odd image out has no partner, is in no batch and keeps the answer "not a number".
+        """
         images = len(self.training)
-        watcher.begin("answers", len(todo) * images, 0)
-        for position, view in enumerate(todo):
-            for leftover in self.folder.glob(f".{view:05d}.*.tmp"):  # of a build that was killed
-                leftover.unlink(missing_ok=True)
-            logits: Tensor | None = None
-            embeddings: Tensor | None = None
-            done = 0
-            for index, answer in self.ask(view):
-                if logits is None or embeddings is None:
-                    # An odd image out has no partner, is in no batch and keeps the answer "not a number".
-                    logits = torch.full((images, answer.logits.shape[1]), torch.nan, dtype=torch.float16)
-                    embeddings = torch.full((images, answer.embedding.shape[1]), torch.nan, dtype=torch.float16)
-                logits[index] = answer.logits.cpu().half()
-                if self.embedding:
-                    embeddings[index] = answer.embedding.cpu().half()
+        pairs = batches.pairing(images, self.seed, view)[: images // 2 * 2].view(-1, 2)
+        order = pairs[self.processes.share(len(pairs))].flatten()
+        told: dict[str, list[Tensor]] = {kind: [] for kind in self.kinds}
+        self.watcher.begin(f"answers {view}", len(order), 0)
+        done = 0
+        try:
+            for index, answer in self.ask(view, order):
+                for kind in self.kinds:
+                    told[kind].append(getattr(answer, kind).cpu().half())
                 done += len(index)
-                watcher.advance(position * images + done)
-            for what, values in (("logits", logits), ("embedding", embeddings if self.embedding else None)):
-                if values is not None:
-                    save_array(self.path(view, what), values.numpy())
-        watcher.end()
+                self.watcher.advance(done)
+        finally:
+            self.watcher.end()
+        answers: dict[str, Tensor] = {}
+        for kind, parts in told.items():
+            values = self.processes.gathered(torch.cat(parts))
+            answers[kind] = torch.full((images, values.shape[1]), torch.nan, dtype=torch.float16)
+            answers[kind][pairs.flatten()] = values
+        return answers
 
     @torch.no_grad()
-    def ask(self, view: int, at_most: int | None = None) -> Iterator[tuple[Tensor, Output]]:
-        """The teacher's live answers on view `view`, in batches of whole pairs: (index on the CPU, answer)."""
-        images = len(self.training)
-        order = batches.pairing(images, self.seed, view)[: images // 2 * 2][:at_most]
+    def ask(self, view: int, order: Tensor) -> Iterator[tuple[Tensor, Output]]:
+        """The teacher's live answers on view `view` of the images `order`, whole pairs: (index on the CPU, answer)."""
         mean, std = self.normalisation.mean, self.normalisation.std
         for index in order.split(BUILD_BATCH):
             there = index.to(self.device)
@@ -151,24 +187,19 @@ class ViewCache(Answers):
             with torch.backends.cudnn.flags(allow_tf32=False):
                 yield index, self.teacher.observe(views)
 
-    def check(self, views: int) -> None:
-        """Compare cached answers with live ones on a few images of the first and last view. Raises BadCheckpoint."""
-        for view in {0, views - 1}:
-            cached = torch.from_numpy(np.load(self.path(view, "logits"), mmap_mode="c"))
-            for index, answer in self.ask(view, SAMPLED):
-                live = answer.logits.cpu()
-                relative, absolute = ROUNDING
-                difference = (cached[index].float() - live).abs()
-                if not bool((difference <= absolute + relative * live.abs()).all()):
-                    raise BadCheckpoint(
-                        f"cached answers in {self.folder} differ from the teacher's by {float(difference.max()):.3g} "
-                        f"(view {view}); delete this folder and run again"
-                    )
-
-    def begin(self, view: int) -> None:
-        self.logits = self.fill(self.logits, self.path(view, "logits"))
-        if self.embedding:
-            self.embeddings = self.fill(self.embeddings, self.path(view, "embedding"))
+    def check(self, view: int) -> None:
+        """Compare a few of the cached answers on view `view` with live ones. Raises BadCheckpoint."""
+        cached = torch.from_numpy(np.load(self.path(view, "logits"), mmap_mode="c"))
+        sampled = batches.pairing(len(self.training), self.seed, view)[: len(self.training) // 2 * 2][:SAMPLED]
+        for index, answer in self.ask(view, sampled):
+            live = answer.logits.cpu()
+            relative, absolute = ROUNDING
+            difference = (cached[index].float() - live).abs()
+            if not bool((difference <= absolute + relative * live.abs()).all()):
+                raise BadCheckpoint(
+                    f"cached answers in {self.folder} differ from the teacher's by {float(difference.max()):.3g} "
+                    f"(view {view}); delete this folder and run again"
+                )
 
     def fill(self, buffer: Tensor | None, path: Path) -> Tensor:
         """The array in `path`: memory-mapped on a CPU; on a GPU in the same memory for every view, for its graph."""

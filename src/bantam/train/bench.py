@@ -196,12 +196,10 @@ def answers_for(
     needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
     if not stage.views or "features" in needs:
         return Live(teacher)
-    cached = ViewCache(
+    return ViewCache(
         folder, teacher, training, "bench", Augmentation(**vars(stage.augment)), stage.size, IMAGENET, recipe.seed,
-        "embedding" in needs,
+        "embedding" in needs, watcher,
     )  # fmt: skip
-    cached.build(1, watcher)
-    return cached
 
 
 def teacher_like(stage: GivenTeacher | Training, budget: int, classes: int) -> Teacher:

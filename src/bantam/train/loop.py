@@ -78,6 +78,7 @@ def train(
 
     per_epoch, batch = batches.epoch(len(training), stage.batch_size, seed, 0, stage.views, rank, world).shape
     total = per_epoch * stage.epochs
+    saved_at = started = time.monotonic()
     step = Step(
         net, stage, training, normalisation, goals, answers, seed, total, autocast, processes, memory_format
     )  # fmt: skip
@@ -95,7 +96,6 @@ def train(
         example = torch.arange(batch, device=device)
         one_step = Captured(step, example, torch.zeros_like(example))
     watcher.begin(stage.name, total, state.done)
-    saved_at = started = time.monotonic()
     earlier = state.seconds
     try:
         while state.epoch < stage.epochs:
