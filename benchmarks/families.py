@@ -61,6 +61,7 @@ def row_of(family: str, found: list[dict[str, Any]], size: int, budget: int) -> 
         "n": n,
         "parameters": good[0]["parameters"],
         "macs": footprint(describe(family, budget, 11, size).shipped_net(), size).macs,
+        "commits": sorted({metrics["environment"]["commit"] for metrics in good}),
         "seconds": statistics.median(metrics["stages"]["student"]["seconds"] for metrics in good),
     }
 
