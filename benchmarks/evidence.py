@@ -1,9 +1,11 @@
 """Where the benchmarks put what they measured, and what made it."""
 
+import json
 import os
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,25 @@ def made_by() -> dict[str, Any]:
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write `result`, with what made it, to `path` as JSON."""
     write_json(path, {**result, "environment": made_by()})
+
+
+def finished_run(recipe: str, data: Path, out: Path, settings: Sequence[str]) -> dict[str, Any]:
+    """Run `recipe` with `settings` in a process of its own, in the folder `out`, or take the run finished there.
+
+    Gives its metrics.json, with its environment.json as "environment"; of a run that failed its last line as "failed".
+    """
+    if not (out / "metrics.json").exists():
+        command = [sys.executable, "-m", "bantam", "run", recipe, "--data", str(data), "--out", str(out)]
+        for setting in settings:
+            command += ["--set", setting]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        said = out.with_name(f"{out.name}.log")
+        with open(said, "w") as log:
+            subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT)
+        if not (out / "metrics.json").exists():
+            return {"failed": (said.read_text().strip().splitlines() or ["no output"])[-1]}
+    environment = json.loads((out / "environment.json").read_text())
+    return {**json.loads((out / "metrics.json").read_text()), "environment": environment}
 
 
 def interleaved(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:

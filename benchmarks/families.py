@@ -8,10 +8,7 @@ results/benchmarks/families.json and prints its table.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,25 +19,14 @@ from rich.table import Table
 from bantam.files import write_json
 from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
+from evidence import finished_run
 
 ROOT = Path(__file__).parents[1]
 
 
 def one_run(family: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one family with one seed in a process of its own; gives its metrics.json."""
-    out = options.runs / f"{family}-{seed}"
-    command = [sys.executable, "-m", "bantam", "run", options.recipe, "--data", str(options.data), "--out", str(out)]
-    for setting in (f"student.net={family}", f"seed={seed}", f"student.epochs={options.epochs}", *options.set):
-        command += ["--set", setting]
-    if not (out / "metrics.json").exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.runs / f"{family}-{seed}.log", "w") as log:
-            subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT)
-    if not (out / "metrics.json").exists():
-        log_text = (options.runs / f"{family}-{seed}.log").read_text().strip()
-        return {"failed": log_text.splitlines()[-1] if log_text else "no output"}
-    environment = json.loads((out / "environment.json").read_text())
-    return {**json.loads((out / "metrics.json").read_text()), "environment": environment}
+    settings = [f"student.net={family}", f"seed={seed}", f"student.epochs={options.epochs}", *options.set]
+    return finished_run(options.recipe, options.data, options.runs / f"{family}-{seed}", settings)
 
 
 def row_of(family: str, found: list[dict[str, Any]], size: int, budget: int) -> dict[str, Any]:
