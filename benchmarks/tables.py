@@ -45,6 +45,25 @@ def machine(environment: dict[str, Any]) -> str:
     return f"{environment['cores']} cores, {processor}"
 
 
+def views(results: Path) -> str:
+    study = read(results / "benchmarks" / "views.json")
+    if study is None:
+        return NOTHING
+    rows = [
+        [
+            "fresh" if row["views"] >= study["epochs"] else str(row["views"]),
+            with_error(row["accuracy"], row["standard_error"]),
+            f"{row['against_fresh']:+.3f}",
+            f"{row['p']:.2g}",
+            f"{row['answers_seconds'] / 60:.0f}",
+        ]
+        for row in study["rows"]
+    ]
+    head = ("views", "validation accuracy", "against fresh", "p, paired", "minutes of asking for it first")
+    below = f"{study['epochs']} epochs, {study['images']:,} images at {study['size']} px, seed {study['seed']}."
+    return table(head, rows) + f"\n\n{below} " + made_by(study["environment"])
+
+
 def made_by(environment: dict[str, Any]) -> str:
     """The line below a benchmark's table."""
     commit = (environment.get("commit") or "no commit")[:8]
@@ -92,11 +111,20 @@ def speeds(measured: dict[str, Any] | None) -> str:
             f"{row['of_net_alone']:.0%}",
             f"{row['of_loader']:.1f}",
             f"{row['of_sample_code']:.1f}",
+            *(f"{row[cost]:.2f}" if cost in row else "-" for cost in ("cached_teacher_costs", "live_teacher_costs")),
         ]
         for row in measured["training"]
     ]
     names = [f"{name}, images/s" for name in measured["training"][0]["images_per_second"]]
-    head = ("student", *names, "step / net alone", "step / loader", "step / at 224 px")
+    head = (
+        "student",
+        *names,
+        "step / net alone",
+        "step / loader",
+        "step / at 224 px",
+        "cached teacher costs",
+        "live teacher costs",
+    )
     return table(head, rows) + "\n\n" + made_by(measured["environment"])
 
 
@@ -186,11 +214,14 @@ def families(results: Path) -> str:
             f"{row['n']:,}",
             f"{max(row['parameters'].values()):,}",
             f"{row['macs'] / 1e6:.1f}",
+            f"{row['seconds'] / 60:.0f}",
         ]
         for row in measured["rows"]
         if "failed" not in row
     ]
-    return table(("family", "validation accuracy", "n", "parameters", "M MACs"), rows)
+    head = ("family", "validation accuracy", "n", "parameters", "M MACs", "minutes")
+    below = f"{measured['epochs']} epochs, {len(measured['seeds'])} seed(s), one plain view. "
+    return table(head, rows) + "\n\n" + below + made_by(measured["environment"])
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -200,6 +231,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "scale": scale,
     "gpu": gpu,
     "time-to-accuracy": time_to_accuracy,
+    "views": views,
     "peers": peers,
     "families": families,
 }

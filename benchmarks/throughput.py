@@ -7,7 +7,8 @@ Prints and writes, for two students at 64 px in batches of 64:
   - whole step: the training's own step, with reading, augmentation, targets and averaged weights;
   - sample code: Pillow opens each image, resizes it to 256, crops 224, flips and normalises it, in this process; the
     batch is then shrunk to the 64 px of the others ("loader"), or goes to the net at 224 px, which is what the sample
-    code really does ("at 224 px").
+    code really does ("at 224 px");
+  - cached teacher, live teacher: the whole step with distillation, and the teacher's answers looked up or asked for.
 And: the time an image takes in data sets of 1,000 to 100,000 images; what keeping freed memory brings; the peak memory
 of `bantam run simple`; training from an array larger than what the process may have. With a GPU, also what gpu.py
 measures.
@@ -43,8 +44,10 @@ from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.files import explained, write_json
 from bantam.nets.students import describe
 from bantam.train.allocator import keep_memory
+from bantam.train.bench import answers_for, first
 from bantam.train.capture import Captured
 from bantam.train.probe import Choice, choose
+from bantam.train.runlog import Watcher
 from bantam.train.step import Step
 from evidence import RESULTS, interleaved, made_by, medians, synchronise, write
 from photographs import CLASSES, array_split, write_folder
@@ -54,6 +57,7 @@ AnyStep = TypeVar("AnyStep", bound=Step)
 
 SIZE = 64
 LOADER_BATCHES = 5  # of the sample code's, in a round: they are slow
+LIVE_BATCHES = 2  # of those about which the teacher is asked
 NETS = ("sample", "mobilenet_v1")
 HERE = Path(__file__).parent
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,20 +99,27 @@ def net_alone(net: str, training: LabelledSplit, batch: int) -> NetAlone:
 
 
 def made(
-    kind: type[AnyStep], net: str, training: LabelledSplit, batch: int, settings: list[str]
+    kind: type[AnyStep], net: str, training: LabelledSplit, batch: int, settings: list[str], folder: Path | None = None
 ) -> tuple[AnyStep, Choice]:
+    """A step; with `folder` for cached answers it distils, and asks the teacher live where `settings` say views = 0."""
     medium = recipe.load("medium", [f"student.net={net}", f"student.batch_size={batch}", *settings])
     stage = medium.shipped
     student = describe(net, medium.budget, len(training.classes), SIZE).build()
     student = student.to(DEVICE).train()
     choice = choose(student, SIZE, len(training.classes), batch, "auto")
     student = student.to(memory_format=choice.format)
-    goals = {"supervised": pipeline.goals_of(stage)["supervised"]}
+    goals = pipeline.goals_of(stage)
+    answers = None
+    if folder is None:
+        goals = {"supervised": goals["supervised"]}
+    else:
+        answers = answers_for(medium, stage, training, goals, DEVICE, folder, Watcher())
     step = kind(
-        student, stage, training, IMAGENET, goals, None, 0, 100_000, choice.autocast, memory_format=choice.format
+        student, stage, training, IMAGENET, goals, answers, 0, 100_000, choice.autocast, memory_format=choice.format
     )
     if DEVICE.type == "cuda":
         step.settle()
+    step.begin(0)
     return step, choice
 
 
@@ -130,8 +141,11 @@ def timed(steps: int, work: Callable[[int], object], batch: int) -> float:
     return steps * batch / (time.perf_counter() - started)
 
 
-def training_speed(net: str, training: LabelledSplit, folder: Path, scale: Scale) -> dict[str, Any]:
-    """Images a second of the student `net`: alone, in the whole step, and fed in the sample code's way."""
+def training_speed(net: str, training: LabelledSplit, folder: Path, answers: Path, scale: Scale) -> dict[str, Any]:
+    """Images a second of the student `net`: alone, in the whole step, taught, and fed in the sample code's way.
+
+    `folder` has the photographs, `answers` will have the teacher's.
+    """
     batch, steps = scale.batch, scale.steps
     step, choice = step_of(net, training, batch)
     fed = net_alone(net, training, batch)
@@ -154,15 +168,24 @@ def training_speed(net: str, training: LabelledSplit, folder: Path, scale: Scale
         return timed(min(steps, LOADER_BATCHES, len(loader)), one, batch)
 
     alone, whole = as_trained(net_alone(net, training, batch), batch), as_trained(step, batch)
-    measured = interleaved(
-        scale.rounds,
-        {
-            "net alone": lambda: timed(steps, lambda _: alone(order[0], view), batch),
-            "whole step": lambda: timed(steps, lambda number: whole(order[number % len(order)], view), batch),
-            "sample code, loader": lambda: sample_code(SIZE),
-            "sample code, at 224 px": lambda: sample_code(224),
-        },
+    # As many images as are shown: the answers on them are looked up, so somebody must have asked.
+    shown = first(training, steps * batch)
+    some = batches.epoch(len(shown), batch, 0, 0).to(step.device)
+    cached, live = (
+        as_trained(made(Step, net, shown, batch, [f"student.views={views}"], answers)[0], batch) for views in (1, 0)
     )
+    with choice.threading():
+        measured = interleaved(
+            scale.rounds,
+            {
+                "net alone": lambda: timed(steps, lambda _: alone(order[0], view), batch),
+                "whole step": lambda: timed(steps, lambda number: whole(order[number % len(order)], view), batch),
+                "sample code, loader": lambda: sample_code(SIZE),
+                "sample code, at 224 px": lambda: sample_code(224),
+                "cached teacher": lambda: timed(steps, lambda number: cached(some[number % len(some)], view), batch),
+                "live teacher": lambda: timed(LIVE_BATCHES, lambda number: live(some[number % len(some)], view), batch),
+            },
+        )
     speed = medians(measured)
     return {
         "net": net,
@@ -171,6 +194,8 @@ def training_speed(net: str, training: LabelledSplit, folder: Path, scale: Scale
         "of_net_alone": speed["whole step"] / speed["net alone"],
         "of_loader": speed["whole step"] / speed["sample code, loader"],
         "of_sample_code": speed["whole step"] / speed["sample code, at 224 px"],
+        "cached_teacher_costs": speed["whole step"] / speed["cached teacher"],
+        "live_teacher_costs": speed["whole step"] / speed["live teacher"],
         "rounds": measured,
     }
 
@@ -264,12 +289,14 @@ def peak_memory(data: Path, folder: Path, steps: int) -> dict[str, Any]:
 
 def show(console: Console, result: dict[str, Any]) -> None:
     for row in result["training"]:
-        console.print(f"[bold]{row['net']}[/], {row['precision']['precision']} ({row['precision']['why']})")
+        console.print(f"[bold]{row['net']}[/], {Choice(**row['choice'])} ({row['choice']['why']})")
         for name, speed in row["images_per_second"].items():
             console.print(f"  {name:<24}{speed:>10,.0f} images/s")
         console.print(
             f"  the whole step runs at {row['of_net_alone']:.1%} of the net alone, {row['of_loader']:.1f} times the "
-            f"sample code's loader and {row['of_sample_code']:.1f} times the sample code at 224 px"
+            f"sample code's loader and {row['of_sample_code']:.1f} times the sample code at 224 px;\n"
+            f"  a step takes {row['cached_teacher_costs']:.2f} times as long with a cached teacher, "
+            f"{row['live_teacher_costs']:.1f} times with a live one"
         )
     each = result["flatness"]["microseconds_per_image"]
     console.print("time an image: " + ", ".join(f"{value:,.0f} us of {int(count):,}" for count, value in each.items()))
@@ -324,7 +351,7 @@ def main() -> None:
             "size": SIZE,
             "batch": scale.batch,
             "photographs": "generated, 64 px" if options.data is None else options.data.name,
-            "training": [training_speed(net, training, data, scale) for net in NETS],
+            "training": [training_speed(net, training, data, folder / "answers", scale) for net in NETS],
             "flatness": flatness(folder, counts, scale),
             "kept_memory": None if on_gpu else kept_memory(scale),
             "memory": peak_memory(data, folder, min(scale.steps, 20)),
