@@ -32,10 +32,18 @@ def late_strides(size: int) -> list[int]:
     The budget is of parameters and not of time, so the map shrinks late: large maps cost nothing and show more.
     Raises BadRecipe for a size below 1 pixel.
     """
+    return [2 if place in STRIDE_ORDER[: _halvings(size)] else 1 for place in range(len(STRIDE_ORDER))]
+
+
+def early_strides(size: int) -> list[int]:
+    """Return strides that bring `size` pixels to the same map at once: the usual way, where time is what counts."""
+    return [2 if place < _halvings(size) else 1 for place in range(len(STRIDE_ORDER))]
+
+
+def _halvings(size: int) -> int:
     if size < 1:
         raise BadRecipe(f"an input of {size} px is too small: give it at least 1 px")
-    halvings = min(max(round(math.log2(size / 8)), 0), len(STRIDE_ORDER))
-    return [2 if place in STRIDE_ORDER[:halvings] else 1 for place in range(len(STRIDE_ORDER))]
+    return min(max(round(math.log2(size / 8)), 0), len(STRIDE_ORDER))
 
 
 def fit_widths(

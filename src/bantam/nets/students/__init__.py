@@ -5,8 +5,9 @@ A new family is one file with `PAPER`, `fit` and `build`, and one line in the ta
 
 import copy
 import difflib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -39,14 +40,16 @@ class Family:
     `fit(budget, classes, size)` chooses the shape of at most `budget` parameters for inputs of `size` pixels;
     `build(shape, classes)` makes the net of that shape, freshly initialised from torch's random numbers.
     `folds` says whether the net is shipped deployed (`bantam.nets.deploy`) or exactly as it is trained; the
-    budget holds for what is shipped.
+    budget holds for what is shipped. `choices` names what else may be chosen of its shape, and from what, the usual
+    value first; `fit` takes them as keywords.
     """
 
     name: str
     paper: str
-    fit: Callable[[int, int, int], Shape]
+    fit: Callable[..., Shape]
     build: Callable[[Shape, int], StagedNet]
     folds: bool = True
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
 
 
 STUDENTS: dict[str, Family] = {
@@ -62,7 +65,9 @@ STUDENTS: dict[str, Family] = {
     "depthwise_resnet": Family(
         "depthwise_resnet", depthwise_resnet.PAPER, depthwise_resnet.fit, depthwise_resnet.build
     ),
-    "largekernel": Family("largekernel", largekernel.PAPER, largekernel.fit, largekernel.build),
+    "largekernel": Family(
+        "largekernel", largekernel.PAPER, largekernel.fit, largekernel.build, choices=largekernel.CHOICES
+    ),
     "reparam": Family("reparam", reparam.PAPER, reparam.fit, reparam.build),
     "recurrent": Family("recurrent", recurrent.PAPER, recurrent.fit, recurrent.build),
 }
@@ -135,10 +140,25 @@ class Student:
         return student
 
 
-def describe(name: str, budget: int, classes: int, size: int) -> Student:
+def describe(
+    name: str, budget: int, classes: int, size: int, choices: Mapping[str, Any] = MappingProxyType({})
+) -> Student:
     """Describe the largest student of a family within `budget` parameters, for `size` x `size` pixels.
 
-    Raises BadRecipe if there is no such family or the input is too small for it, and BudgetExceeded if its
-    smallest net is too heavy.
+    `choices` are of the family's own, by name. Raises BadRecipe if there is no such family or choice or the input is
+    too small for it, and BudgetExceeded if its smallest net is too heavy.
     """
-    return Student(name, family(name).fit(budget, classes, size), classes, size)
+    check_choices(name, choices)
+    return Student(name, family(name).fit(budget, classes, size, **choices), classes, size)
+
+
+def check_choices(name: str, choices: Mapping[str, Any]) -> None:
+    """Raise BadRecipe for a choice that the family `name` does not have, or a value that it does not offer."""
+    valid = family(name).choices
+    for choice, value in choices.items():
+        if choice not in valid:
+            offered = f"it has {', '.join(valid)}" if valid else "it has none"
+            raise BadRecipe(f'the family "{name}" has no shape choice "{choice}": {offered}')
+        if not any(value is item or (type(value) is type(item) and value == item) for item in valid[choice]):
+            values = ", ".join(map(str, valid[choice]))
+            raise BadRecipe(f'the family "{name}" has no {choice} = {value!r}: it has {values}')
