@@ -12,7 +12,8 @@ BASE = {"errors", "files"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
-    "recipe": {"errors"},
+    "toml": set(),
+    "recipe": {"errors", "toml"},
     "data": BASE,
     "nets": BASE,
     "objectives": BASE | {"nets"},

@@ -45,12 +45,16 @@ def run(
     for line in leak_warnings(splits):
         watcher.say(line)
 
-    # The student is weighed before anything is trained.
-    students = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind == "student"]
-    described = {stage.name: describe(stage.net, recipe.budget, len(splits.classes), stage.size) for stage in students}
-    for stage in students:
-        weight = budget.enforce([described[stage.name].shipped_net()], stage.size, recipe.budget)
-        watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {recipe.budget:,} parameters")
+    # Students and assistants are weighed before anything is trained.
+    weighed = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind != "teacher"]
+    limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
+    described = {
+        stage.name: describe(stage.net, limits[stage.name], len(splits.classes), stage.size) for stage in weighed
+    }
+    for stage in weighed:
+        limit = limits[stage.name]
+        weight = budget.enforce([described[stage.name].shipped_net()], stage.size, limit)
+        watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {limit:,} parameters")
 
     # Stages, in order; a finished one is taken from its folder.
     if processes.rank == 0:
@@ -94,9 +98,9 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
     Raises BadRecipe.
     """
     for stage in recipe.stage:
-        if isinstance(stage, GivenTeacher):
+        if not isinstance(stage, Training):
             continue
-        if stage.kind == "student":
+        if stage.kind != "teacher":
             family(stage.net)
         goals_of(stage)
         share = 2 * processes.world  # whole pairs for every process

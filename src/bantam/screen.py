@@ -58,8 +58,9 @@ class Bar(Watcher):
             self.progress.update(self.task, completed=done)
 
     def epoch(self, row: Row) -> None:
-        judged = row["validation"]
-        note = f"epoch {row['epoch']}  accuracy {judged['accuracy']:.3f} ± {judged['standard_error']:.3f}"
+        note = f"epoch {row['epoch']}"
+        if judged := row.get("validation"):  # a refit has none
+            note += f"  accuracy {with_error(judged['accuracy'], judged['standard_error'])}"
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, note=note)
         elif time.monotonic() - self.said > PLAIN_EVERY:
@@ -79,6 +80,10 @@ def with_error(value: float, standard_error: float) -> str:
     return f"{value:.3f} ± {standard_error:.3f}"
 
 
+OURS = ("student", "refit")
+"""The kinds of stages that the budget holds for."""
+
+
 def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     """One line a stage: accuracy with standard error, parameters against the budget, ratio to the first teacher."""
     budget = metrics["budget"]
@@ -87,14 +92,14 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     )
     for name in ("stage", "net", "validation", "parameters", "budget", "teacher", "s"):
         table.add_column(name, justify="left" if name in ("stage", "net") else "right", no_wrap=True)
-    teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] != "student"), None)
+    teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] not in OURS), None)
     for name, row in metrics["stages"].items():
         judged = row.get("validation")
-        student = row["kind"] == "student"
+        student = row["kind"] in OURS
         table.add_row(
             name,
             row["net"],
-            with_error(judged["accuracy"], judged["standard_error"]) if judged else "given",
+            with_error(judged["accuracy"], judged["standard_error"]) if judged else row["kind"].split("_")[0],
             f"{row['parameters']:,}",
             f"{row['parameters'] / budget:.1%}" if student else "-",
             f"1/{teacher / row['parameters']:.0f}" if student and teacher else "-",

@@ -22,7 +22,7 @@ from bantam.data.splits import LabelledSplit, Normalisation
 from bantam.errors import BadCheckpoint
 from bantam.files import replacing, write_json
 from bantam.nets.output import Output
-from bantam.nets.teachers import Ensemble, Teacher
+from bantam.nets.teachers import AnyTeacher
 from bantam.train.runlog import Watcher
 
 FORMAT = 1  # raise it when the same key would stand for other answers
@@ -47,7 +47,7 @@ class Answers:
 class Live(Answers):
     """Asks the teacher at every step."""
 
-    def __init__(self, teacher: Teacher | Ensemble) -> None:
+    def __init__(self, teacher: AnyTeacher) -> None:
         self.teacher = teacher
 
     @torch.no_grad()
@@ -65,7 +65,7 @@ class ViewCache(Answers):
     def __init__(
         self,
         folder: Path,
-        teacher: Teacher | Ensemble,
+        teacher: AnyTeacher,
         training: LabelledSplit,
         fingerprint: str,
         augmentation: Augmentation,
