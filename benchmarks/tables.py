@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bantam.deliver.views import views_of
 from bantam.files import write_text
 from evidence import ROOT
 
@@ -62,7 +63,8 @@ def food_11(results: Path) -> str:
         cells = [
             path.parent.name,
             metrics["student"],
-            with_error(judged["accuracy"], judged["standard_error"]) + (", with flip" if judged["flip"] else ""),
+            with_error(judged["accuracy"], judged["standard_error"])
+            + (f", with {views_of(judged)}" if judged["flip"] else ""),
             f"{judged['n']:,}",
             f"{max(metrics['parameters'].values()):,}",
             str(metrics["epochs"]),

@@ -100,6 +100,11 @@ class GivenTeacher:
     checkpoint: str = key("the state_dict's file, relative to the data folder")
     size: int = key("side in pixels at which the teacher looks at a view")
 
+    @property
+    def teachers(self) -> list[str]:
+        """None: its weights are given."""
+        return []
+
     def __post_init__(self) -> None:
         within(8, 1024, size=self.size)
 
@@ -213,7 +218,7 @@ class Recipe:
                 raise ValueError(f'stage name "{stage.name}" may hold only a-z, 0-9, _ and -')
             if stage.name in names[:position]:
                 raise ValueError(f'two stages are named "{stage.name}"')
-            for teacher in stage.teachers if isinstance(stage, Training) else ():
+            for teacher in stage.teachers:
                 if teacher not in names[:position]:
                     raise ValueError(
                         f'stage "{stage.name}" asks for the teacher "{teacher}", which no earlier stage is named'

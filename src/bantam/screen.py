@@ -107,9 +107,9 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
         )
     chosen = metrics["validation"]
     shipped = with_error(chosen["accuracy"], chosen["standard_error"])
-    table.caption = (
-        f"shipped, {'with' if chosen['flip'] else 'without'} flip: validation {shipped}, n = {chosen['n']:,}"
-    )
+    table.caption = f"shipped, test-time views {chosen['views']}: validation {shipped}, n = {chosen['n']:,}"
+    if "refit" in metrics:
+        table.caption += "\nrefitted on training and validation: that is the accuracy of the stage it repeats"
     if graded is not None:
         table.caption += f"\nheld-back labels: {graded}, n = {graded.n:,}"
     return table
@@ -165,9 +165,9 @@ def cost_cells(cost: Cost) -> list[str]:
     ]
 
 
-def audit_table(audit: Audit) -> Table:
+def audit_table(audit: Audit, name: str = "the teacher") -> Table:
     """One line a split and kind of view: accuracy, calibration, and each temperature's entropy / off-class mass."""
-    title = "what the teacher says: entropy in nats / probability off the label"
+    title = f"what {name} says: entropy in nats / probability off the label"
     n = " and ".join(f"{look.accuracy.n:,} {look.split}" for look in audit.looks if not look.augmented)
     table = Table(title=title, caption=f"n = {n} images\n{audit.verdict}", box=None, padding=(0, 1))
     table.add_column("views", no_wrap=True)

@@ -83,7 +83,7 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
     """Train a student, an assistant or a teacher, or take the finished one from the stage's folder."""
     splits = here.splits
     result = trained(here, stage, splits.training, splits.validation, splits.fingerprint)
-    if any(stage.name in later.teachers for later in here.recipe.stage if not isinstance(later, GivenTeacher)):
+    if any(stage.name in later.teachers for later in here.recipe.stage):
         here.teachers[stage.name] = teacher_of(here, stage, weights_of(here, stage))
     return result
 
