@@ -256,6 +256,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
                     )
             axes.set_xlabel(label)
             axes.grid(alpha=0.3)
+            axes.margins(x=0.12)
             if study == "temperature":
                 axes.set_ylabel("student ± standard error, %")
         with replacing(path) as temporary:
