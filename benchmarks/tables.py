@@ -11,9 +11,11 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bantam.deliver.views import views_of
 from bantam.files import write_text
 from evidence import ROOT
 
@@ -81,7 +83,8 @@ def food_11(results: Path) -> str:
         cells = [
             path.parent.name,
             metrics["student"],
-            with_error(judged["accuracy"], judged["standard_error"]) + (", with flip" if judged["flip"] else ""),
+            with_error(judged["accuracy"], judged["standard_error"])
+            + (f", with {views_of(judged)}" if judged["flip"] else ""),
             f"{judged['n']:,}",
             f"{max(metrics['parameters'].values()):,}",
             str(metrics["epochs"]),
@@ -224,6 +227,56 @@ def families(results: Path) -> str:
     return table(head, rows) + "\n\n" + below + made_by(measured["environment"])
 
 
+def distillation(results: Path) -> str:
+    """Every method, and the reference among the grids, the best first."""
+    measured = read(results / "benchmarks" / "distillation.json")
+    if measured is None:
+        return NOTHING
+    rows = [row for row in measured["rows"] if "methods" in row["studies"] or row["name"] == measured["reference"]]
+    rows.sort(key=lambda row: -row["accuracy"])
+    cells = [
+        [row["name"] + (", the reference" if row["name"] == measured["reference"] else ""), *judged_cells(row)]
+        for row in rows
+    ]
+    about = f"{measured['epochs']} epochs, {measured['views']} views, recipe {measured['recipe']}. "
+    head = ("method", "student", "seeds", "n", "against the reference", "p", "minutes")
+    return table(head, cells) + "\n\n" + about + made_by(measured["environment"])
+
+
+def judged_cells(row: dict[str, Any]) -> list[str]:
+    versus = row.get("against_reference") or {}
+    return [
+        with_error(row["accuracy"], row["standard_error"]),
+        str(len(row["accuracies"])),
+        f"{row['n']:,}",
+        f"{100 * versus['difference']:+.1f} points" if versus else "-",
+        f"{versus['p']:.2g}" if versus else "-",
+        f"{row['seconds'] / 60:.0f}",
+    ]
+
+
+def grid(results: Path, study: str) -> str:
+    """One of the study's grids: each value, and with the teacher's size the teacher's own accuracy."""
+    measured = read(results / "benchmarks" / "distillation.json")
+    if measured is None:
+        return NOTHING
+    rows: list[tuple[float, list[str]]] = []
+    for row in measured["rows"]:
+        if study not in row["studies"]:
+            continue
+        kd = row["objectives"]["kd"]
+        value = {"temperature": kd["temperature"], "alpha": kd["weight"], "teacher": row["teacher_size"]}[study]
+        cells = [f"{value:g}{' px' if study == 'teacher' else ''}", *judged_cells(row)[:5]]
+        if study == "teacher":
+            own = measured["teacher"][str(value)]
+            cells.insert(1, with_error(own["accuracy"], own["standard_error"]))
+        rows.append((value, cells))
+    head = [{"teacher": "teacher's input"}.get(study, study), "student", "seeds", "n", "against the reference", "p"]
+    if study == "teacher":
+        head.insert(1, "teacher")
+    return table(head, [cells for _, cells in sorted(rows)])
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "food-11": food_11,
     "throughput": throughput,
@@ -234,6 +287,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "views": views,
     "peers": peers,
     "families": families,
+    "distillation": distillation,
+    "distillation-temperature": partial(grid, study="temperature"),
+    "distillation-alpha": partial(grid, study="alpha"),
+    "distillation-teacher": partial(grid, study="teacher"),
 }
 
 

@@ -23,6 +23,7 @@ from bantam.nets.teachers import Teacher
 from bantam.recipe import parse
 from bantam.train import loop
 from bantam.train.answers import Live, ViewCache
+from bantam.train.cohort import Cohort
 from bantam.train.distributed import ALONE, Processes, joined
 from bantam.train.runlog import Watcher
 from bantam.train.step import Step
@@ -149,7 +150,8 @@ def steps(processes: Processes, text: str, root: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     stage = parse(text).shipped
     teacher = Teacher(describe("mobilenet_v1", 9000, 3, 32).build(), 32, *[IMAGENET.mean, IMAGENET.std] * 2)
-    net = describe("mobilenet_v1", 5000, 3, 32).build().train()
+    student = describe("mobilenet_v1", 5000, 3, 32)
+    net = Cohort.of([student.build() for _ in range(stage.peers)]).train()
     goals = pipeline.goals_of(stage)
     step = Exact(net, stage, splits.training, IMAGENET, goals, Live(teacher.double()), 0, 4, None, processes)
     curve: list[dict[str, float]] = []
@@ -158,8 +160,8 @@ def steps(processes: Processes, text: str, root: Path) -> dict[str, Any]:
         terms = step(order, torch.full_like(order, number))
         curve.append({name: float(term) for name, term in terms.items()})
     trained = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for own, goal in goals.items():
-        trained |= {f"{own}.{name}": value for name, value in goal.objective.state_dict().items()}
+    for own, objective in step.objectives().items():
+        trained |= {f"{own}.{name}": value for name, value in objective.state_dict().items()}
     return {"curve": curve, "trained": trained}
 
 

@@ -78,12 +78,16 @@ def test_run_predict_and_grade_follow_each_other(bantam, photographs: Path, reci
     assert "points" in bantam("grade", again, "--labels", labels).out
 
 
-def test_flip_may_be_asked_for(bantam, photographs: Path, recipe_file: Path, tmp_path: Path) -> None:
+def test_views_may_be_asked_for(bantam, photographs: Path, recipe_file: Path, tmp_path: Path) -> None:
     bantam("run", recipe_file, "--data", photographs, "--out", tmp_path / "run")
-    for option in ("--flip", "--no-flip"):
-        said = bantam("predict", tmp_path / "run", "--data", photographs, "--out", tmp_path / f"{option}.csv", option)
+    for views in ("plain", "flip", "crops"):
+        out = tmp_path / f"{views}.csv"
+        said = bantam("predict", tmp_path / "run", "--data", photographs, "--out", out, "--views", views)
         assert said.status == 0, said.error
-        assert len((tmp_path / f"{option}.csv").read_text().splitlines()) == 13
+        assert len(out.read_text().splitlines()) == 13
+    assert "choose from plain, flip" in one_line(
+        bantam("predict", tmp_path / "run", "--data", photographs, "--out", out, "--views", "none")
+    )
 
 
 def test_check_counts_and_its_exit_status_says_whether_training_is_safe(bantam, tmp_path: Path) -> None:

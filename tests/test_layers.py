@@ -12,7 +12,8 @@ BASE = {"errors", "files"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
-    "recipe": {"errors"},
+    "toml": set(),
+    "recipe": {"errors", "toml"},
     "data": BASE,
     "nets": BASE,
     "objectives": BASE | {"nets"},
@@ -20,13 +21,16 @@ ALLOWED = {
     "train": BASE | {"recipe", "data", "nets", "objectives", "measure"},
     "deliver": BASE | {"data", "nets", "measure"},
     "stages": BASE | {"recipe", "data", "nets", "objectives", "train"},
-    "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver", "stages"},
+    "selection": BASE | {"data", "nets", "measure", "train", "deliver"},
+    "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver", "stages", "selection"},
+    "audits": BASE | {"recipe", "data", "nets", "measure", "train", "stages", "pipeline"},
     "screen": BASE | {"measure", "train"},
     "search": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "pipeline"},
     "options": {"errors"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
     "cli": BASE
-    | {"options", "cli_cost", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
+    | {"options", "cli_cost", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"}
+    | {"audits"},
     "__main__": {"cli"},
     "__init__": set(),
 }

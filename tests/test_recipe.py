@@ -77,6 +77,13 @@ def test_defaults_are_filled_in_and_whole_numbers_serve_as_numbers() -> None:
         ("weight = 0.5", "temperature = 4.0", 0, ["objectives.kd needs weight"]),
         ("size = 112", "size = 1", 7, ["size = 1 must lie in 8..1024"]),
         ("size = 64", "size = 64\nbatch_size = 3", 14, ["batch_size = 3 must be even"]),
+        ("weight = 0.5", "weight = [0.5]", 0, ["objectives.kd needs weight", "[from, to]"]),
+        ("weight = 0.5", "weight = [0.5, -1]", 0, ["objectives.kd needs weight"]),
+        ('kind = "student"', 'kind = "assistant"', 0, ["an assistant needs a budget of its own"]),
+        ("epochs = 3", "epochs = 3\nbudget = 9", 16, ["a student has the recipe's"]),
+        ("epochs = 3", "epochs = 3\npeers = 2", 16, ["objectives.dml is for 2 peers or more"]),
+        ("objectives.kd", "objectives.dml", 0, ["peers = 1 is not valid"]),
+        ("epochs = 3", 'epochs = 3\nteacher_mean = "median"', 16, ["teacher_mean", "valid"]),
         ('name = "x"', 'name = "x"\nbudget = 0', 2, ["budget = 0 must be at least 1"]),
         ('name = "x"', 'name = "x"\ndata = 3', 2, ["data must be a table"]),
         ('name = "x"', 'name = ', 1, ["not valid TOML"]),
@@ -138,3 +145,25 @@ def test_dump_is_toml_that_holds_every_key() -> None:
     written = tomllib.loads(dump(parse(GOOD)))
     assert written["stage"][1]["augment"]["scale"] == [1.0, 1.0]
     assert set(written["stage"][1]) == {item.name for item in dataclasses.fields(Training)}
+
+
+REFIT = '\n[[stage]]\nname = "again"\nkind = "refit"\nof = "student"\n'
+
+
+def test_a_refit_is_the_last_stage_and_repeats_what_is_shipped() -> None:
+    loaded = parse(GOOD + REFIT)
+    assert loaded.refit is loaded.stage[-1]
+    assert loaded.shipped.name == "student"
+    assert parse(dump(loaded)) == loaded
+    assert parse(GOOD).refit is None
+    with pytest.raises(BadRecipe, match='must be the only one, the last stage, and of = "student"'):
+        parse(GOOD + REFIT.replace('"student"', '"teacher"'))
+    with pytest.raises(BadRecipe, match="must be the only one"):
+        parse(GOOD + REFIT + REFIT.replace('"again"', '"twice"'))
+
+
+def test_a_refit_cannot_teach() -> None:
+    student = GOOD[GOOD.index('[[stage]]\nname = "student"') :]
+    pupil = student.replace('"student"\nkind', '"pupil"\nkind').replace('teacher = "teacher"', 'teacher = "again"')
+    with pytest.raises(BadRecipe, match="has trained on validation and cannot teach"):
+        parse(GOOD + REFIT + pupil)

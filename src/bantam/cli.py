@@ -153,9 +153,11 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Average with the mirror image; by default as chosen on validation."),
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="What to average over: plain, flip, zoom or crops (1, 2, 4, 12 passes); by default as chosen."
+        ),
     ] = None,
     probabilities: Annotated[
         Path | None,
@@ -167,16 +169,15 @@ def predict(
     from bantam.data import cache
     from bantam.deliver.predict import load_shipped
     from bantam.deliver.predict import predict as write_predictions
+    from bantam.deliver.views import views_of
 
     net, shipped = load_shipped(run)
     recipe = pipeline.recipe_of(run)
     images = cache.open_splits(data, recipe.data.size).evaluation
     if images is None:
         raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
-    chosen = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"]["flip"]
-    write_predictions(
-        net, shipped, images, flip=chosen if flip is None else flip, path=out, probabilities=probabilities
-    )
+    chosen = views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
+    write_predictions(net, shipped, images, views=views or chosen, path=out, probabilities=probabilities)
     typer.echo(f"{len(images):,} predictions: {out}")
 
 
@@ -278,6 +279,10 @@ def teacher_audit(
     recipe: Annotated[str, typer.Option(help="The recipe whose given teacher and augmentation to use.")] = "medium",
     images: Annotated[int, typer.Option(help="Images of each split, drawn evenly; 0 for all.")] = 2000,
     settings: SetOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Audit instead every teacher of this run: given, trained, assistants, together."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether a given teacher has anything to teach: accuracy, calibration, softness, plain and augmented."""
@@ -285,9 +290,17 @@ def teacher_audit(
 
     from bantam import pipeline
     from bantam import recipe as recipes
+    from bantam.audits import audit_run
     from bantam.screen import Bar, audit_table
 
     console = Console(stderr=as_json)
+    if run is not None:
+        audits = audit_run(run, data, images, Bar(console))
+        if as_json:
+            print_json({name: audit.to_json() for name, audit in audits.items()})
+        for name, audit in {} if as_json else audits.items():
+            console.print(audit_table(audit, name))
+        return
     result = pipeline.audit_given_teacher(recipes.load(recipe, settings or ()), data, images, Bar(console))
     if as_json:
         print_json(result.to_json())

@@ -11,8 +11,8 @@ from typing import Any
 from bantam import recipe as recipes
 from bantam.data import cache
 from bantam.data.augment import Augmentation
-from bantam.data.splits import IMAGENET, Splits, normalisation_of
-from bantam.deliver.predict import Shipped, choose_flip, predict, ship
+from bantam.data.splits import IMAGENET, Splits, joined, normalisation_of
+from bantam.deliver.predict import Shipped, predict, ship
 from bantam.errors import BadData, BadRecipe, RunMismatch
 from bantam.files import explained, write_json, write_text
 from bantam.measure.audit import Audit, audit
@@ -20,10 +20,11 @@ from bantam.nets import budget
 from bantam.nets.students import describe, family
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import GivenTeacher, Recipe, Training
+from bantam.selection import choose_on_validation, trained_net
 from bantam.stages import STAGES, Run, as_teacher, goals_of
-from bantam.train import checkpoint
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
+from bantam.train.reestimate import reestimated
 from bantam.train.runlog import Counter, Watcher, environment
 
 
@@ -45,12 +46,16 @@ def run(
     for line in leak_warnings(splits):
         watcher.say(line)
 
-    # The student is weighed before anything is trained.
-    students = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind == "student"]
-    described = {stage.name: describe(stage.net, recipe.budget, len(splits.classes), stage.size) for stage in students}
-    for stage in students:
-        weight = budget.enforce([described[stage.name].shipped_net()], stage.size, recipe.budget)
-        watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {recipe.budget:,} parameters")
+    # Students and assistants are weighed before anything is trained.
+    weighed = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind != "teacher"]
+    limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
+    described = {
+        stage.name: describe(stage.net, limits[stage.name], len(splits.classes), stage.size) for stage in weighed
+    }
+    for stage in weighed:
+        limit = limits[stage.name]
+        weight = budget.enforce([described[stage.name].shipped_net()], stage.size, limit)
+        watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {limit:,} parameters")
 
     # Stages, in order; a finished one is taken from its folder.
     if processes.rank == 0:
@@ -64,12 +69,16 @@ def run(
     if processes.rank:
         processes.barrier()
         return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    stage = recipe.shipped
-    best = checkpoint.load(out / "stages" / stage.name / "best.ckpt")
+    stage, again = recipe.shipped, recipe.refit
     shipped = Shipped(described[stage.name], normalisation, splits.classes)
-    net = ship(out, shipped, best)
+    trained = trained_net(shipped.student, out / "stages" / stage.name).to(processes.device)
+    measured = choose_on_validation(trained, shipped.student, splits, normalisation)
+    if again:
+        trained = trained_net(shipped.student, out / "stages" / again.name).to(processes.device)
+        if measured["batchnorm"] == "re-estimated":
+            reestimated(trained, joined(splits.training, splits.validation), stage.size, normalisation)
+    net = ship(out, shipped, trained.state_dict())
     weight = budget.enforce([net], stage.size, recipe.budget)
-    measured = choose_flip(net, shipped, splits.validation)
     metrics = {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -81,9 +90,17 @@ def run(
         "seconds": sum(result.get("seconds", 0.0) for result in results.values()),
         "stages": results,
     }
+    if again:
+        metrics["refit"] = {
+            "stage": again.name,
+            "of": stage.name,
+            "images": len(splits.training) + len(splits.validation),
+            "note": "what is shipped has trained on validation too, which measures it no longer; "
+            f"the validation figures are those of the stage {stage.name}",
+        }
     write_json(out / "metrics.json", metrics)
     if splits.evaluation is not None:
-        predict(net, shipped, splits.evaluation, flip=measured["flip"], path=out / "submission.csv")
+        predict(net, shipped, splits.evaluation, views=measured["views"], path=out / "submission.csv")
     processes.barrier()
     return metrics
 
@@ -94,9 +111,9 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
     Raises BadRecipe.
     """
     for stage in recipe.stage:
-        if isinstance(stage, GivenTeacher):
+        if not isinstance(stage, Training):
             continue
-        if stage.kind == "student":
+        if stage.kind != "teacher":
             family(stage.net)
         goals_of(stage)
         share = 2 * processes.world  # whole pairs for every process
@@ -125,7 +142,7 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
         write_json(made_in, here)
         return
     theirs = path.read_text(encoding="utf-8")
-    if theirs != text:
+    if theirs != text and recipes.parse(theirs, str(path)) != recipe:  # an older one lacks keys that have defaults
         changed = [line for line in text.splitlines() if line not in theirs.splitlines()]
         raise RunMismatch(
             f"{out} holds a run of another recipe (here: {'; '.join(changed[:3]) or 'keys are missing'}); "

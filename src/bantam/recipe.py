@@ -17,6 +17,7 @@ from typing import Any, Literal
 import tomli_w
 
 from bantam.errors import BadRecipe
+from bantam.toml import NAMES, describe, dotted, line_of, plain
 
 REQUIRED: Any = object()
 
@@ -99,19 +100,33 @@ class GivenTeacher:
     checkpoint: str = key("the state_dict's file, relative to the data folder")
     size: int = key("side in pixels at which the teacher looks at a view")
 
+    @property
+    def teachers(self) -> list[str]:
+        """None: its weights are given."""
+        return []
+
     def __post_init__(self) -> None:
         within(8, 1024, size=self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A stage that trains one net: a student, which must make the weight, or a teacher, which need not."""
+    """A stage that trains a student, held to the recipe's budget, an assistant, held to its own, or a teacher."""
 
     name: str = key("the stage's name, by which later stages ask for it")
-    kind: Literal["student", "teacher"] = key("student: held to the budget and shipped; teacher: neither")
+    kind: Literal["student", "teacher", "assistant"] = key(
+        "student: held to the budget, shipped if it is the last; assistant: a student family at a budget of its own, "
+        "which teaches; teacher: a classifier of any size"
+    )
     net: str = key("a student family, or for a teacher the name of a torchvision or timm classifier")
+    budget: int = key("most parameters of an assistant; the other kinds have none of their own", 0)
     size: int = key("side of the training views in pixels: the net's input")
     teacher: str = key("the earlier stage whose net teaches this one, or several joined by +; empty for none", "")
+    teacher_mean: Literal["probabilities", "logits"] = key(
+        "what several answers of the teacher are averaged as", "probabilities"
+    )
+    teacher_flip: bool = key("whether the teacher also looks at the view's mirror image, and averages", False)
+    peers: int = key("nets that train together and teach one another (objective dml); the best is kept", 1)
     epochs: int = key("passes over the training split")
     batch_size: int = key("images a step, even, over all processes", 64)
     views: int = key("views of each image before they repeat; 0 for a fresh view every epoch", 0)
@@ -130,23 +145,57 @@ class Training:
         within(8, 1024, size=self.size)
         at_least(1, epochs=self.epochs)
         at_least(2, batch_size=self.batch_size)
-        at_least(0, views=self.views)
+        at_least(0, views=self.views, budget=self.budget)
+        at_least(1, peers=self.peers)
         within(0, 0.999999, ema=self.ema)
         if self.batch_size % 2:
             raise ValueError(f"batch_size = {self.batch_size} must be even: mixing partners stand side by side")
         if not self.objectives:
             raise ValueError("objectives is empty; add a table such as [stage.objectives.supervised] with weight = 1.0")
         for name, table in self.objectives.items():
-            weight = table.get("weight")
-            if not isinstance(weight, int | float) or isinstance(weight, bool) or weight < 0:
-                raise ValueError(f"objectives.{name} needs weight, a number of at least 0")
+            if not is_weight(table.get("weight")):
+                raise ValueError(
+                    f"objectives.{name} needs weight, a number of at least 0, or [from, to] for one that changes evenly"
+                )
+        if (self.kind == "assistant") != (self.budget > 0):
+            raise ValueError(
+                f'budget = {self.budget} is not valid for kind = "{self.kind}": an assistant needs a budget of its '
+                "own, a student has the recipe's, a teacher has none"
+            )
+        if (self.peers > 1) != ("dml" in self.objectives):
+            raise ValueError(
+                f"peers = {self.peers} is not valid: objectives.dml is for 2 peers or more, and they are for it"
+            )
 
 
-Stage = GivenTeacher | Training
-STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training]] = {
+def is_weight(value: Any) -> bool:
+    """Whether `value` is a weight of an objective: a number of at least 0, or [from, to]."""
+    ends = value if isinstance(value, list | tuple) else [value, value]
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+    return len(ends) == 2 and numbers and all(0 <= end < float("inf") for end in ends)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refit:
+    """A stage that trains the shipped student once more, as it was chosen, on training and validation together."""
+
+    name: str = key("the stage's name")
+    kind: Literal["refit"] = key("what the stage does", "refit")
+    of: str = key("the student stage that is repeated: the one that would be shipped")
+
+    @property
+    def teachers(self) -> list[str]:
+        """None of its own: it has those of the stage it repeats."""
+        return []
+
+
+Stage = GivenTeacher | Training | Refit
+STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training] | type[Refit]] = {
     "given_teacher": GivenTeacher,
     "student": Training,
+    "assistant": Training,
     "teacher": Training,
+    "refit": Refit,
 }
 
 
@@ -169,19 +218,36 @@ class Recipe:
                 raise ValueError(f'stage name "{stage.name}" may hold only a-z, 0-9, _ and -')
             if stage.name in names[:position]:
                 raise ValueError(f'two stages are named "{stage.name}"')
-            for teacher in stage.teachers if isinstance(stage, Training) else ():
+            for teacher in stage.teachers:
                 if teacher not in names[:position]:
                     raise ValueError(
                         f'stage "{stage.name}" asks for the teacher "{teacher}", which no earlier stage is named'
                         + nearest(teacher, names[:position])
                     )
+                if any(isinstance(earlier, Refit) and earlier.name == teacher for earlier in self.stage):
+                    raise ValueError(
+                        f'stage "{stage.name}": the refit "{teacher}" has trained on validation and cannot teach; '
+                        "name the student that it repeats"
+                    )
         if not any(stage.kind == "student" for stage in self.stage):
             raise ValueError('no stage has kind = "student", so nothing would be shipped')
+        refits = [stage for stage in self.stage if isinstance(stage, Refit)]
+        if refits and (len(refits) > 1 or refits[0] is not self.stage[-1] or refits[0].of != self.shipped.name):
+            raise ValueError(
+                f'the refit "{refits[0].name}" must be the only one, the last stage, and of = "{self.shipped.name}": '
+                "the student that is shipped"
+            )
 
     @property
     def shipped(self) -> Training:
         """The stage whose net is shipped: the last student."""
         return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind == "student"][-1]
+
+    @property
+    def refit(self) -> Refit | None:
+        """The stage that trains the shipped student on training and validation, if there is one."""
+        last = self.stage[-1]
+        return last if isinstance(last, Refit) else None
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
@@ -191,28 +257,6 @@ def nearest(name: str, valid: typing.Iterable[str]) -> str:
     if close:
         return f'; did you mean "{close[0]}"?'
     return f"; valid are {', '.join(sorted(valid))}" if valid else ""
-
-
-def line_of(text: str, path: tuple[str | int, ...]) -> int:
-    """The line (from 1) in TOML `text` where the key at `path` stands, or its table; 0 if neither is found."""
-    *table, name = path
-    current: list[str | int] = []
-    arrays: dict[str, int] = {}
-    table_line = 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[\[\s*([\w.-]+)\s*\]\]", line):
-            arrays[header[1]] = arrays.get(header[1], -1) + 1
-            current = [header[1], arrays[header[1]]]
-        elif header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            parts: list[str | int] = list(header[1].split("."))
-            current = [parts[0], arrays[str(parts[0])], *parts[1:]] if parts[0] in arrays else parts
-        elif current == table and re.match(rf"\s*[\"']?{re.escape(str(name))}[\"']?\s*[=.]", line):
-            return number
-        if current == list(path):
-            return number
-        if current == table and table and not table_line:
-            table_line = number
-    return table_line
 
 
 class Parser:
@@ -287,19 +331,6 @@ class Parser:
         return self.table(STAGE_KINDS[kind], values, path)
 
 
-NAMES = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
-
-
-def describe(value: Any) -> str:
-    kind = {dict: "a table", list: "a list", **NAMES}.get(type(value), type(value).__name__)
-    return kind if isinstance(value, dict | list) else f"{kind} ({value!r})"
-
-
-def dotted(path: tuple[str | int, ...]) -> str:
-    """`stage[1].optimizer.lr` for ("stage", 1, "optimizer", "lr")."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-
-
 def parse(text: str, source: str = "recipe", settings: typing.Sequence[str] = ()) -> Recipe:
     """The recipe in TOML `text`, with `settings` ("key=value", dotted, a stage by its name) applied.
 
@@ -362,10 +393,3 @@ def shipped() -> dict[str, Path]:
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as TOML, every default written out; `parse` gives the same recipe back."""
     return tomli_w.dumps(plain(dataclasses.asdict(recipe)))
-
-
-def plain(value: Any) -> Any:
-    """`value` with tuples as lists, as TOML has no tuples."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -68,8 +68,9 @@ class Bar(Watcher):
             self.progress.update(self.tasks[-1], completed=done)
 
     def epoch(self, row: Row) -> None:
-        judged = row["validation"]
-        note = f"epoch {row['epoch']}  accuracy {judged['accuracy']:.3f} ± {judged['standard_error']:.3f}"
+        note = f"epoch {row['epoch']}"
+        if judged := row.get("validation"):  # a refit has none
+            note += f"  accuracy {with_error(judged['accuracy'], judged['standard_error'])}"
         if self.progress is not None:
             self.progress.update(self.tasks[-1], note=note)
         elif time.monotonic() - self.said > PLAIN_EVERY:
@@ -95,6 +96,10 @@ def with_error(value: float, standard_error: float) -> str:
     return f"{value:.3f} ± {standard_error:.3f}"
 
 
+OURS = ("student", "refit")
+"""The kinds of stages that the budget holds for."""
+
+
 def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     """One line a stage: accuracy with standard error, parameters against the budget, ratio to the first teacher."""
     budget = metrics["budget"]
@@ -103,14 +108,14 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     )
     for name in ("stage", "net", "validation", "parameters", "budget", "teacher", "s"):
         table.add_column(name, justify="left" if name in ("stage", "net") else "right", no_wrap=True)
-    teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] != "student"), None)
+    teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] not in OURS), None)
     for name, row in metrics["stages"].items():
         judged = row.get("validation")
-        student = row["kind"] == "student"
+        student = row["kind"] in OURS
         table.add_row(
             name,
             row["net"],
-            with_error(judged["accuracy"], judged["standard_error"]) if judged else "given",
+            with_error(judged["accuracy"], judged["standard_error"]) if judged else row["kind"].split("_")[0],
             f"{row['parameters']:,}",
             f"{row['parameters'] / budget:.1%}" if student else "-",
             f"1/{teacher / row['parameters']:.0f}" if student and teacher else "-",
@@ -118,9 +123,9 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
         )
     chosen = metrics["validation"]
     shipped = with_error(chosen["accuracy"], chosen["standard_error"])
-    table.caption = (
-        f"shipped, {'with' if chosen['flip'] else 'without'} flip: validation {shipped}, n = {chosen['n']:,}"
-    )
+    table.caption = f"shipped, test-time views {chosen['views']}: validation {shipped}, n = {chosen['n']:,}"
+    if "refit" in metrics:
+        table.caption += "\nrefitted on training and validation: that is the accuracy of the stage it repeats"
     if graded is not None:
         table.caption += f"\nheld-back labels: {graded}, n = {graded.n:,}"
     return table
@@ -176,9 +181,9 @@ def cost_cells(cost: Cost) -> list[str]:
     ]
 
 
-def audit_table(audit: Audit) -> Table:
+def audit_table(audit: Audit, name: str = "the teacher") -> Table:
     """One line a split and kind of view: accuracy, calibration, and each temperature's entropy / off-class mass."""
-    title = "what the teacher says: entropy in nats / probability off the label"
+    title = f"what {name} says: entropy in nats / probability off the label"
     n = " and ".join(f"{look.accuracy.n:,} {look.split}" for look in audit.looks if not look.augmented)
     table = Table(title=title, caption=f"n = {n} images\n{audit.verdict}", box=None, padding=(0, 1))
     table.add_column("views", no_wrap=True)

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ from torch import nn
 from bantam import recipe as recipes
 from bantam.data import cache
 from bantam.data.augment import Augmentation
-from bantam.data.splits import IMAGENET, Normalisation, Splits
+from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, joined
 from bantam.errors import BadRecipe
 from bantam.files import write_json
 from bantam.nets.students import describe
-from bantam.nets.teachers import Ensemble, Teacher, build_teacher, load_teacher
+from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher
 from bantam.objectives import OBJECTIVES
-from bantam.recipe import Recipe, Training
+from bantam.recipe import GivenTeacher, Recipe, Refit, Stage, Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers, Live, ViewCache
+from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes
 from bantam.train.loop import train
 from bantam.train.probe import Choice, choose
@@ -58,10 +59,12 @@ def goals_of(stage: Training) -> dict[str, Goal]:
                 + recipes.nearest(item, {*valid, "weight"})
             )
         try:
-            goals[name] = Goal(OBJECTIVES[name](**keys), float(table["weight"]))
+            weight = table["weight"]
+            start, end = weight if isinstance(weight, list | tuple) else (weight, None)
+            goals[name] = Goal(OBJECTIVES[name](**keys), float(start), None if end is None else float(end))
         except (TypeError, ValueError) as error:
             raise BadRecipe(f'stage "{stage.name}": objective "{name}": {error}') from error
-        if OBJECTIVES[name].needs_teacher and not stage.teacher:
+        if OBJECTIVES[name].needs_teacher and not OBJECTIVES[name].needs_peers and not stage.teacher:
             raise BadRecipe(
                 f'stage "{stage.name}": objective "{name}" needs a teacher; name an earlier stage as teacher'
             )
@@ -70,37 +73,51 @@ def goals_of(stage: Training) -> dict[str, Goal]:
 
 def given_teacher(here: Run, stage: Any) -> dict[str, Any]:
     """Load a teacher's weights that somebody else trained."""
-    path = here.root / stage.checkpoint
-    net = load_teacher(path, stage.architecture, len(here.splits.classes)).to(here.device)
-    here.teachers[stage.name] = as_teacher(net, stage.size, IMAGENET, here.normalisation)
+    net = weights_of(here, stage)
+    here.teachers[stage.name] = teacher_of(here, stage, net)
     return {"kind": stage.kind, "net": stage.architecture, "parameters": parameters_of(net)}
 
 
 def training(here: Run, stage: Any) -> dict[str, Any]:
-    """Train a student or a teacher, or take the finished one from the stage's folder."""
+    """Train a student, an assistant or a teacher, or take the finished one from the stage's folder."""
+    splits = here.splits
+    result = trained(here, stage, splits.training, splits.validation, splits.fingerprint)
+    if any(stage.name in later.teachers for later in here.recipe.stage):
+        here.teachers[stage.name] = teacher_of(here, stage, weights_of(here, stage))
+    return result
+
+
+def refit(here: Run, stage: Any) -> dict[str, Any]:
+    """Train the shipped student once more, on training and validation; nothing is left to select or to measure by."""
+    both = joined(here.splits.training, here.splits.validation)
+    again = replace(here.recipe.shipped, name=stage.name)
+    return {
+        **trained(here, again, both, None, f"{here.splits.fingerprint} {both.name}"),
+        "kind": stage.kind,
+        "of": stage.of,
+        "images": len(both),
+    }
+
+
+def trained(
+    here: Run, stage: Training, split: LabelledSplit, validation: LabelledSplit | None, fingerprint: str
+) -> dict[str, Any]:
+    """Train what `stage` says on `split`, or find it done; gives done.json. best.ckpt then has the weights."""
     folder = here.out / "stages" / stage.name
     torch.manual_seed(here.recipe.seed)
-    classes = len(here.splits.classes)
-    weighed: nn.Module
-    if stage.kind == "student":
-        student = describe(stage.net, here.recipe.budget, classes, stage.size)
-        net = student.build()
-        weighed = student.shipped_form(net)
-    else:
-        weighed = net = build_teacher(stage.net, classes)
-    net = net.to(device=here.device)
+    net, weighed = fresh(here, stage)
     done = folder / "done.json"
     if not done.exists():
         with here.processes.first():
-            choice = probed(net, stage, classes, folder)
-        net = net.to(memory_format=choice.format)
+            choice = probed(net, stage, len(split.classes), folder)
         here.watcher.say(f"{stage.name}: {choice} ({choice.why})")
         goals = goals_of(stage)
-        answers = answers_for(here, stage, goals)
-        splits = here.splits
+        answers = answers_for(here, stage, goals, split, fingerprint)
+        cohort = Cohort.of([net, *(fresh(here, stage)[0] for _ in range(stage.peers - 1))])
+        cohort = cohort.to(memory_format=choice.format)
         with choice.threading():
-            trained = train(
-                net, stage, splits.training, splits.validation, here.normalisation, goals, answers,
+            ended = train(
+                cohort, stage, split, validation, here.normalisation, goals, answers,
                 here.recipe.seed, folder, here.watcher, choice.autocast, here.processes, choice.format,
             )  # fmt: skip
         result = {
@@ -108,35 +125,62 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
             "net": stage.net,
             "parameters": parameters_of(weighed),
             "epochs": stage.epochs,
-            "best_epoch": trained.best["epoch"],
-            "validation": trained.best["validation"],
-            "seconds": round(trained.seconds, 1),
+            "best_epoch": ended.best["epoch"],
+            **{name: ended.best[name] for name in ("validation", "peers") if name in ended.best},
+            "seconds": round(ended.seconds, 1),
             "answers_seconds": round(answers.seconds, 1) if answers else 0.0,
         }
         if here.processes.rank == 0:
-            checkpoint.save(folder / "best.ckpt", trained.weights)
+            checkpoint.save(folder / "best.ckpt", ended.weights)
             write_json(done, result)
             (folder / "last.ckpt").unlink(missing_ok=True)
         here.processes.barrier()
-    if stage.kind == "teacher":
-        net.load_state_dict(checkpoint.load(folder / "best.ckpt", here.device))
-        here.teachers[stage.name] = as_teacher(net, stage.size, here.normalisation, here.normalisation)
     return json.loads(done.read_text(encoding="utf-8"))
 
 
-def answers_for(here: Run, stage: Training, goals: dict[str, Goal]) -> Answers | None:
-    """The teacher's answers: cached where views repeat, unless an objective wants whole feature maps."""
+def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
+    """A new net of `stage` on the run's device, and the form of it that is weighed."""
+    classes = len(here.splits.classes)
+    weighed: nn.Module
+    if stage.kind == "teacher":
+        weighed = net = build_teacher(stage.net, classes)
+    else:
+        student = describe(stage.net, stage.budget or here.recipe.budget, classes, stage.size)
+        net = student.build()
+        weighed = student.shipped_form(net)
+    return net.to(device=here.device).to(memory_format=torch.channels_last), weighed
+
+
+def weights_of(here: Run, stage: Stage) -> nn.Module:
+    """The net of a stage that is finished, with its weights. Raises BadCheckpoint."""
+    assert not isinstance(stage, Refit), "a recipe in which a refit teaches is refused"
+    if isinstance(stage, GivenTeacher):
+        return load_teacher(here.root / stage.checkpoint, stage.architecture, len(here.splits.classes)).to(here.device)
+    net, _ = fresh(here, stage)
+    net.load_state_dict(checkpoint.load(here.out / "stages" / stage.name / "best.ckpt", here.device))
+    return net
+
+
+def teacher_of(here: Run, stage: Stage, net: nn.Module) -> Teacher:
+    """`net`, the net of `stage`, as a teacher that is shown this run's views."""
+    assert not isinstance(stage, Refit), "a recipe in which a refit teaches is refused"
+    own = IMAGENET if isinstance(stage, GivenTeacher) else here.normalisation
+    return as_teacher(net, stage.size, own, here.normalisation)
+
+
+def answers_for(
+    here: Run, stage: Training, goals: dict[str, Goal], split: LabelledSplit, fingerprint: str
+) -> Answers | None:
+    """The teacher's answers on `split`: cached where views repeat, unless an objective wants whole feature maps."""
     if not stage.teacher:
         return None
-    teachers = [here.teachers[name] for name in stage.teachers]
-    teacher = teachers[0] if len(teachers) == 1 else Ensemble(teachers)
+    teacher = joint([here.teachers[name] for name in stage.teachers], stage.teacher_mean, stage.teacher_flip)
     needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
     if not stage.views or "features" in needs:
         return Live(teacher)
     return ViewCache(
-        cache.default_cache_dir() / "views", teacher, here.splits.training, here.splits.fingerprint,
-        Augmentation(**vars(stage.augment)), stage.size, here.normalisation, here.recipe.seed, "embedding" in needs,
-        here.watcher, here.processes,
+        cache.default_cache_dir() / "views", teacher, split, fingerprint, Augmentation(**vars(stage.augment)),
+        stage.size, here.normalisation, here.recipe.seed, "embedding" in needs, here.watcher, here.processes,
     )  # fmt: skip
 
 
@@ -162,5 +206,7 @@ def probed(net: nn.Module, stage: Training, classes: int, folder: Path) -> Choic
 STAGES: dict[str, Callable[[Run, Any], dict[str, Any]]] = {
     "given_teacher": given_teacher,
     "student": training,
+    "assistant": training,
     "teacher": training,
+    "refit": refit,
 }

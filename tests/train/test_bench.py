@@ -12,6 +12,7 @@ from bantam import cli, pipeline
 from bantam.data import cache
 from bantam.data.splits import IMAGENET
 from bantam.nets.students import describe
+from bantam.nets.teachers import Ensemble
 from bantam.recipe import parse
 from bantam.train import bench
 from bantam.train.answers import Answers, Live
@@ -105,7 +106,7 @@ def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
     )
     assert isinstance(answers, Live)
     assert isinstance(answers, Answers)
-    assert isinstance(answers.teacher, bench.Ensemble)
+    assert isinstance(answers.teacher, Ensemble)
 
 
 @pytest.mark.parametrize(

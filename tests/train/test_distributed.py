@@ -34,6 +34,9 @@ OBJECTIVES = {
         "ema = 0.9", "ema = 0.0"
     ),
     "a projection beside others": TAUGHT + PROJECTED,
+    "peers, each with a projection": TAUGHT.replace("epochs = 4", "epochs = 4\npeers = 2")
+    + PROJECTED
+    + "[stage.objectives.dml]\nweight = 1.0\n",
     "a classifier that no loss reaches": TAUGHT.replace("objectives.supervised", "objectives.fitnet"),
 }
 

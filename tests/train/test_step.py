@@ -103,6 +103,14 @@ def test_an_objective_that_is_alone_silences_the_others_until_then(photographs: 
             assert terms["fitnet"].item() == 0
 
 
+def test_a_scheduled_weight_goes_evenly_from_one_end_to_the_other(photographs: Path) -> None:
+    step, _ = build(photographs, KD.replace("weight = 0.4", "weight = [1.0, 0.0]"), total=5)
+    for number in range(5):
+        terms = step(torch.arange(10), torch.full((10,), number))
+        expected = (1 - number / 4) * terms["cross_entropy"] + 0.6 * terms["kd"]
+        assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_bf16_autocast_stays_close_to_fp32(photographs: Path) -> None:
     plain, _ = build(photographs)
     cast, _ = build(photographs)

@@ -79,6 +79,21 @@ def require_labelled(split: object, purpose: str) -> LabelledSplit:
     raise SplitLeak(f"{purpose} must not see {kind}; give it the training or the validation split")
 
 
+def joined(training: LabelledSplit, validation: LabelledSplit) -> LabelledSplit:
+    """Both labelled splits as one, in memory; an id gets the name of its split before it.
+
+    Raises SplitLeak if one of them is not labelled.
+    """
+    splits = [require_labelled(split, "a refit") for split in (training, validation)]
+    return LabelledSplit(
+        "+".join(split.name for split in splits),
+        torch.cat([split.images for split in splits]),
+        torch.cat([split.labels for split in splits]),
+        tuple(f"{split.name}/{id}" for split in splits for id in split.ids),
+        training.classes,
+    )
+
+
 def normalisation_of(split: LabelledSplit) -> Normalisation:
     """Mean and (population) standard deviation of each channel over all pixels of a labelled split.
 

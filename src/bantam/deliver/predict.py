@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit, require_labelled
+from bantam.data.splits import Normalisation, UnlabelledSplit
 from bantam.deliver import submission
+from bantam.deliver.views import logits_of_views
 from bantam.errors import BadCheckpoint, BadData
 from bantam.files import replacing, write_json
-from bantam.measure.accuracy import accuracy
-from bantam.measure.logits import logits_of
 from bantam.nets.students import Student
 
 
@@ -79,41 +78,20 @@ def load_shipped(folder: Path) -> tuple[nn.Module, Shipped]:
     return net.eval(), shipped
 
 
-def choose_flip(net: nn.Module, shipped: Shipped, validation: LabelledSplit) -> dict[str, Any]:
-    """Accuracy on validation with and without flip TTA, and which of the two is used from then on.
-
-    Flipping twice the compute must earn its place: it is chosen only where it is better on validation.
-    """
-    validation = require_labelled(validation, "the choice of test-time augmentation")
-    measured = {
-        name: accuracy(
-            logits_of(net, validation, shipped.student.size, shipped.normalisation, flip=flip),
-            validation.labels,
-        )
-        for name, flip in (("plain", False), ("flipped", True))
-    }
-    flip = measured["flipped"].value > measured["plain"].value
-    chosen = measured["flipped" if flip else "plain"]
-    return {
-        "accuracy": chosen.value,
-        "standard_error": chosen.standard_error,
-        "n": chosen.n,
-        "flip": flip,
-        **{name: item.value for name, item in measured.items()},
-    }
-
-
 def predict(
     net: nn.Module,
     shipped: Shipped,
     evaluation: UnlabelledSplit,
     *,
-    flip: bool,
+    views: str,
     path: Path,
     probabilities: Path | None = None,
 ) -> Tensor:
-    """Write the submission to `path` (and the class probabilities on request); gives the logits [N, K]."""
-    logits = logits_of(net, evaluation, shipped.student.size, shipped.normalisation, flip=flip)
+    """Write the submission to `path` (and the class probabilities on request); gives the logits [N, K].
+
+    `views` is a name in `bantam.deliver.views.VIEWS`. Raises BadData for another one.
+    """
+    logits = logits_of_views(net, evaluation, shipped.student.size, shipped.normalisation, views)
     submission.write(path, evaluation.ids, logits.argmax(1).tolist())
     if probabilities is not None:
         submission.write_probabilities(probabilities, evaluation.ids, logits.softmax(1), shipped.classes)

@@ -21,7 +21,7 @@ from bantam.measure.accuracy import (
     calibration,
     soft_label_facts,
 )
-from bantam.nets.teachers import Teacher
+from bantam.nets.teachers import AnyTeacher
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 
@@ -93,7 +93,7 @@ class Audit:
 
 
 def audit(
-    teacher: Teacher,
+    teacher: AnyTeacher,
     training: LabelledSplit,
     validation: LabelledSplit,
     augmentation: Augmentation,
@@ -132,7 +132,7 @@ OFF = Augmentation(flip=0.0)
 
 @torch.inference_mode()
 def answers(
-    teacher: Teacher,
+    teacher: AnyTeacher,
     split: LabelledSplit,
     chosen: Tensor,
     augmentation: Augmentation,

@@ -5,7 +5,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -154,16 +154,36 @@ class Teacher(nn.Module):
         self._embedding = inputs[0].flatten(1)  # [N, D]
 
 
+Mean = Literal["probabilities", "logits"]
+
+
+def mean_answer(logits: Tensor, mean: Mean) -> Tensor:
+    """One answer [N, K] of several, logits [E, N, K].
+
+    The mean of "probabilities", at T = 1, given as its logarithm, keeps what a single teacher is unsure of; the mean of
+    "logits" is the normalised geometric mean of the probabilities, which is sharper where teachers agree.
+    """
+    if mean == "logits":
+        return logits.float().mean(0)
+    return logits.float().log_softmax(2).logsumexp(0) - math.log(len(logits))
+
+
 class Ensemble(nn.Module):
-    """Several teachers that answer as one: the logarithm of the mean of their probabilities, at T = 1.
+    """Several teachers that answer as one: the `mean` of their probabilities or of their logits.
 
     The embedding is all of theirs side by side, [N, D1 + D2 + ...]; there are no common feature maps.
     """
 
-    def __init__(self, teachers: Sequence[Teacher]) -> None:
+    def __init__(self, teachers: Sequence[Teacher], mean: Mean = "probabilities") -> None:
         super().__init__()
         self.teachers = nn.ModuleList(teachers)
+        self.mean: Mean = mean
         self.size = max(teacher.size for teacher in teachers)
+
+    def extra_repr(self) -> str:
+        """What the answers depend on besides the weights; they are cached under a hash of this."""
+        sizes = [teacher.size for teacher in self.teachers]  # pyright: ignore
+        return f"mean={self.mean}, sizes={sizes}"
 
     def train(self, mode: bool = True) -> "Ensemble":
         """Stay in eval mode, whatever `mode` the surrounding module is put into."""
@@ -173,13 +193,55 @@ class Ensemble(nn.Module):
     def observe(self, images: Tensor) -> Output:
         """Answer to the student's normalised view [N, 3, H, W], without gradients."""
         outputs: list[Output] = [teacher.observe(images) for teacher in self.teachers]  # pyright: ignore
-        log_p = torch.stack([output.logits.float().log_softmax(1) for output in outputs])  # [E, N, K]
-        mean = log_p.logsumexp(0) - math.log(len(outputs))
-        return Output(mean, torch.cat([output.embedding for output in outputs], dim=1), ())
+        logits = torch.stack([output.logits for output in outputs])  # [E, N, K]
+        embedding = torch.cat([output.embedding for output in outputs], dim=1)
+        return Output(mean_answer(logits, self.mean), embedding, ())
 
     def forward(self, images: Tensor) -> Tensor:
         """Map the student's normalised view [N, 3, H, W] to logits [N, K], without gradients."""
         return self.observe(images).logits
+
+
+class Mirrored(nn.Module):
+    """A teacher that looks at a view and at its mirror image: the mean of both answers.
+
+    The maps of the mirror image are turned back before they are averaged.
+    """
+
+    def __init__(self, teacher: Teacher | Ensemble, mean: Mean = "probabilities") -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.mean: Mean = mean
+        self.size = teacher.size
+
+    def extra_repr(self) -> str:
+        """What the answers depend on besides the weights; they are cached under a hash of this."""
+        return f"mean={self.mean}"
+
+    def train(self, mode: bool = True) -> "Mirrored":
+        """Stay in eval mode, whatever `mode` the surrounding module is put into."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> Output:
+        """Answer to the student's normalised view [N, 3, H, W], without gradients."""
+        seen, mirrored = self.teacher.observe(images), self.teacher.observe(images.flip(3))
+        logits = mean_answer(torch.stack([seen.logits, mirrored.logits]), self.mean)
+        maps = [(one + other.flip(3)) / 2 for one, other in zip(seen.features, mirrored.features, strict=True)]
+        return Output(logits, (seen.embedding + mirrored.embedding) / 2, tuple(maps))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map the student's normalised view [N, 3, H, W] to logits [N, K], without gradients."""
+        return self.observe(images).logits
+
+
+AnyTeacher = Teacher | Ensemble | Mirrored
+
+
+def joint(teachers: Sequence[Teacher], mean: Mean, flip: bool) -> AnyTeacher:
+    """One or several teachers as one, which with `flip` also looks at the mirror image."""
+    one = teachers[0] if len(teachers) == 1 else Ensemble(teachers, mean)
+    return Mirrored(one, mean) if flip else one
 
 
 def load_teacher(path: Path, architecture: str, classes: int) -> nn.Module:

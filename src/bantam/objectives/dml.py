@@ -35,6 +35,7 @@ class DML(Objective):
     """
 
     paper: ClassVar[str] = "Zhang et al., Deep Mutual Learning, CVPR 2018"
+    needs_peers: ClassVar[bool] = True
 
     def terms(
         self, student: Output, teacher: Output | None, targets: Tensor, progress: float | Tensor

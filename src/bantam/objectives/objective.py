@@ -23,6 +23,8 @@ class Objective(nn.Module):
 
     paper: ClassVar[str]
     needs_teacher: ClassVar[bool] = True
+    needs_peers: ClassVar[bool] = False
+    """Whether the teacher's Output is that of the student's peers: logits [P, N, K] of P nets that train beside it."""
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
     """Which fields of the teacher's Output are read, of `logits`, `embedding` and `features`."""
     alone_until: float = 0.0

@@ -203,6 +203,10 @@ def planned(
 ) -> Search:
     """What `search` does with these arguments; decodes the photographs. Raises a BantamError before any training."""
     pipeline.check(recipe)
+    if recipe.refit:
+        raise BadRecipe(
+            f'recipe "{recipe.name}": a search selects on validation; take out the refit "{recipe.refit.name}"'
+        )
     splits = pipeline.open_data(recipe, root, watcher)
     classes = len(splits.classes)
     fits_somewhere(recipe, classes)

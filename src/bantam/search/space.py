@@ -52,7 +52,8 @@ def space(base: Recipe) -> dict[str, BaseDistribution]:
     if "kd" in stage.objectives:
         temperature = _temperature(stage)
         drawn["temperature"] = FloatDistribution(temperature / REACH, temperature * REACH, log=True)
-        if _weights(stage) > 0:
+        scheduled = any(isinstance(table["weight"], list) for table in stage.objectives.values())
+        if not scheduled and _weights(stage) > 0:
             drawn["teacher_share"] = FloatDistribution(*TEACHER_SHARES)
     return drawn
 

@@ -25,7 +25,7 @@ from bantam.data.splits import LabelledSplit, Normalisation
 from bantam.errors import BadCheckpoint
 from bantam.files import replacing, write_json
 from bantam.nets.output import Output
-from bantam.nets.teachers import Ensemble, Teacher
+from bantam.nets.teachers import AnyTeacher
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.runlog import Watcher
 
@@ -54,7 +54,7 @@ class Answers:
 class Live(Answers):
     """Asks the teacher at every step."""
 
-    def __init__(self, teacher: Teacher | Ensemble) -> None:
+    def __init__(self, teacher: AnyTeacher) -> None:
         self.teacher = teacher
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class ViewCache(Answers):
     def __init__(
         self,
         folder: Path,
-        teacher: Teacher | Ensemble,
+        teacher: AnyTeacher,
         training: LabelledSplit,
         fingerprint: str,
         augmentation: Augmentation,

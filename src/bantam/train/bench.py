@@ -16,9 +16,10 @@ from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
 from bantam.errors import BadData
 from bantam.nets.students import describe
-from bantam.nets.teachers import Ensemble, Teacher, build_teacher
-from bantam.recipe import GivenTeacher, Recipe, Training
+from bantam.nets.teachers import Teacher, build_teacher, joint
+from bantam.recipe import GivenTeacher, Recipe, Refit, Stage, Training
 from bantam.train.answers import Answers, Live, ViewCache
+from bantam.train.cohort import Cohort
 from bantam.train.probe import Choice, choose
 from bantam.train.runlog import Watcher
 from bantam.train.step import Goal, Step
@@ -110,10 +111,10 @@ def bench_train(
     training = require_labelled(splits.training, "timing the training")
     stage = recipe.shipped
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = describe(stage.net, recipe.budget, len(splits.classes), stage.size).build()
-    net = net.to(device)
-    choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
-    net = net.to(memory_format=choice.format)
+    student = describe(stage.net, recipe.budget, len(splits.classes), stage.size)
+    nets = [student.build().to(device) for _ in range(stage.peers)]
+    choice = choose(nets[0], stage.size, len(splits.classes), stage.batch_size, stage.precision)
+    net = Cohort.of(nets).to(memory_format=choice.format)
 
     if len(training) < 2:
         raise BadData(f"the training split has {len(training)} image; timing needs at least 2")
@@ -192,7 +193,7 @@ def answers_for(
         for earlier in recipe.stage
         if earlier.name in stage.teachers
     ]
-    teacher = teachers[0] if len(teachers) == 1 else Ensemble(teachers)
+    teacher = joint(teachers, stage.teacher_mean, stage.teacher_flip)
     needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
     if not stage.views or "features" in needs:
         return Live(teacher)
@@ -202,12 +203,13 @@ def answers_for(
     )  # fmt: skip
 
 
-def teacher_like(stage: GivenTeacher | Training, budget: int, classes: int) -> Teacher:
+def teacher_like(stage: Stage, budget: int, classes: int) -> Teacher:
     """An untrained net of the kind that `stage` makes, as a teacher."""
+    assert not isinstance(stage, Refit), "a recipe in which a refit teaches is refused"
     if isinstance(stage, GivenTeacher):
         net = build_teacher(stage.architecture, classes)
     elif stage.kind == "teacher":
         net = build_teacher(stage.net, classes)
     else:
-        net = describe(stage.net, budget, classes, stage.size).build()
+        net = describe(stage.net, stage.budget or budget, classes, stage.size).build()
     return Teacher(net, stage.size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)

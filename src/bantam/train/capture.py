@@ -44,8 +44,8 @@ def state_of(step: Step) -> dict[str, Tensor]:
     tensors = {f"net.{name}": value for name, value in step.net.state_dict().items()}
     if step.ema:
         tensors |= {f"ema.{name}": value for name, value in step.ema.net.state_dict().items()}
-    for own, goal in step.goals.items():
-        tensors |= {f"objective.{own}.{name}": value for name, value in goal.objective.state_dict().items()}
+    for own, objective in step.objectives().items():
+        tensors |= {f"objective.{own}.{name}": value for name, value in objective.state_dict().items()}
     for number, parameter in enumerate(step.parameters):
         for name, value in step.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):

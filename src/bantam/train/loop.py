@@ -1,8 +1,8 @@
 """The only training loop.
 
 Epoch e shows view e of every training image (or e mod `views`). After each epoch the net, or its averaged weights, is
-evaluated on validation, and the best epoch is kept. Everything random is a function of (seed, image, view) or
-(seed, epoch), so a resumed run repeats an uninterrupted one to the bit on a CPU.
+evaluated on validation, and the best epoch is kept; of a cohort, the best member's. Everything random is a function of
+(seed, image, view) or (seed, epoch), so a resumed run repeats an uninterrupted one to the bit on a CPU.
 """
 
 import math
@@ -26,6 +26,7 @@ from bantam.recipe import Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers
 from bantam.train.capture import Captured
+from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.runlog import Row, RunLog, Watcher
 from bantam.train.step import Goal, Step
@@ -37,7 +38,7 @@ FIRST_STEPS = 100  # steps after the warm-up in which one predicted class is onl
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training ends with: the best epoch's weights and its line of metrics."""
+    """What a training ends with: the best epoch's weights and its line of metrics; without validation, the last's."""
 
     weights: dict[str, Tensor]
     best: Row
@@ -48,7 +49,7 @@ def train(
     net: nn.Module,
     stage: Training,
     training: LabelledSplit,
-    validation: LabelledSplit,
+    validation: LabelledSplit | None,
     normalisation: Normalisation,
     goals: Mapping[str, Goal],
     answers: Answers | None,
@@ -61,17 +62,20 @@ def train(
 ) -> Trained:
     """Train `net` as `stage` says, in `folder`, and give the weights of the epoch that is best on validation.
 
+    `net` may be a Cohort: then the weights are those of its best member. Without `validation` there is nothing to
+    select by: they are those of the last epoch, and of the first member.
     Goes on from `folder/last.ckpt` if it is there. Of several processes each is given the same arguments, but for the
     net's device, and ends with the same weights; process 0 writes the files. Raises SplitLeak for an unlabelled split,
     BadData for a split too small to share, and TrainingStopped when the loss is not finite or the predictions have
     collapsed to one class.
     """
     training = require_labelled(training, "training")
-    validation = require_labelled(validation, "selection of the best epoch")
+    if validation is not None:
+        validation = require_labelled(validation, "selection of the best epoch")
     device = next(net.parameters()).device
     rank, world = processes.rank, processes.world
     for split, least in ((training, 2 * world), (validation, world)):
-        if len(split) < least:
+        if split is not None and len(split) < least:
             raise BadData(
                 f"the {split.name} split has {len(split)} image(s), too few for {world} process(es): {least} are needed"
             )
@@ -113,12 +117,18 @@ def train(
                     saved_at = time.monotonic()
 
             metrics = state.finish_epoch(per_epoch)
-            shipped = step.ema.net if step.ema else net
-            metrics["validation"] = judge(shipped, validation, stage.size, normalisation, processes)
+            members = members_of(step.ema.net if step.ema else net)
+            best = 0
+            if validation is not None:
+                judged = [judge(member, validation, stage.size, normalisation, processes) for member in members]
+                best = max(range(len(members)), key=lambda number: judged[number]["accuracy"])
+                metrics["validation"] = judged[best]
+                if len(members) > 1:
+                    metrics["peers"] = {"accuracies": [row["accuracy"] for row in judged], "best": best}
+                state.check_collapse(metrics, validation)
             state.seconds = earlier + time.monotonic() - started
             metrics["seconds"] = round(state.seconds, 2)
-            state.keep_best(metrics, shipped)
-            state.check_collapse(metrics, validation)
+            state.keep_best(metrics, members[best])
             if log:
                 log.append(metrics)
             watcher.epoch(metrics)
@@ -163,7 +173,8 @@ class State:
         return {"epoch": self.epoch, "lr": float(self.step.rate), "training": means}
 
     def keep_best(self, metrics: Row, shipped: nn.Module) -> None:
-        if not self.best or metrics["validation"]["accuracy"] > self.best["validation"]["accuracy"]:
+        judged = metrics.get("validation")
+        if not self.best or judged is None or judged["accuracy"] > self.best["validation"]["accuracy"]:
             self.best = metrics
             self.best_weights = {name: value.detach().cpu().clone() for name, value in shipped.state_dict().items()}
 
@@ -186,7 +197,7 @@ class State:
         state: dict[str, Any] = {
             "net": step.net.state_dict(),
             "ema": step.ema.net.state_dict() if step.ema else {},
-            "objectives": {name: goal.objective.state_dict() for name, goal in step.goals.items()},
+            "objectives": {name: objective.state_dict() for name, objective in step.objectives().items()},
             "optimizer": step.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "best_weights": self.best_weights,
@@ -205,8 +216,8 @@ class State:
         step.net.load_state_dict(state["net"])
         if step.ema:
             step.ema.net.load_state_dict(state["ema"])
-        for name, goal in step.goals.items():
-            goal.objective.load_state_dict(state["objectives"][name])
+        for name, objective in step.objectives().items():
+            objective.load_state_dict(state["objectives"][name])
         step.optimizer.load_state_dict(state["optimizer"])
         for group in step.optimizer.param_groups:
             group["lr"] = step.rate

@@ -4,9 +4,10 @@ The step is a plain sequence on tensors of fixed shape that never asks the devic
 eagerly on a CPU and is captured into a CUDA graph on a GPU.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from bantam.nets.output import Output
 from bantam.objectives.objective import Objective
 from bantam.recipe import Training
 from bantam.train.answers import Answers
+from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.ema import Ema
 from bantam.train.optim import averaging_decay, build_optimizer, learning_rate
@@ -25,16 +27,22 @@ from bantam.train.optim import averaging_decay, build_optimizer, learning_rate
 
 @dataclass(frozen=True)
 class Goal:
-    """An objective and its weight in the loss."""
+    """An objective and its weight in the loss: `weight` at the start, changing evenly to `to` at the end."""
 
     objective: Objective
     weight: float
+    to: float | None = None
+
+    def weight_at(self, progress: Tensor) -> Tensor | float:
+        """The weight at `progress`, a scalar in 0..1; a plain number where it does not change."""
+        return self.weight if self.to is None else self.weight + (self.to - self.weight) * progress
 
 
 class Observed(nn.Module):
-    """Any classifier as a module whose forward is `observe`; one without `observe` shows its logits alone.
+    """What each member of a cohort, or a net alone, shows: `forward` gives their Outputs.
 
-    `objectives` are what is trained beside the net, so that the module has all that is trained.
+    A net without `observe` shows its logits alone. `objectives` are what is trained beside the nets, so that the module
+    has all that is trained.
     """
 
     def __init__(self, net: nn.Module, objectives: Sequence[nn.Module] = ()) -> None:
@@ -42,12 +50,16 @@ class Observed(nn.Module):
         self.net = net
         self.objectives = nn.ModuleList(objectives)
 
-    def forward(self, images: Tensor) -> Output:
-        observe: Callable[[Tensor], Output] | None = getattr(self.net, "observe", None)
-        if observe is not None:
-            return observe(images)
-        logits = self.net(images)
-        return Output(logits, logits, ())
+    def forward(self, images: Tensor) -> list[Output]:
+        return [shown_by(member, images) for member in members_of(self.net)]
+
+
+def shown_by(net: nn.Module, images: Tensor) -> Output:
+    observe: Callable[[Tensor], Output] | None = getattr(net, "observe", None)
+    if observe is not None:
+        return observe(images)
+    logits = net(images)
+    return Output(logits, logits, ())
 
 
 class Step:
@@ -67,7 +79,10 @@ class Step:
         processes: Processes = ALONE,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
-        self.net, self.stage, self.goals, self.answers, self.seed = net, stage, goals, answers, seed
+        self.net, self.stage, self.answers, self.seed = net, stage, answers, seed
+        members = members_of(net)
+        # Each member has objectives of its own, for an objective may have projections that it trains.
+        self.goals = [goals if number == 0 else of_its_own(goals) for number in range(len(members))]
         self.processes = processes
         self.images, self.classes = training.images, len(training.classes)
         self.device = next(net.parameters()).device
@@ -75,7 +90,7 @@ class Step:
         self.normalisation = normalisation
         self.augmentation = Augmentation(**vars(stage.augment))
         self.autocast, self.memory_format = autocast, memory_format
-        objectives = [goal.objective for goal in goals.values()]
+        objectives = list(self.objectives().values())
         self.observed: nn.Module = Observed(net, objectives)
         self.ema = Ema(net) if stage.ema else None
 
@@ -87,18 +102,29 @@ class Step:
         self.progress = torch.linspace(0, 1, total, device=self.device)
         self.rate = torch.zeros((), device=self.device)
         self.prepare_objectives()
-        trained = [net, *objectives]
-        self.optimizer = build_optimizer(plan, trained, self.rate)
-        self.parameters = [item for module in trained for item in module.parameters() if item.requires_grad]
+        self.optimizer = build_optimizer(plan, [net, *objectives], self.rate)
+        self.clipped = [
+            [item for module in (member, *(goal.objective for goal in own.values())) for item in module.parameters()]
+            for member, own in zip(members, self.goals, strict=True)
+        ]
+        self.parameters = [item for group in self.clipped for item in group if item.requires_grad]
         self.count = torch.zeros(1, dtype=torch.int64, device=self.device)
         if processes.world > 1:
             self.leave_out_unreached()
         self.observed = processes.replicated(self.observed)
 
+    def objectives(self) -> dict[str, Objective]:
+        """Every member's objectives, by a name that stays the same."""
+        return {
+            f"{name}.{member}" if member else name: goal.objective
+            for member, own in enumerate(self.goals)
+            for name, goal in own.items()
+        }
+
     @torch.no_grad()
     def prepare_objectives(self) -> None:
         """Let the objectives fit their projections to an example of what student and teacher show."""
-        if all(type(goal.objective).prepare is Objective.prepare for goal in self.goals.values()):
+        if all(type(objective).prepare is Objective.prepare for objective in self.objectives().values()):
             return
         index = torch.arange(2, device=self.device)
         view = torch.zeros_like(index)
@@ -107,11 +133,12 @@ class Step:
         training = self.net.training
         shown = self.answers(images, index, view) if self.answers else None
         self.net.eval()
-        output = self.observed(images)
+        outputs = self.observed(images)
         self.net.train(training)
-        for goal in self.goals.values():
-            goal.objective.prepare(output, shown)
-            goal.objective.to(self.device)
+        for own, output in zip(self.goals, outputs, strict=True):
+            for goal in own.values():
+                goal.objective.prepare(output, shown)
+                goal.objective.to(self.device)
 
     def leave_out_unreached(self) -> None:
         """Mark the parameters that no loss reaches, for DistributedDataParallel waits for every gradient it expects.
@@ -162,21 +189,43 @@ class Step:
         return images, augment.soft_targets(self.labels[index], ratio, self.classes)
 
     def terms(self, images: Tensor, targets: Tensor, shown: Output | None) -> dict[str, Tensor]:
-        """The forward pass: each objective's terms, and the weighted sum of them all as "loss"."""
+        """The forward pass: each objective's terms, and the weighted sum of them all as "loss".
+
+        Of a cohort, the loss is the sum of its members' losses, and a term the mean of theirs.
+        """
         self.rate.copy_(self.rates[self.count][0])
         progress = self.progress[self.count][0]
         images = images.contiguous(memory_format=self.memory_format)
         with self.casting(), self.processes.normalising():
-            output: Output = self.observed(images)
-        output = Output(output.logits.float(), output.embedding.float(), output.features)
+            observed: list[Output] = self.observed(images)
+        outputs = [Output(seen.logits.float(), seen.embedding.float(), seen.features) for seen in observed]
+        members = [
+            self.terms_of(goals, output, shown, peers_of(outputs, number), targets, progress)
+            for number, (goals, output) in enumerate(zip(self.goals, outputs, strict=True))
+        ]
+        terms = {name: torch.stack([member[name] for member in members]).mean() for name in members[0]}
+        return terms | {"loss": torch.stack([member["loss"] for member in members]).sum()}
+
+    def terms_of(
+        self,
+        goals: Mapping[str, Goal],
+        output: Output,
+        shown: Output | None,
+        peers: Output | None,
+        targets: Tensor,
+        progress: Tensor,
+    ) -> dict[str, Tensor]:
+        """One member's loss, and its unweighted terms."""
         terms: dict[str, Tensor] = {}
         loss = torch.zeros((), device=self.device)
-        alone = {name: goal.objective.alone_until for name, goal in self.goals.items()}
-        for own, goal in self.goals.items():
+        alone = {name: goal.objective.alone_until for name, goal in goals.items()}
+        for own, goal in goals.items():
             # While another objective is to be alone, this one's weight is 0: a factor, for no branch may be captured.
             after = max((share for name, share in alone.items() if name != own), default=0.0)
-            weight = goal.weight * (progress >= after) if after else goal.weight
-            for name, term in goal.objective(output, shown, targets, progress).items():
+            weight = goal.weight_at(progress)
+            weight = weight * (progress >= after) if after else weight
+            teacher = peers if goal.objective.needs_peers else shown
+            for name, term in goal.objective(output, teacher, targets, progress).items():
                 terms[name] = term
                 loss = loss + weight * term
         return {"loss": loss, **terms}
@@ -187,9 +236,10 @@ class Step:
         return torch.autocast(self.device.type, self.autocast, cache_enabled=False)
 
     def move(self) -> None:
-        """Clip the gradients, step the optimizer, clear the gradients."""
+        """Clip each member's gradients, step the optimizer, clear the gradients."""
         if self.stage.optimizer.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.stage.optimizer.clip, foreach=True)
+            for parameters in self.clipped:
+                nn.utils.clip_grad_norm_(parameters, self.stage.optimizer.clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -198,3 +248,17 @@ class Step:
         if self.ema:
             self.ema.update(self.decays[self.count][0])
         self.count += 1
+
+
+def of_its_own(goals: Mapping[str, Goal]) -> dict[str, Goal]:
+    """Copies of `goals` for another member of a cohort."""
+    return {name: replace(goal, objective=copy.deepcopy(goal.objective)) for name, goal in goals.items()}
+
+
+def peers_of(outputs: Sequence[Output], number: int) -> Output | None:
+    """What the other members than `number` show, one above the other; None for a net alone."""
+    others = [output for other, output in enumerate(outputs) if other != number]
+    if not others:
+        return None
+    logits = torch.stack([output.logits for output in others])  # [P, N, K]
+    return Output(logits, torch.stack([output.embedding for output in others]), ())
