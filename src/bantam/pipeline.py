@@ -19,8 +19,8 @@ from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
 from bantam.nets.students import describe, family
 from bantam.nets.teachers import load_teacher
-from bantam.recipe import GivenTeacher, Recipe, Training
-from bantam.stages import STAGES, Run, as_teacher, goals_of
+from bantam.recipe import GivenTeacher, Pruning, Recipe, Training
+from bantam.stages import STAGES, Run, as_teacher, goals_of, prunable, pruned_student
 from bantam.train import checkpoint
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
@@ -65,16 +65,19 @@ def run(
         processes.barrier()
         return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     stage = recipe.shipped
+    if isinstance(stage, Pruning):
+        described[stage.name] = pruned_student(out, stage)
+    allowed = stage.to_params if isinstance(stage, Pruning) else recipe.budget
     best = checkpoint.load(out / "stages" / stage.name / "best.ckpt")
     shipped = Shipped(described[stage.name], normalisation, splits.classes)
     net = ship(out, shipped, best)
-    weight = budget.enforce([net], stage.size, recipe.budget)
+    weight = budget.enforce([net], stage.size, allowed)
     measured = choose_flip(net, shipped, splits.validation)
     metrics = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "student": stage.net,
-        "budget": recipe.budget,
+        "student": results[stage.name]["net"],
+        "budget": allowed,
         "parameters": {"unique": weight.unique, "torchsummary": weight.torchsummary},
         "validation": measured,
         "epochs": stage.epochs,
@@ -98,6 +101,10 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
             continue
         if stage.kind == "student":
             family(stage.net)
+        if isinstance(stage, Pruning):
+            of = next(other for other in recipe.stage if other.name == stage.of)
+            if of.kind in ("given_teacher", "teacher"):
+                prunable(stage, of.architecture if isinstance(of, GivenTeacher) else of.net)
         goals_of(stage)
         share = 2 * processes.world  # whole pairs for every process
         if stage.batch_size % share:

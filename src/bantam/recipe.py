@@ -108,7 +108,7 @@ class Training:
     """A stage that trains one net: a student, which must make the weight, or a teacher, which need not."""
 
     name: str = key("the stage's name, by which later stages ask for it")
-    kind: Literal["student", "teacher"] = key("student: held to the budget and shipped; teacher: neither")
+    kind: Literal["student", "teacher", "prune"] = key("student: held to the budget and shipped; teacher: neither")
     net: str = key("a student family, or for a teacher the name of a torchvision or timm classifier")
     size: int = key("side of the training views in pixels: the net's input")
     teacher: str = key("the earlier stage whose net teaches this one, or several joined by +; empty for none", "")
@@ -142,12 +142,34 @@ class Training:
                 raise ValueError(f"objectives.{name} needs weight, a number of at least 0")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Training):
+    """A stage that prunes an earlier stage's net to an exact budget, whole channels at a time, and trains the rest."""
+
+    kind: Literal["student", "teacher", "prune"] = key("what the stage does", "prune")
+    net: str = key("left empty: the net is that of the stage `of`", "")
+    of: str = key("the earlier stage whose net is pruned")
+    to_params: int = key("most parameters of what is left, by the larger count of the shipped form")
+    importance: Literal["magnitude", "taylor", "bn_scale"] = key(
+        "by what the least important channels are found", "taylor"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, to_params=self.to_params)
+        if self.kind != "prune" or self.net:
+            raise ValueError("net must be left out of a stage of kind prune: `of` names the stage whose net is pruned")
+
+
 Stage = GivenTeacher | Training
 STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training]] = {
     "given_teacher": GivenTeacher,
     "student": Training,
     "teacher": Training,
+    "prune": Pruning,
 }
+SHIPPED = ("student", "prune")
+"""The kinds of stages whose nets make the weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +197,21 @@ class Recipe:
                         f'stage "{stage.name}" asks for the teacher "{teacher}", which no earlier stage is named'
                         + nearest(teacher, names[:position])
                     )
-        if not any(stage.kind == "student" for stage in self.stage):
-            raise ValueError('no stage has kind = "student", so nothing would be shipped')
+            if isinstance(stage, Pruning):
+                if stage.of not in names[:position]:
+                    raise ValueError(
+                        f'stage "{stage.name}" prunes "{stage.of}", which no earlier stage is named'
+                        + nearest(stage.of, names[:position])
+                    )
+                if stage.to_params > self.budget:
+                    raise ValueError(f'stage "{stage.name}": to_params = {stage.to_params} is above the budget')
+        if not any(stage.kind in SHIPPED for stage in self.stage):
+            raise ValueError('no stage has kind = "student" or "prune", so nothing would be shipped')
 
     @property
     def shipped(self) -> Training:
-        """The stage whose net is shipped: the last student."""
-        return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind == "student"][-1]
+        """The stage whose net is shipped: the last student, trained as such or pruned."""
+        return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind in SHIPPED][-1]
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:

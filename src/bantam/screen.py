@@ -21,6 +21,7 @@ from rich.table import Table
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.audit import Audit
 from bantam.measure.cost import Cost
+from bantam.recipe import SHIPPED
 from bantam.train.runlog import Row, Watcher
 
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
@@ -87,10 +88,10 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     )
     for name in ("stage", "net", "validation", "parameters", "budget", "teacher", "s"):
         table.add_column(name, justify="left" if name in ("stage", "net") else "right", no_wrap=True)
-    teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] != "student"), None)
+    teacher = next((row["parameters"] for row in metrics["stages"].values() if row["kind"] not in SHIPPED), None)
     for name, row in metrics["stages"].items():
         judged = row.get("validation")
-        student = row["kind"] == "student"
+        student = row["kind"] in SHIPPED
         table.add_row(
             name,
             row["net"],

@@ -4,7 +4,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ import torch
 from torch import nn
 
 from bantam import recipe as recipes
+from bantam.compress.channels import bundles, prune_to
+from bantam.compress.curve import STATISTICS_IMAGES, sample_of, some
+from bantam.compress.statistics import reestimated
 from bantam.data import cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, Normalisation, Splits
 from bantam.errors import BadRecipe
 from bantam.files import write_json
-from bantam.nets.students import describe
-from bantam.nets.teachers import Ensemble, Teacher, build_teacher, load_teacher
+from bantam.nets.output import StagedNet
+from bantam.nets.students import PRUNED, Student, describe
+from bantam.nets.teachers import Ensemble, Teacher, build_teacher, load_teacher, load_weights, read_state_dict
 from bantam.objectives import OBJECTIVES
-from bantam.recipe import Recipe, Training
+from bantam.recipe import GivenTeacher, Pruning, Recipe, Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.distributed import Processes
@@ -79,7 +83,6 @@ def given_teacher(here: Run, stage: Any) -> dict[str, Any]:
 
 def training(here: Run, stage: Any) -> dict[str, Any]:
     """Train a student or a teacher, or take the finished one from the stage's folder."""
-    folder = here.out / "stages" / stage.name
     torch.manual_seed(here.recipe.seed)
     classes = len(here.splits.classes)
     weighed: nn.Module
@@ -89,11 +92,73 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
         weighed = student.shipped_form(net)
     else:
         weighed = net = build_teacher(stage.net, classes)
+    return fitted(here, stage, net, weighed, stage.net)
+
+
+def pruning(here: Run, stage: Any) -> dict[str, Any]:
+    """Prune an earlier stage's net to the stage's budget and train what is left, or take the finished one."""
+    folder = here.out / "stages" / stage.name
+    torch.manual_seed(here.recipe.seed)
+    with here.processes.first():
+        if not (folder / "student.json").exists():
+            student, net = source(here, stage)
+            training, size = here.splits.training, stage.size
+            found = bundles(student, net, stage.importance, sample_of(training, size, here.normalisation))
+            pruned = prune_to(student, net, found, stage.to_params)
+            start = reestimated(pruned.net, some(training, STATISTICS_IMAGES), size, here.normalisation)
+            checkpoint.save(folder / "start.ckpt", start.state_dict())
+            write_json(folder / "student.json", pruned.student.to_json())
+    student = pruned_student(here.out, stage)
+    net = student.build()
+    net.load_state_dict(checkpoint.load(folder / "start.ckpt"))
+    return fitted(here, stage, net, student.shipped_form(net), f"{student.family}, pruned")
+
+
+def source(here: Run, stage: Pruning) -> tuple[Student, StagedNet]:
+    """The net that `stage` prunes: its description, and its trained form in eval mode. Raises BadRecipe."""
+    of = next(other for other in here.recipe.stage if other.name == stage.of)
+    classes = len(here.splits.classes)
+    if isinstance(of, Pruning):
+        student = pruned_student(here.out, of)
+    elif of.kind == "student":
+        student = describe(of.net, here.recipe.budget, classes, of.size)
+    else:
+        architecture = of.architecture if isinstance(of, GivenTeacher) else of.net
+        student = Student(prunable(stage, architecture), {}, classes, of.size)
+    given = here.root / of.checkpoint if isinstance(of, GivenTeacher) else None
+    weights = given or here.out / "stages" / of.name / "best.ckpt"
+    net = student.build()
+    load_weights(net, read_state_dict(weights), weights)
+    return replace(student, size=stage.size), net.eval()
+
+
+def prunable(stage: Pruning, architecture: str) -> str:
+    """`architecture`, if a teacher of that name can become a student by pruning. Raises BadRecipe."""
+    if architecture not in PRUNED:
+        raise BadRecipe(
+            f'stage "{stage.name}" cannot prune the teacher "{stage.of}": {architecture} does not become a student'
+            + recipes.nearest(architecture, PRUNED)
+        )
+    return architecture
+
+
+def pruned_student(out: Path, stage: Pruning) -> Student:
+    """What the finished pruning `stage` of the run in `out` left, as plain data."""
+    path = out / "stages" / stage.name / "student.json"
+    return Student.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def fitted(here: Run, stage: Any, net: nn.Module, weighed: nn.Module, named: str) -> dict[str, Any]:
+    """Train `net` as `stage` says, or take the finished one; gives the stage's line of results.
+
+    `weighed` is the net whose parameters are reported, and `named` what it is called.
+    """
+    folder = here.out / "stages" / stage.name
     net = net.to(device=here.device).to(memory_format=torch.channels_last)
     done = folder / "done.json"
     if not done.exists():
         with here.processes.first():
-            choice = probed(net, stage, classes, folder)
+            choice = probed(net, stage, len(here.splits.classes), folder)
         here.watcher.say(f"{stage.name}: {choice.precision} ({choice.why})")
         goals = goals_of(stage)
         asked = time.monotonic()
@@ -106,7 +171,7 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
         )  # fmt: skip
         result = {
             "kind": stage.kind,
-            "net": stage.net,
+            "net": named,
             "parameters": parameters_of(weighed),
             "epochs": stage.epochs,
             "best_epoch": trained.best["epoch"],
@@ -168,4 +233,5 @@ STAGES: dict[str, Callable[[Run, Any], dict[str, Any]]] = {
     "given_teacher": given_teacher,
     "student": training,
     "teacher": training,
+    "prune": pruning,
 }
