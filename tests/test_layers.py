@@ -24,10 +24,26 @@ ALLOWED = {
     "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver", "stages"},
     "screen": BASE | {"recipe", "measure", "train"},
     "search": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "pipeline"},
+    "pruning": BASE
+    | {"recipe", "data", "nets", "objectives", "measure", "train", "compress", "deliver", "stages", "pipeline"},
     "options": {"errors"},
+    "cli_prune": BASE | {"options", "compress", "pruning", "screen"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
     "cli": BASE
-    | {"options", "cli_cost", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
+    | {
+        "options",
+        "cli_cost",
+        "cli_prune",
+        "recipe",
+        "data",
+        "nets",
+        "measure",
+        "train",
+        "deliver",
+        "pipeline",
+        "search",
+        "screen",
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -111,7 +111,7 @@ def pruning(here: Run, stage: Any) -> dict[str, Any]:
     student = pruned_student(here.out, stage)
     net = student.build()
     net.load_state_dict(checkpoint.load(folder / "start.ckpt"))
-    return fitted(here, stage, net, student.shipped_form(net), f"{student.family}, pruned")
+    return fitted(here, stage, net, student.shipped_form(net), student.family)
 
 
 def source(here: Run, stage: Pruning) -> tuple[Student, StagedNet]:

@@ -243,6 +243,28 @@ def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) ->
                 figure.savefig(temporary, format=ending, dpi=110, metadata={"Date": None} if ending == "svg" else None)
 
 
+def curve_text(points: Sequence[Point]) -> str:
+    """One line a pruned net: the ratio, what is left, and the accuracies that were measured."""
+    heads = ["method", "ratio", "removed", "channels", "parameters", *LOOKS.values()]
+    rows = [heads]
+    for point in points:
+        looks = [getattr(point, look) for look in LOOKS]
+        rows.append(
+            [
+                point.method,
+                f"{point.ratio:g}",
+                f"{point.removed:.1%}",
+                "-" if point.channel_ratio is None else f"{point.channel_ratio:.1%}",
+                f"{point.parameters:,}",
+                *("-" if found is None else str(found) for found in looks),
+            ]
+        )
+    used = [column for column in zip(*rows, strict=True) if set(column[1:]) != {"-"}]
+    widths = [max(map(len, column)) for column in used]
+    lines = zip(*used, strict=True)
+    return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)
+
+
 def drawn(points: Sequence[Point], title: str) -> Figure:
     """One panel for each look that was taken: validation accuracy over the share of parameters gone."""
     looks = [look for look in LOOKS if any(getattr(point, look) for point in points)]
