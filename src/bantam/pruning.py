@@ -13,6 +13,7 @@ from torch import nn
 
 from bantam import pipeline
 from bantam import recipe as recipes
+from bantam.compress.channels import IMPORTANCES, bundles, prune_to
 from bantam.compress.curve import METHODS, Finetune, Point, Subject, curve, kept_points, methods_of, some, write_curve
 from bantam.data.splits import IMAGENET, Splits
 from bantam.deliver.predict import load_shipped
@@ -190,17 +191,21 @@ def prune_to_budget(
 
 
 def prunable_now(source: Source, recipe: Recipe, classes: int, parameters: int) -> None:
-    """Refuse, before anything is written, weights of another net and a net that is within `parameters` already."""
+    """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
     subject = source.subject(source.recipe(), classes)
     if not subject.trained:
         raise BadPruning(f"{source.path} holds only what shipped; give the whole run folder, with its stages")
     dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
     if dense <= parameters:
         raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")
+    # Fewer channels than one a layer there are not, whatever the importance: the cheapest one finds the way.
+    prune_to(subject.student, subject.net, bundles(subject.student, subject.net, "magnitude"), parameters)
 
 
 def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) -> Recipe:
     """`recipe` with a last stage that prunes what it shipped, trained as that was. Raises BadPruning."""
+    if importance not in IMPORTANCES:
+        raise BadPruning(f'no importance is named "{importance}"; there are {", ".join(IMPORTANCES)}')
     last = recipe.shipped
     of = DENSE if last.teacher == DENSE else last.name
     earlier = tuple(stage for stage in recipe.stage if of != DENSE or isinstance(stage, GivenTeacher))

@@ -100,7 +100,7 @@ def ratios_of(text: str) -> list[float]:
             ratios = [round(first + number * step, 10) for number in range(min(count, 10_001))]
         else:
             ratios = sorted({float(part) for part in text.split(",")})
-    except ValueError:
+    except (ValueError, OverflowError):
         ratios = []
     if not ratios:
         raise BadPruning(f'ratios "{text}" are not understood: give first:last:step, such as 0:0.95:0.05, or 0.5,0.9')
