@@ -4,8 +4,8 @@
 
 Three students of one recipe, as accurate as E epochs make them:
 "designed" is trained at the budget for E epochs; "pruned" is trained at the wide budget for E / 2 epochs, pruned, and
-trained for E / 2 more; "teacher pruned" is the given teacher, pruned and trained for E epochs. Each is a run in a folder
-of its own, so a killed benchmark goes on. Writes results/benchmarks/pruning.json and prints its lines.
+trained for E / 2 more; "teacher pruned" is the given teacher, pruned and trained for E epochs. Each is a run in a
+folder of its own, so a killed benchmark goes on. Writes results/benchmarks/pruning.json and prints its lines.
 """
 
 import argparse
@@ -96,7 +96,12 @@ def main() -> None:
                 "against_designed": {"only_this": test.only_a, "only_designed": test.only_b, "p": test.p},
             }
         )
-    report = {"what": __doc__.splitlines()[0], "epochs": options.epochs, "wide": options.wide, "rows": rows}
+    report = {
+        "what": "students pruned to the budget against one designed for it",
+        "epochs": options.epochs,
+        "wide": options.wide,
+        "rows": rows,
+    }
     write(options.out, {**report, "importance": options.importance, "recipe": options.recipe, "seed": options.seed})
     for row in rows:
         print(

@@ -216,7 +216,7 @@ def main() -> None:
     write(
         options.out,
         {
-            "what": __doc__.splitlines()[0],
+            "what": "dense, masked, sparse and structured nets",
             "ratio": options.ratio,
             "rounds": options.rounds,
             "rows": rows,
