@@ -37,6 +37,10 @@ class RunMismatch(BantamError):
     """A run folder that another recipe, data set or version of the recipe made."""
 
 
+class BadPruning(BantamError):
+    """A ratio or budget that would empty a layer, or a net whose channels cannot be followed."""
+
+
 class TrainingStopped(BantamError):
     """Training was stopped by an alarm: a loss that is not finite, or a collapse to one class."""
 

@@ -19,9 +19,9 @@ from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
 from bantam.nets.students import describe, family
 from bantam.nets.teachers import load_teacher
-from bantam.recipe import GivenTeacher, Recipe, Training
+from bantam.recipe import GivenTeacher, Pruning, Recipe, Training
 from bantam.selection import choose_on_validation, trained_net
-from bantam.stages import STAGES, Run, as_teacher, goals_of
+from bantam.stages import STAGES, Run, as_teacher, goals_of, prunable, pruned_student
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.reestimate import reestimated
@@ -47,7 +47,9 @@ def run(
         watcher.say(line)
 
     # Students and assistants are weighed before anything is trained.
-    weighed = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind != "teacher"]
+    weighed = [
+        stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind in ("student", "assistant")
+    ]
     limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
     described = {
         stage.name: describe(stage.net, limits[stage.name], len(splits.classes), stage.size) for stage in weighed
@@ -70,6 +72,9 @@ def run(
         processes.barrier()
         return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     stage, again = recipe.shipped, recipe.refit
+    if isinstance(stage, Pruning):
+        described[stage.name] = pruned_student(out, stage)
+    allowed = stage.to_params if isinstance(stage, Pruning) else recipe.budget
     shipped = Shipped(described[stage.name], normalisation, splits.classes)
     trained = trained_net(shipped.student, out / "stages" / stage.name).to(processes.device)
     measured = choose_on_validation(trained, shipped.student, splits, normalisation)
@@ -78,12 +83,12 @@ def run(
         if measured["batchnorm"] == "re-estimated":
             reestimated(trained, joined(splits.training, splits.validation), stage.size, normalisation)
     net = ship(out, shipped, trained.state_dict())
-    weight = budget.enforce([net], stage.size, recipe.budget)
+    weight = budget.enforce([net], stage.size, allowed)
     metrics = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "student": stage.net,
-        "budget": recipe.budget,
+        "student": results[stage.name]["net"],
+        "budget": allowed,
         "parameters": {"unique": weight.unique, "torchsummary": weight.torchsummary},
         "validation": measured,
         "epochs": stage.epochs,
@@ -113,8 +118,14 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
     for stage in recipe.stage:
         if not isinstance(stage, Training):
             continue
-        if stage.kind != "teacher":
+        if stage.kind in ("student", "assistant"):
             family(stage.net)
+        if isinstance(stage, Pruning):
+            of = next(other for other in recipe.stage if other.name == stage.of)
+            if isinstance(of, GivenTeacher):
+                prunable(stage, of.architecture)
+            elif isinstance(of, Training) and of.kind == "teacher":
+                prunable(stage, of.net)
         goals_of(stage)
         share = 2 * processes.world  # whole pairs for every process
         if stage.batch_size % share:

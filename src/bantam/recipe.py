@@ -17,7 +17,7 @@ from typing import Any, Literal
 import tomli_w
 
 from bantam.errors import BadRecipe
-from bantam.toml import NAMES, describe, dotted, line_of, plain
+from bantam.toml import NAMES, describe, dotted, line_of, nearest, override, plain
 
 REQUIRED: Any = object()
 
@@ -114,7 +114,7 @@ class Training:
     """A stage that trains a student, held to the recipe's budget, an assistant, held to its own, or a teacher."""
 
     name: str = key("the stage's name, by which later stages ask for it")
-    kind: Literal["student", "teacher", "assistant"] = key(
+    kind: Literal["student", "teacher", "assistant", "prune"] = key(
         "student: held to the budget, shipped if it is the last; assistant: a student family at a budget of its own, "
         "which teaches; teacher: a classifier of any size"
     )
@@ -189,6 +189,27 @@ class Refit:
         return []
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Training):
+    """A stage that prunes an earlier stage's net to an exact budget, whole channels at a time, and trains the rest."""
+
+    kind: Literal["student", "teacher", "prune"] = key("what the stage does", "prune")
+    net: str = key("left empty: the net is that of the stage `of`", "")
+    of: str = key("the earlier stage whose net is pruned")
+    to_params: int = key("most parameters of what is left, by the larger count of the shipped form")
+    importance: Literal["magnitude", "taylor", "bn_scale"] = key(
+        "by what the least important channels are found", "taylor"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, to_params=self.to_params)
+        if self.peers > 1:
+            raise ValueError("peers must be 1: copies of one pruned net have nothing to teach one another")
+        if self.kind != "prune" or self.net:
+            raise ValueError("net must be left out of a stage of kind prune: `of` names the stage whose net is pruned")
+
+
 Stage = GivenTeacher | Training | Refit
 STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training] | type[Refit]] = {
     "given_teacher": GivenTeacher,
@@ -196,7 +217,10 @@ STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training] | type[Refit]] = {
     "assistant": Training,
     "teacher": Training,
     "refit": Refit,
+    "prune": Pruning,
 }
+SHIPPED = ("student", "prune")
+"""The kinds of stages whose nets make the weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,34 +253,37 @@ class Recipe:
                         f'stage "{stage.name}": the refit "{teacher}" has trained on validation and cannot teach; '
                         "name the student that it repeats"
                     )
-        if not any(stage.kind == "student" for stage in self.stage):
-            raise ValueError('no stage has kind = "student", so nothing would be shipped')
+            if isinstance(stage, Pruning):
+                if stage.of not in names[:position]:
+                    raise ValueError(
+                        f'stage "{stage.name}" prunes "{stage.of}", which no earlier stage is named'
+                        + nearest(stage.of, names[:position])
+                    )
+                if stage.to_params > self.budget:
+                    raise ValueError(f'stage "{stage.name}": to_params = {stage.to_params} is above the budget')
+        if not any(stage.kind in SHIPPED for stage in self.stage):
+            raise ValueError('no stage has kind = "student" or "prune", so nothing would be shipped')
         refits = [stage for stage in self.stage if isinstance(stage, Refit)]
         if refits and (len(refits) > 1 or refits[0] is not self.stage[-1] or refits[0].of != self.shipped.name):
             raise ValueError(
                 f'the refit "{refits[0].name}" must be the only one, the last stage, and of = "{self.shipped.name}": '
                 "the student that is shipped"
             )
+        if refits and isinstance(self.shipped, Pruning):
+            raise ValueError(
+                f'the refit "{refits[0].name}" cannot repeat a pruning, whose start is a net that validation chose'
+            )
 
     @property
     def shipped(self) -> Training:
-        """The stage whose net is shipped: the last student."""
-        return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind == "student"][-1]
+        """The stage whose net is shipped: the last student, trained as such or pruned."""
+        return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind in SHIPPED][-1]
 
     @property
     def refit(self) -> Refit | None:
         """The stage that trains the shipped student on training and validation, if there is one."""
         last = self.stage[-1]
         return last if isinstance(last, Refit) else None
-
-
-def nearest(name: str, valid: typing.Iterable[str]) -> str:
-    """`; did you mean "x"?` for the valid name that is nearest to `name`, or the list of valid names."""
-    valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    if close:
-        return f'; did you mean "{close[0]}"?'
-    return f"; valid are {', '.join(sorted(valid))}" if valid else ""
 
 
 class Parser:
@@ -343,30 +370,6 @@ def parse(text: str, source: str = "recipe", settings: typing.Sequence[str] = ()
     for setting in settings:
         override(values, setting)
     return Parser(source, text).table(Recipe, values, ())
-
-
-def override(values: dict[str, Any], setting: str) -> None:
-    """Apply one `--set key=value` to the parsed TOML in place; the first part may be a stage's name."""
-    name, equals, given = setting.partition("=")
-    if not equals or not name.strip():
-        raise BadRecipe(f"--set {setting}: must look like key=value, for example --set student.epochs=10")
-    try:
-        value = tomllib.loads(f"value = {given}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = given.strip()
-    parts = name.strip().split(".")
-    stages = {stage.get("name"): stage for stage in values.get("stage", []) if isinstance(stage, dict)}
-    table = values
-    if len(parts) > 1 and parts[0] in stages:
-        table = stages[parts.pop(0)]
-    elif len(parts) > 1 and parts[0] not in values and parts[0] != "data":
-        known = [*stages, *(item for item in values if item != "stage")]
-        raise BadRecipe(f'--set {setting}: no stage or table is named "{parts[0]}"{nearest(parts[0], known)}')
-    for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise BadRecipe(f'--set {setting}: "{part}" is not a table')
-    table[parts[-1]] = value
 
 
 def load(name: str, settings: typing.Sequence[str] = ()) -> Recipe:

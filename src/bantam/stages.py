@@ -11,21 +11,25 @@ import torch
 from torch import nn
 
 from bantam import recipe as recipes
+from bantam.compress.channels import bundles, prune_to
+from bantam.compress.curve import sample_of
 from bantam.data import cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, joined
 from bantam.errors import BadRecipe
 from bantam.files import write_json
-from bantam.nets.students import describe
-from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher
+from bantam.nets.output import StagedNet
+from bantam.nets.students import PRUNED, Student, describe
+from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher, load_weights, read_state_dict
 from bantam.objectives import OBJECTIVES
-from bantam.recipe import GivenTeacher, Recipe, Refit, Stage, Training
+from bantam.recipe import GivenTeacher, Pruning, Recipe, Refit, Stage, Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes
 from bantam.train.loop import train
 from bantam.train.probe import Choice, choose
+from bantam.train.reestimate import reestimated
 from bantam.train.runlog import Watcher
 from bantam.train.step import Goal
 
@@ -99,6 +103,63 @@ def refit(here: Run, stage: Any) -> dict[str, Any]:
     }
 
 
+def pruning(here: Run, stage: Any) -> dict[str, Any]:
+    """Prune an earlier stage's net to the stage's budget and train what is left, or take the finished one."""
+    folder = here.out / "stages" / stage.name
+    torch.manual_seed(here.recipe.seed)
+    with here.processes.first():
+        if not (folder / "student.json").exists():
+            student, net = source(here, stage)
+            split, size = here.splits.training, stage.size
+            found = bundles(student, net, stage.importance, sample_of(split, size, here.normalisation))
+            pruned = prune_to(student, net, found, stage.to_params)
+            start = reestimated(pruned.net, split, size, here.normalisation)
+            checkpoint.save(folder / "start.ckpt", start.state_dict())
+            write_json(folder / "student.json", pruned.student.to_json())
+    return training(here, stage)
+
+
+def source(here: Run, stage: Pruning) -> tuple[Student, StagedNet]:
+    """The net that `stage` prunes: its description, and its trained form in eval mode. Raises BadRecipe."""
+    of = next(other for other in here.recipe.stage if other.name == stage.of)
+    if isinstance(of, GivenTeacher):
+        student = Student(prunable(stage, of.architecture), {}, len(here.splits.classes), of.size)
+        weights = here.root / of.checkpoint
+    else:
+        assert isinstance(of, Training), "a refit is the last stage"
+        weights = here.out / "stages" / of.name / "best.ckpt"
+        if of.kind == "teacher":
+            student = Student(prunable(stage, of.net), {}, len(here.splits.classes), of.size)
+        else:
+            student = student_of(here, of)
+    net = student.build()
+    load_weights(net, read_state_dict(weights), weights)
+    return replace(student, size=stage.size), net.eval()
+
+
+def prunable(stage: Pruning, architecture: str) -> str:
+    """`architecture`, if a teacher of that name can become a student by pruning. Raises BadRecipe."""
+    if architecture not in PRUNED:
+        raise BadRecipe(
+            f'stage "{stage.name}" cannot prune the teacher "{stage.of}": {architecture} does not become a student'
+            + recipes.nearest(architecture, PRUNED)
+        )
+    return architecture
+
+
+def pruned_student(out: Path, stage: Pruning) -> Student:
+    """What the finished pruning `stage` of the run in `out` left, as plain data."""
+    path = out / "stages" / stage.name / "student.json"
+    return Student.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def student_of(here: Run, stage: Training) -> Student:
+    """The description of what a stage trains: a student, an assistant, or what a pruning has left."""
+    if isinstance(stage, Pruning):
+        return pruned_student(here.out, stage)
+    return describe(stage.net, stage.budget or here.recipe.budget, len(here.splits.classes), stage.size)
+
+
 def trained(
     here: Run, stage: Training, split: LabelledSplit, validation: LabelledSplit | None, fingerprint: str
 ) -> dict[str, Any]:
@@ -122,7 +183,7 @@ def trained(
             )  # fmt: skip
         result = {
             "kind": stage.kind,
-            "net": stage.net,
+            "net": stage.net or student_of(here, stage).family,
             "parameters": parameters_of(weighed),
             "epochs": stage.epochs,
             "best_epoch": ended.best["epoch"],
@@ -139,14 +200,15 @@ def trained(
 
 
 def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
-    """A new net of `stage` on the run's device, and the form of it that is weighed."""
-    classes = len(here.splits.classes)
+    """The net with which the training of `stage` starts, on the run's device, and the form of it that is weighed."""
     weighed: nn.Module
     if stage.kind == "teacher":
-        weighed = net = build_teacher(stage.net, classes)
+        weighed = net = build_teacher(stage.net, len(here.splits.classes))
     else:
-        student = describe(stage.net, stage.budget or here.recipe.budget, classes, stage.size)
+        student = student_of(here, stage)
         net = student.build()
+        if isinstance(stage, Pruning):
+            net.load_state_dict(checkpoint.load(here.out / "stages" / stage.name / "start.ckpt"))
         weighed = student.shipped_form(net)
     return net.to(device=here.device).to(memory_format=torch.channels_last), weighed
 
@@ -209,4 +271,5 @@ STAGES: dict[str, Callable[[Run, Any], dict[str, Any]]] = {
     "assistant": training,
     "teacher": training,
     "refit": refit,
+    "prune": pruning,
 }

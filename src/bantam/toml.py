@@ -1,7 +1,12 @@
-"""TOML as people see it: the line where a key stands, and what a value is called."""
+"""TOML as people see it: the line where a key stands, what a value is called, the nearest name, `--set key=value`."""
 
+import difflib
 import re
+import tomllib
+import typing
 from typing import Any
+
+from bantam.errors import BadRecipe
 
 NAMES = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
 
@@ -43,3 +48,36 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def nearest(name: str, valid: typing.Iterable[str]) -> str:
+    """`; did you mean "x"?` for the valid name that is nearest to `name`, or the list of valid names."""
+    valid = list(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    return f"; valid are {', '.join(sorted(valid))}" if valid else ""
+
+
+def override(values: dict[str, Any], setting: str) -> None:
+    """Apply one `--set key=value` to the parsed TOML in place; the first part may be a stage's name."""
+    name, equals, given = setting.partition("=")
+    if not equals or not name.strip():
+        raise BadRecipe(f"--set {setting}: must look like key=value, for example --set student.epochs=10")
+    try:
+        value = tomllib.loads(f"value = {given}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = given.strip()
+    parts = name.strip().split(".")
+    stages = {stage.get("name"): stage for stage in values.get("stage", []) if isinstance(stage, dict)}
+    table = values
+    if len(parts) > 1 and parts[0] in stages:
+        table = stages[parts.pop(0)]
+    elif len(parts) > 1 and parts[0] not in values and parts[0] != "data":
+        known = [*stages, *(item for item in values if item != "stage")]
+        raise BadRecipe(f'--set {setting}: no stage or table is named "{parts[0]}"{nearest(parts[0], known)}')
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise BadRecipe(f'--set {setting}: "{part}" is not a table')
+    table[parts[-1]] = value

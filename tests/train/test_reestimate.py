@@ -12,7 +12,7 @@ from bantam.data.splits import IMAGENET
 from bantam.errors import SplitLeak
 from bantam.nets.students import describe
 from bantam.train import reestimate
-from bantam.train.reestimate import reestimated
+from bantam.train.reestimate import has_statistics, reestimated
 
 
 def test_statistics_are_those_of_the_plain_views(photographs: Path) -> None:
@@ -23,6 +23,7 @@ def test_statistics_are_those_of_the_plain_views(photographs: Path) -> None:
     )
     nn.init.constant_(net[1].running_mean, 7.0)  # pyright: ignore
     weights = {name: value.clone() for name, value in net.named_parameters()}
+    assert has_statistics(net)
     assert reestimated(net, split, 32, IMAGENET) is net
     assert not any(module.training for module in net.modules())
     assert [module.momentum for module in net if isinstance(module, nn.BatchNorm2d)] == [0.1, 0.1]
@@ -48,6 +49,14 @@ def test_batches_are_drawn_from_all_classes(photographs: Path, monkeypatch: pyte
     net = reestimated(nn.Sequential(nn.BatchNorm2d(3)), split, 32, IMAGENET)
     pixels = plain(split.images, 32, IMAGENET.mean, IMAGENET.std)
     torch.testing.assert_close(net[0].running_var, pixels.var((0, 2, 3)), rtol=0.1, atol=0)  # pyright: ignore
+
+
+def test_a_few_images_are_enough_where_that_is_asked_for(photographs: Path) -> None:
+    split = cache.open_splits(photographs, 32).training
+    few = reestimated(nn.Sequential(nn.BatchNorm2d(3)), split, 32, IMAGENET, images=12)
+    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:12]
+    pixels = plain(split.images[drawn], 32, IMAGENET.mean, IMAGENET.std)
+    torch.testing.assert_close(few[0].running_mean, pixels.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)  # pyright: ignore
 
 
 def test_a_net_without_batchnorm_stays_and_the_evaluation_split_is_refused(photographs: Path) -> None:

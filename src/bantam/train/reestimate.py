@@ -5,6 +5,8 @@ are averages of other nets' statistics. The statistics of the finished net on pl
 costs one pass without gradients and no parameters ("precise BatchNorm": Wu and Johnson, 2021, arXiv:2105.07576).
 """
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,14 +14,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
 
+Net = TypeVar("Net", bound=nn.Module)
+
 BATCH = 256
 IMAGES = 10_000
 """At most so many images are looked at: the mean of so many is exact enough."""
 
 
+def has_statistics(net: nn.Module) -> bool:
+    """Whether there is any BatchNorm; a net as it ships mostly has none, for they are folded away."""
+    return any(isinstance(module, _BatchNorm) for module in net.modules())
+
+
 @torch.no_grad()
-def reestimated(net: nn.Module, training: LabelledSplit, size: int, normalisation: Normalisation) -> nn.Module:
-    """`net` itself, in eval mode, its BatchNorm statistics now the means over plain views of `training`.
+def reestimated(
+    net: Net, training: LabelledSplit, size: int, normalisation: Normalisation, images: int = IMAGES
+) -> Net:
+    """`net` itself, in eval mode, its BatchNorm statistics now the means over plain views of `images` of `training`.
 
     The mean and the variance are averages over batches of one size, drawn from all classes; an incomplete last batch is
     left out. A net without BatchNorm stays as it is. Raises SplitLeak for an unlabelled split.
@@ -35,7 +46,7 @@ def reestimated(net: nn.Module, training: LabelledSplit, size: int, normalisatio
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean of all batches
         layer.train()
-    images = min(IMAGES, len(training))
+    images = min(images, len(training))
     # Photographs stand in the order of their classes: batches cut from that would hide how far the classes differ.
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:images]
     for index in chosen[: max(1, images // BATCH) * BATCH].split(BATCH):

@@ -16,6 +16,7 @@ from bantam.errors import BadCheckpoint, BadRecipe
 from bantam.nets.deploy import deploy
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
+from bantam.nets.pruned import Widths, shrink
 from bantam.nets.students import (
     densenet,
     depthwise_resnet,
@@ -26,6 +27,7 @@ from bantam.nets.students import (
     mobilenet_v3,
     recurrent,
     reparam,
+    resnet,
     sample,
     shufflenet_v1,
     shufflenet_v2,
@@ -73,6 +75,16 @@ STUDENTS: dict[str, Family] = {
 }
 
 
+PRUNED: dict[str, Family] = {
+    name: Family(name, resnet.PAPER, resnet.never_fits, resnet.builder(name), folds=False)
+    for name in ("resnet18", "resnet34", "resnet50")
+}
+"""Teachers' architectures that become students by pruning alone."""
+
+KNOWN = {**STUDENTS, **PRUNED}
+"""Every family that a description may name."""
+
+
 def family(name: str) -> Family:
     """Look up a family; raises BadRecipe with the nearest name if there is none of that name."""
     if name not in STUDENTS:
@@ -85,24 +97,32 @@ def family(name: str) -> Family:
 class Student:
     """A student as plain data, saved beside its weights so that they load although `fit` changes later.
 
-    `size` is the side of the square input in pixels.
+    `size` is the side of the square input in pixels; `pruned` names the layers that are narrower than the shape says.
     """
 
     family: str
     shape: Shape
     classes: int
     size: int
+    pruned: Widths | None = None
+
+    @property
+    def kind(self) -> Family:
+        """Its family; raises BadRecipe if there is none of that name."""
+        return KNOWN[self.family] if self.family in KNOWN else family(self.family)
 
     def build(self) -> StagedNet:
         """Build the net, freshly initialised; raises BadRecipe if there is no such family."""
-        return family(self.family).build(self.shape, self.classes)
+        net = self.kind.build(self.shape, self.classes)
+        shrink(net, self.pruned or {})
+        return net
 
     def shipped_form(self, net: StagedNet) -> StagedNet:
         """Return the form of a trained `net` of this description that is weighed and shipped.
 
         It is a net of its own, in eval mode, that gives the same logits; `net` stays as it is.
         """
-        return deploy(net) if family(self.family).folds else copy.deepcopy(net).eval()
+        return deploy(net) if self.kind.folds else copy.deepcopy(net).eval()
 
     def shipped_net(self) -> StagedNet:
         """Build the shipped form, freshly initialised: shipped weights load into it strictly, and it is weighed."""
@@ -110,7 +130,7 @@ class Student:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as a dict that `json` can write."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "pruned" or value is not None}
 
     @classmethod
     def from_json(cls, value: Any) -> "Student":
@@ -121,14 +141,12 @@ class Student:
         if not isinstance(value, dict) or not {"family", "shape", "classes", "size"} <= value.keys():
             raise BadCheckpoint("the student's description must have the keys family, shape, classes and size")
         name, shape, classes, size = (value[key] for key in ("family", "shape", "classes", "size"))
-        if not isinstance(name, str) or name not in STUDENTS:
-            raise BadCheckpoint(
-                f"the student is of the unknown family {name!r}: this version knows {', '.join(STUDENTS)}"
-            )
+        if not isinstance(name, str) or name not in KNOWN:
+            raise BadCheckpoint(f"the student is of the unknown family {name!r}: this version knows {', '.join(KNOWN)}")
         for key, number in (("classes", classes), ("size", size)):
             if type(number) is not int or number < 1:
                 raise BadCheckpoint(f"the student's {key} must be a whole number above 0, not {number!r}")
-        student = cls(name, shape, classes, size)
+        student = cls(name, shape, classes, size, value.get("pruned"))
         try:
             with torch.device("meta"):
                 student.build()

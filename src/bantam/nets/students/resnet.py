@@ -1,0 +1,54 @@
+"""Torchvision's ResNets with the face of a student: far above any budget here, they make the weight by pruning.
+
+He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385. The names of the weights are
+torchvision's, so a teacher's state_dict loads strictly.
+"""
+
+from collections.abc import Callable
+from typing import NoReturn
+
+import torchvision
+from torch import Tensor, nn
+
+from bantam.errors import BudgetExceeded
+from bantam.nets.fit import Shape
+from bantam.nets.output import Output, StagedNet
+
+PAPER = "He et al., Deep Residual Learning, 2015, arXiv:1512.03385"
+
+
+class ResNet(StagedNet):
+    """A torchvision ResNet of `classes` logits: maps [N, 3, H, W] to [N, classes]."""
+
+    def __init__(self, name: str, classes: int) -> None:
+        nn.Module.__init__(self)  # the stages keep torchvision's names instead of StagedNet's
+        net = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "fc"):
+            self.add_module(part, getattr(net, part))
+
+    def observe(self, images: Tensor) -> Output:
+        """Map normalised images [N, 3, H, W] to logits, embedding and one feature map per stage."""
+        parts = dict(self.named_children())
+        maps = images
+        for name in ("conv1", "bn1", "relu", "maxpool"):
+            maps = parts[name](maps)
+        features: list[Tensor] = []
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            maps = parts[name](maps)
+            features.append(maps)
+        embedding = maps.mean((2, 3))  # [N, D, h, w] -> [N, D]
+        return Output(parts["fc"](embedding), embedding, tuple(features))
+
+
+def builder(name: str) -> Callable[[Shape, int], StagedNet]:
+    """Return the builder of torchvision's `name`, whose shape is always the same: the empty dict."""
+
+    def build(shape: Shape, classes: int) -> StagedNet:
+        return ResNet(name, classes)
+
+    return build
+
+
+def never_fits(budget: int, classes: int, size: int) -> NoReturn:
+    """Raises BudgetExceeded: there is only one size of this net."""
+    raise BudgetExceeded("a ResNet comes in one size: prune it to the budget with a stage of kind prune")

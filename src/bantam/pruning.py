@@ -1,0 +1,249 @@
+"""Pruning what is trained already: the curve of a run's student or of a given teacher, and the way to a budget."""
+
+import copy
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from bantam import pipeline
+from bantam import recipe as recipes
+from bantam.compress.channels import IMPORTANCES, bundles, prune_to
+from bantam.compress.curve import METHODS, Finetune, Point, Subject, curve, kept_points, methods_of, some, write_curve
+from bantam.data.splits import IMAGENET, Splits
+from bantam.deliver.predict import load_shipped
+from bantam.errors import BadData, BadPruning, RunMismatch
+from bantam.files import replacing, write_json
+from bantam.nets.output import StagedNet
+from bantam.nets.students import PRUNED, Student
+from bantam.nets.teachers import load_weights, read_state_dict
+from bantam.recipe import GivenTeacher, Pruning, Recipe, Refit, Training
+from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
+from bantam.train.answers import digest_of
+from bantam.train.distributed import ALONE
+from bantam.train.loop import train
+from bantam.train.probe import choose
+from bantam.train.runlog import Watcher, environment
+
+TEMPLATE = "medium"
+"""The shipped recipe that says how a given teacher's pruned form is trained."""
+
+SHORT_LR = 0.25
+"""Peak learning rate of a short fine-tuning, as a share of that of the training before it: the net is not new."""
+
+DENSE = "dense"
+"""The name under which the net before pruning teaches the pruned one, where the run had no teacher."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a net to prune comes from: a finished run, or a teacher's state_dict of `architecture` at `size` px."""
+
+    path: Path
+    architecture: str = ""
+    size: int = 0
+
+    @property
+    def is_run(self) -> bool:
+        return self.path.is_dir()
+
+    def recipe(self) -> Recipe:
+        """The run's recipe, or TEMPLATE at the given size with the checkpoint as its teacher.
+
+        Raises BadData for what is neither a run nor a file, BadPruning for an architecture that cannot be pruned.
+        """
+        if self.is_run:
+            return pipeline.recipe_of(self.path)
+        if not self.path.exists():
+            raise BadData(
+                f"{self.path} is not there; give a run's folder, or a teacher's state_dict and --architecture"
+            )
+        if self.architecture not in PRUNED:
+            raise BadPruning(
+                f'no architecture "{self.architecture}" can be pruned from a state_dict; --architecture is one of '
+                + ", ".join(PRUNED)
+            )
+        template = recipes.load(TEMPLATE)
+        given = GivenTeacher(
+            name=DENSE, architecture=self.architecture, checkpoint=str(self.path.resolve()), size=self.size
+        )
+        student = replace(template.shipped, teacher=DENSE, size=self.size)
+        return replace(
+            template, name=self.architecture, data=replace(template.data, size=self.size), stage=(given, student)
+        )
+
+    def subject(self, recipe: Recipe, classes: int) -> Subject:
+        """The net, in its trained form where that is still there. Raises BadCheckpoint for weights of another net."""
+        if not self.is_run:
+            student = Student(self.architecture, {}, classes, self.size)
+            net = student.build()
+            load_weights(net, read_state_dict(self.path), self.path)
+            return Subject(student, net.eval(), IMAGENET)
+        net, shipped = load_shipped(self.path)
+        trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
+        if not trained.exists():
+            form = cast(StagedNet, net)
+            return Subject(shipped.student, form, shipped.normalisation, trained=not shipped.student.kind.folds)
+        net = shipped.student.build()
+        load_weights(net, read_state_dict(trained), trained)
+        return Subject(shipped.student, net.eval(), shipped.normalisation)
+
+
+def prune_curve(
+    source: Source, root: Path, ratios: Sequence[float], methods: Sequence[str], images: int, epochs: int, out: Path,
+    watcher: Watcher,
+) -> list[Point]:  # fmt: skip
+    """Draw the curve of `source` on the photographs in `root` into the folder `out`; a killed call goes on.
+
+    `images` of validation are looked at (0: all), `methods` are of METHODS (none: all that fit), and `epochs` of
+    fine-tuning with distillation follow each pruning. Raises a BantamError for what a user can cause; nothing is
+    written before the largest ratio has gone through.
+    """
+    recipe = source.recipe()
+    for name in methods:
+        if name not in METHODS:
+            raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
+    splits = pipeline.open_data(recipe, root, watcher)
+    subject = source.subject(recipe, len(splits.classes))
+    chosen = methods_of(subject, methods)
+    validation = some(splits.validation, images)
+    made_of = {
+        "net": digest_of(subject.net), "data": splits.fingerprint, "images": len(validation), "epochs": epochs,
+        "methods": chosen, "ratios": list(ratios),
+    }  # fmt: skip
+    progress = out / ".points.json"
+    finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
+    points = curve(
+        subject, chosen, ratios, splits.training, validation, watcher, kept_points(progress, made_of),
+        lambda found: write_json(progress, {"made_of": made_of, "points": [point.to_json() for point in found]}),
+        finetune,
+    )  # fmt: skip
+    title = f"pruning {subject.student.family}, {len(validation):,} validation images"
+    about = {"title": title, "size": subject.student.size, **made_of, "environment": environment()}
+    write_curve(out, points, about)
+    progress.unlink(missing_ok=True)
+    shutil.rmtree(out / "finetune", ignore_errors=True)
+    return points
+
+
+def finetuner(
+    source: Source, recipe: Recipe, subject: Subject, root: Path, splits: Splits, epochs: int, out: Path,
+    watcher: Watcher,
+) -> Finetune:  # fmt: skip
+    """A short training of pruned nets as the run trained, from its teacher's cached views.
+
+    Where it had no teacher, the net before pruning is the teacher.
+    """
+    last = recipe.shipped
+    taught = (
+        last if last.teacher else replace(last, teacher=DENSE, objectives=recipes.load(TEMPLATE).shipped.objectives)
+    )
+    stage = replace(taught, epochs=epochs, optimizer=replace(taught.optimizer, lr=SHORT_LR * taught.optimizer.lr))
+    here = Run(recipe, root, source.path, splits, subject.normalisation, ALONE.device, watcher, ALONE, {})
+    if stage.teacher == DENSE:
+        own = subject.normalisation
+        here.teachers[DENSE] = as_teacher(copy.deepcopy(subject.net), subject.student.size, own, own)
+    else:
+        for other in recipe.stage:
+            if other.name in stage.teachers:
+                STAGES[other.kind](here, other)
+    answers = answers_for(here, stage, goals_of(stage), splits.training, splits.fingerprint)
+
+    def finetune(net: nn.Module, place: str) -> nn.Module:
+        torch.manual_seed(recipe.seed)
+        net = net.requires_grad_(True)
+        choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
+        with choice.threading():
+            trained = train(
+                net.to(memory_format=choice.format), stage, splits.training, splits.validation, subject.normalisation,
+                goals_of(stage), answers, recipe.seed, out / "finetune" / place, Watcher(), choice.autocast,
+                memory_format=choice.format,
+            )  # fmt: skip
+        net.load_state_dict(trained.weights)
+        return net.eval()
+
+    return finetune
+
+
+def prune_to_budget(
+    source: Source, root: Path, parameters: int, importance: str, epochs: int, out: Path, watcher: Watcher
+) -> dict[str, Any]:
+    """Prune the net of `source` to `parameters`, train what is left for `epochs`, and ship it; gives its metrics.json.
+
+    The folder `out` becomes a run of the source's recipe with one more stage, of kind prune, so it resumes,
+    predicts and is graded like every run. Raises a BantamError for what a user can cause.
+    """
+    recipe = with_pruning(source.recipe(), parameters, importance, epochs)
+    splits = pipeline.open_data(recipe, root, watcher)
+    if source.is_run and not (source.path / "metrics.json").exists():
+        raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
+    if out.resolve() == source.path.resolve():
+        raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
+    prunable_now(source, recipe, len(splits.classes), parameters)
+    pipeline.check(recipe)
+    pipeline.claim(recipe, out, splits.fingerprint, ALONE)
+    if source.is_run:
+        adopt(source.path / "stages", out / "stages")
+    return pipeline.run(recipe, root, out, watcher)
+
+
+def prunable_now(source: Source, recipe: Recipe, classes: int, parameters: int) -> None:
+    """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
+    subject = source.subject(source.recipe(), classes)
+    if not subject.trained:
+        raise BadPruning(f"{source.path} holds only what shipped; give the whole run folder, with its stages")
+    dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
+    if dense <= parameters:
+        raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")
+    # Fewer channels than one a layer there are not, whatever the importance: the cheapest one finds the way.
+    prune_to(subject.student, subject.net, bundles(subject.student, subject.net, "magnitude"), parameters)
+
+
+def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) -> Recipe:
+    """`recipe` with a last stage that prunes what it shipped, trained as that was. Raises BadPruning."""
+    if importance not in IMPORTANCES:
+        raise BadPruning(f'no importance is named "{importance}"; there are {", ".join(IMPORTANCES)}')
+    last = recipe.shipped
+    of = DENSE if last.teacher == DENSE else last.name
+    # A refit is of the net before pruning, and would have to come last.
+    earlier = tuple(
+        stage
+        for stage in recipe.stage
+        if isinstance(stage, GivenTeacher) or (of != DENSE and not isinstance(stage, Refit))
+    )
+    same = {
+        item.name: getattr(last, item.name) for item in fields(Training) if item.name not in ("name", "kind", "net")
+    }
+    try:
+        stage = Pruning(
+            **{**same, "epochs": epochs},
+            name="pruned",
+            of=of,
+            to_params=parameters,
+            importance=importance,  # pyright: ignore[reportArgumentType]
+        )
+        return replace(recipe, name=f"{recipe.name}-pruned", stage=(*earlier, stage))
+    except ValueError as error:
+        raise BadPruning(f"the pruning of {recipe.name}: {error}") from error
+
+
+def adopt(stages: Path, into: Path) -> None:
+    """Copy the finished stages of another run, whole or not at all, so that they count as done."""
+    for folder in sorted(stages.iterdir()):
+        done = folder / "done.json"
+        if not done.exists() or (into / folder.name / "done.json").exists():
+            continue
+        for path in [*(path for path in folder.iterdir() if path != done), done]:  # done.json last: it says "finished"
+            with replacing(into / folder.name / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+
+
+def default_out(source: Source) -> Path:
+    """Beside a run its folder with "-pruned"; for a checkpoint a folder of its name where the user stands."""
+    name = f"{source.path.resolve().stem if not source.is_run else source.path.resolve().name}-pruned"
+    return source.path.resolve().parent / name if source.is_run else Path(os.curdir) / name

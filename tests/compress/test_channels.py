@@ -1,0 +1,125 @@
+"""Structured pruning: every family prunes and reloads with equal outputs, or is refused in one line."""
+
+import json
+
+import pytest
+import torch
+
+from bantam.compress.channels import IMPORTANCES, bundles, counter, kept_without, prune_to, same_answers, silenced
+from bantam.errors import BadPruning
+from bantam.nets.budget import weigh
+from bantam.nets.output import StagedNet
+from bantam.nets.students import PRUNED, STUDENTS, Student, describe
+
+REFUSED = {"shufflenet_v1", "shufflenet_v2", "ghostnet", "largekernel"}
+"""Families that shuffle, slice or split their channels, through which no graph is followed."""
+
+LIGHT = [name for name in STUDENTS if name not in REFUSED]
+
+
+def trained(name: str) -> tuple[Student, StagedNet]:
+    """A tiny student with BatchNorm statistics that are not those of a fresh net."""
+    torch.manual_seed(0)
+    student = describe(name, 60_000 if name == "sample" else 5_000, 3, 32)
+    net = student.build().train()
+    for _ in range(3):
+        net(torch.randn(8, 3, 32, 32))
+    return student, net.eval()
+
+
+def dense(student: Student) -> int:
+    return weigh(student.shipped_net(), student.size).counted
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_family_prunes_to_the_budget_and_reloads_from_plain_data(name: str):
+    student, net = trained(name)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    most = dense(student) // 2
+    pruned = prune_to(student, net, bundles(student, net, "magnitude"), most)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+    # The budget holds for what ships, by the larger count, and is used.
+    assert 0.97 * most <= pruned.parameters <= most
+    again = Student.from_json(json.loads(json.dumps(pruned.student.to_json())))
+    assert weigh(again.shipped_net(), 32).counted == pruned.parameters
+
+    # Rebuilt from the description alone, it is the same net; so is its folded form.
+    twin = again.build().eval()
+    twin.load_state_dict(pruned.net.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = pruned.net(images)
+        assert torch.equal(twin(images), expected)
+        torch.testing.assert_close(again.shipped_form(twin)(images), expected, rtol=1e-4, atol=1e-4)
+        # And it answers as the dense net does whose pruned channels are always zero.
+        torch.testing.assert_close(silenced(net, pruned.kept)(images), expected, rtol=1e-4, atol=1e-4)
+    assert 0 < pruned.channel_ratio < 1
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_family_that_cannot_be_followed_is_refused_in_one_line(name: str):
+    student, net = trained(name)
+    with pytest.raises(BadPruning, match=f"channels of {name} cannot be followed") as caught:
+        prune_to(student, net, bundles(student, net, "magnitude"), dense(student) // 2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_every_importance_keeps_what_matters(importance: str):
+    student, net = trained("mobilenet_v1")
+    images, labels = torch.randn(12, 3, 32, 32), torch.arange(12) % 3
+    # Channels 0 and 1 of the last layer are made useless: no weight leads to them, scales them or leaves them.
+    last = net.stages[-1][-1][1]  # pyright: ignore
+    with torch.no_grad():
+        last[0].weight[:2] = 0
+        last[1].weight[:2] = 0
+        net.head.weight[:, :2] = 0
+    found = bundles(student, net, importance, (images, labels))
+    place = f"stages.{len(net.stages) - 1}.{len(net.stages[-1]) - 1}.1.0"  # pyright: ignore
+    bundle = next(bundle for bundle in found if (place, True) in bundle.cuts)
+    assert bundle.scores[:2].tolist() == [0, 0]
+    assert (bundle.scores[2:] > 0).sum() > len(bundle.scores) / 2
+
+
+def test_the_fast_count_is_the_count_of_the_built_net():
+    for name in ("mobilenet_v3", "recurrent", "reparam", "sample"):
+        student, net = trained(name)
+        found = bundles(student, net, "magnitude")
+        gone = [torch.zeros(len(bundle.scores), dtype=torch.bool) for bundle in found]
+        assert counter(student, net)(kept_without(net, found, gone)) == dense(student), name
+
+
+def test_a_pruned_student_can_be_pruned_again():
+    student, net = trained("mobilenet_v1")
+    once = prune_to(student, net, bundles(student, net, "magnitude"), 3_000)
+    twice = prune_to(once.student, once.net, bundles(once.student, once.net, "magnitude"), 2_000)
+    assert 1_940 <= weigh(twice.student.shipped_net(), 32).counted <= 2_000
+    assert same_answers(twice.net, silenced(once.net, twice.kept), 32)
+
+
+def test_silenced_channels_are_not_silent_by_accident():
+    student, net = trained("mobilenet_v1")
+    pruned = prune_to(student, net, bundles(student, net, "magnitude"), 2_500)
+    assert not same_answers(net, pruned.net, 32)
+
+
+def test_a_teacher_prunes_like_a_student():
+    torch.manual_seed(0)
+    student = Student("resnet18", {}, 3, 32)
+    net = student.build().eval()
+    assert "resnet18" in PRUNED
+    pruned = prune_to(student, net, bundles(student, net, "magnitude"), 60_000)
+    assert 59_400 <= weigh(pruned.student.shipped_net(), 32).counted <= 60_000
+
+
+def test_a_budget_that_would_empty_a_layer_is_refused():
+    student, net = trained("mobilenet_v1")
+    with pytest.raises(BadPruning, match="a layer would be emptied"):
+        prune_to(student, net, bundles(student, net, "magnitude"), 20)
+
+
+def test_a_folded_net_has_no_scales_to_look_at():
+    student, net = trained("mobilenet_v1")
+    with pytest.raises(BadPruning, match="needs BatchNorms"):
+        bundles(student, student.shipped_form(net), "bn_scale")
