@@ -18,15 +18,19 @@ ALLOWED = {
     "objectives": BASE | {"nets"},
     "measure": BASE | {"data", "nets"},
     "train": BASE | {"recipe", "data", "nets", "objectives", "measure"},
-    "deliver": BASE | {"data", "nets", "measure"},
+    "compress": BASE | {"data", "nets"},
+    "deliver": BASE | {"data", "nets", "measure", "compress"},
     "stages": BASE | {"recipe", "data", "nets", "objectives", "train"},
     "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver", "stages"},
     "screen": BASE | {"measure", "train"},
     "search": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "pipeline"},
     "options": {"errors"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
+    "quantization": BASE
+    | {"recipe", "data", "nets", "objectives", "measure", "train", "compress", "deliver", "stages", "pipeline"},
+    "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "screen"},
     "cli": BASE
-    | {"options", "cli_cost", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
+    | {"options", "cli_cost", "cli_export", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -47,3 +47,11 @@ class BadSubmission(BantamError):
 
 class CannotWrite(BantamError):
     """An output that cannot be written: a full disk, a missing permission."""
+
+
+class NotInstalled(BantamError):
+    """An optional library that a command needs and that is not installed."""
+
+
+class ParityFailed(BantamError):
+    """An exported graph that does not compute what the net in PyTorch computes."""

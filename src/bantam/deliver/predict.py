@@ -14,6 +14,7 @@ from bantam.errors import BadCheckpoint, BadData
 from bantam.files import replacing, write_json
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
+from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 
 
@@ -58,7 +59,7 @@ def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Modul
     return net.eval()
 
 
-def load_shipped(folder: Path) -> tuple[nn.Module, Shipped]:
+def load_shipped(folder: Path) -> tuple[StagedNet, Shipped]:
     """The student that the run in `folder` shipped. Raises BadData without one, BadCheckpoint for unfit weights."""
     path = folder / "student.json"
     if not path.exists():
