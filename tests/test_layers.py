@@ -28,7 +28,8 @@ ALLOWED = {
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
     "quantization": BASE
     | {"recipe", "data", "nets", "objectives", "measure", "train", "compress", "deliver", "stages", "pipeline"},
-    "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "screen"},
+    "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
+    "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "cascade", "screen"},
     "cli": BASE
     | {"options", "cli_cost", "cli_export", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
     "__main__": {"cli"},

@@ -32,6 +32,7 @@ app.command()(cli_cost.students)
 bench_app.command("cost")(cli_cost.cost)
 app.command()(cli_export.export)
 app.command()(cli_export.quantize)
+app.command()(cli_export.cascade)
 
 
 INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""The commands that bring a student to other runtimes: `bantam export` and `bantam quantize`."""
+"""The commands that bring a student elsewhere: `bantam export`, `bantam quantize` and `bantam cascade`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -59,3 +59,23 @@ def quantize(
 
     result = quantized(run, data, epochs, Bar(Console(stderr=True)))
     typer.echo(table(result)) if not as_json else print_json(result)
+
+
+def cascade(
+    run: RunArgument,
+    data: DataOption,
+    drop: Annotated[float, typer.Option(help="Most accuracy, 0..1, that the saving may cost on validation.")] = 0.003,
+    confidence: Annotated[
+        float | None, typer.Option(help="Measure this threshold, 0..1, instead of choosing one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a low resolution first and the full one only when unsure: accuracy against mean MACs."""
+    from rich.console import Console
+
+    from bantam.cascade import cascade as measured
+    from bantam.cascade import text
+    from bantam.screen import Bar
+
+    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)

@@ -49,6 +49,7 @@ from bantam.files import replacing, write_json, writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.curves import plot_quantization
 from bantam.measure.logits import logits_of
+from bantam.nets.deploy import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT
 from bantam.recipe import Recipe, Training
@@ -71,8 +72,8 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
     """Quantize the student that `run` shipped, with the photographs in `root`; gives what quantization.json holds.
 
     Ranges are calibrated on training images; `epochs` of training, with the recipe's objectives and teachers, follow
-    for each precision (0 for none); the better form of each is chosen on validation. Every accuracy and latency is that of
-    the written ONNX file in ONNX Runtime, on one thread.
+    for each precision (0 for none); the better form of each is chosen on validation. Every accuracy and latency is
+    that of the written ONNX file in ONNX Runtime, on one thread.
 
     Raises BadData, BadCheckpoint, RunMismatch.
     """
@@ -95,8 +96,9 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
             forms[f"{name}-qat"] = in_training(
                 start, f"{name}-qat", recipe, run, root, splits, epochs, shipped, watcher
             )
-    encoded = {"fp32": float_onnx(net, shipped)}
-    encoded |= {name: quantized_onnx(form, shipped, name) for name, form in forms.items()}
+    plain = float_onnx(deploy(net), shipped)
+    encoded = {"fp32": plain.SerializeToString()}
+    encoded |= {name: quantized_onnx(form, plain, shipped, name) for name, form in forms.items()}
 
     validation, size = splits.validation, shipped.student.size
     logits = {
@@ -196,7 +198,7 @@ def checkpoint_digest(run: Path) -> str:
 def row_of(
     name: str, logits: Tensor, reference: Tensor, labels: Tensor, size: int, times: list[float]
 ) -> dict[str, Any]:
-    """One line of the table: a form's accuracy beside that of fp32, what its file weighs and how long an image takes."""
+    """One line of the table: accuracy, the comparison with fp32, the file's bytes, the time of an image."""
     measured = accuracy(logits, labels)
     paired = mcnemar(hits(reference, labels), hits(logits, labels))
     return {
@@ -236,7 +238,7 @@ def advice(fp32: dict[str, Any], int8: dict[str, Any]) -> str:
         speed = f"on this machine int8 answers {ratio:.2f} times as fast as fp32: use int8 here"
     elif ratio < 0.95:
         speed = (
-            f"on this machine int8 is slower than fp32 (by a factor of {1 / ratio:.2f}): use fp32 here, int8 for size"
+            f"on this machine int8 is slower than fp32, by a factor of {1 / ratio:.2f}: use fp32 here, int8 for size"
         )
     else:
         speed = "on this machine int8 and fp32 are equally fast within 5%: choose by size"

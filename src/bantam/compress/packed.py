@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bantam.compress.qdq import packed, unpacked
 from bantam.compress.quantize import layers_of
 from bantam.errors import BadCheckpoint
+from bantam.nets.deploy import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 
@@ -64,7 +65,7 @@ def loads(data: bytes) -> tuple[StagedNet, dict[str, Any]]:
         state = tensors_of(header["tensors"], data[start + length :])
         description = header["student"]
         student = Student.from_json(description)
-        net = student.shipped_form(student.build())
+        net = deploy(student.build())
         net.load_state_dict(state)
     except BadCheckpoint:
         raise

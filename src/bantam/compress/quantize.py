@@ -23,10 +23,10 @@ from bantam.nets.output import StagedNet
 ACTIVATION_TOP = 255
 """The largest value of an input's grid, uint8."""
 
-CLIPS = torch.linspace(1.0, 0.3, 71)
+CLIPS = torch.linspace(1.0, 0.4, 25)
 """Shares of the largest value at which a grid may end; the one with the least squared error is taken."""
 
-SAMPLED = 65_536
+SAMPLED = 16_384
 """Values of each layer's input from which its range is chosen."""
 
 CALIBRATION = 512
@@ -203,8 +203,8 @@ def post_training(net: StagedNet, precision: Precision, batches: Sequence[Tensor
 def calibrate(net: StagedNet, batches: Sequence[Tensor], clips: Tensor = CLIPS) -> None:
     """Give every quantized layer of `net` the input range of least squared error on `batches` of [B, 3, S, S].
 
-    The batches are normalised training images. The layers' inputs are those of the net without quantized inputs. `clips`
-    are the shares of the whole range that are tried; 1 alone takes the smallest and the largest value.
+    The batches are normalised training images; while they pass, no input is quantized. `clips` are the shares of the
+    whole range that are tried; 1 alone takes the smallest and the largest value.
     """
     layers = layers_of(net)
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}

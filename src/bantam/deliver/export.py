@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,9 @@ from bantam.errors import BadData, ParityFailed
 from bantam.files import replacing
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
+from bantam.nets.deploy import deploy
 from bantam.nets.output import StagedNet
-from bantam.nets.portable import INPUT, OUTPUT, Portable, metadata, onnx_model, quiet
+from bantam.nets.portable import INPUT, OUTPUT, Portable, metadata, onnx_model, quiet, with_weights
 
 Answer = Callable[[Tensor], Tensor]
 """Images float32 [N, 3, S, S] in 0..1 to logits float32 [N, K]."""
@@ -157,16 +159,16 @@ def portable(net: nn.Module, shipped: Shipped) -> Portable:
     return Portable(net, shipped.normalisation.mean, shipped.normalisation.std).eval()
 
 
-def float_onnx(net: nn.Module, shipped: Shipped) -> bytes:
+def float_onnx(net: nn.Module, shipped: Shipped) -> onnx.ModelProto:
     """The ONNX of a plain net."""
-    size = shipped.student.size
-    return onnx_model(portable(net, shipped), size, about(shipped, "float32")).SerializeToString()
+    return onnx_model(portable(net, shipped), shipped.student.size, about(shipped, "float32"))
 
 
-def quantized_onnx(net: StagedNet, shipped: Shipped, numbers: str) -> bytes:
-    """The ONNX of a net of QuantizedLayers."""
-    plainly = onnx_model(portable(unquantized(net), shipped), shipped.student.size, about(shipped, numbers))
-    return quantized_model(plainly, net).SerializeToString()
+def quantized_onnx(net: StagedNet, plain: onnx.ModelProto, shipped: Shipped, numbers: str) -> bytes:
+    """The ONNX of a net of QuantizedLayers; `plain` is that of the net that it was made of, folded."""
+    return quantized_model(
+        with_weights(plain, portable(unquantized(net), shipped), about(shipped, numbers)), net
+    ).SerializeToString()
 
 
 def int8_onnx(material: Material) -> bytes:
@@ -177,7 +179,7 @@ def int8_onnx(material: Material) -> bytes:
     shipped = material.shipped
     batches = calibration_batches(material.splits.training, shipped.student.size, shipped.normalisation)
     student, _ = post_training(material.net, INT8, batches)
-    return quantized_onnx(student, shipped, "int8")
+    return quantized_onnx(student, float_onnx(deploy(material.net), shipped), shipped, "int8")
 
 
 def onnx_session(encoded: bytes) -> onnxruntime.InferenceSession:
@@ -215,7 +217,9 @@ def torchscript_answer(encoded: bytes) -> Answer:
 
 
 TARGETS: dict[str, Target] = {
-    "onnx": Target(lambda material: float_onnx(material.net, material.shipped), onnx_answer, EXACT, ".onnx"),
+    "onnx": Target(
+        lambda material: float_onnx(material.net, material.shipped).SerializeToString(), onnx_answer, EXACT, ".onnx"
+    ),
     "onnx-int8": Target(int8_onnx, onnx_answer, INTEGER, ".onnx"),
     "torchscript": Target(torchscript, torchscript_answer, EXACT, ".pt"),
 }

@@ -96,3 +96,36 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.legend(frameon=False, title="form, median of one image", loc="best")
         with replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "side" of the cascades, and one of the static nets."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        static = [row for row in rows if row["kind"] == "static"]
+        axes.errorbar(
+            [row["mean_macs"] / 1e6 for row in static],
+            [100 * row["accuracy"] for row in static],
+            [100 * row["standard_error"] for row in static],
+            fmt="ks--",
+            elinewidth=0.8,
+            linewidth=0.8,
+            label="one pass, " + ", ".join(f"{row['side']}" for row in static) + " px",
+        )
+        for number, side in enumerate(sorted({row["side"] for row in rows if row["kind"] == "cascade"})):
+            line = [row for row in rows if row["kind"] == "cascade" and row["side"] == side]
+            axes.plot(
+                [row["mean_macs"] / 1e6 for row in line],
+                [100 * row["accuracy"] for row in line],
+                marker=MARKERS[number],
+                markersize=4,
+                color=f"C{number}",
+                label=f"{side} px first",
+            )
+        axes.set_xlabel("million multiply-accumulates, mean of an image")
+        axes.set_ylabel("validation accuracy ± standard error, %")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, loc="lower right")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -88,6 +88,30 @@ def onnx_model(portable: Portable, size: int, about: dict[str, str]) -> onnx.Mod
     return model
 
 
+def with_weights(model: onnx.ModelProto, portable: Portable, about: dict[str, str]) -> onnx.ModelProto:
+    """The graph of `portable`, whose architecture is that of the exported `model`; much faster than another export.
+
+    Where the exporter has melted weights together, so that their names are not in the graph, it is another export.
+    """
+    state = {name: value for name, value in portable.state_dict().items() if value.is_floating_point()}
+    places = {item.name: item for item in model.graph.initializer}
+    needed = {name for name in state if name.startswith("net.")}
+    if not needed <= places.keys():
+        return onnx_model(portable, size_of(model), about)
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for item in copied.graph.initializer:
+        if item.name in needed:
+            item.CopyFrom(onnx.numpy_helper.from_array(state[item.name].detach().contiguous().numpy(), item.name))
+    describe(copied, about)
+    return copied
+
+
+def size_of(model: onnx.ModelProto) -> int:
+    """The side of the input in pixels."""
+    return model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+
+
 def describe(model: onnx.ModelProto, about: dict[str, str]) -> None:
     """Make `about` the metadata of `model`."""
     del model.metadata_props[:]
