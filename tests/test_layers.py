@@ -31,7 +31,8 @@ ALLOWED = {
     "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
     "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "cascade", "screen"},
     "cli": BASE
-    | {"options", "cli_cost", "cli_export", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
+    | {"options", "cli_cost", "cli_export"}
+    | {"recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
     "__main__": {"cli"},
     "__init__": set(),
 }

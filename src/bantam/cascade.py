@@ -104,7 +104,7 @@ def text(result: dict[str, Any]) -> str:
     ]
     chosen = result["chosen"]
     if chosen is None:
-        lines.append(f"no cascade saves MACs within a drop of {result['drop']:g}: use the net alone")
+        lines.append(f"no cascade saves MACs at a drop of {result['drop']:g} or less: use the net alone")
     else:
         lines += [
             f"{chosen['side']:>4} px, then {result['size']}  {chosen['accuracy']:.4f} ± {chosen['standard_error']:.4f}  "

@@ -99,7 +99,7 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "side" of the cascades, and one of the static nets."""
+    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "side" first, one of the static nets."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
