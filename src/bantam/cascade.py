@@ -107,7 +107,8 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"no cascade saves MACs at a drop of {result['drop']:g} or less: use the net alone")
     else:
         lines += [
-            f"{chosen['side']:>4} px, then {result['size']}  {chosen['accuracy']:.4f} ± {chosen['standard_error']:.4f}  "
+            f"{chosen['side']:>4} px, then {result['size']}  "
+            f"{chosen['accuracy']:.4f} ± {chosen['standard_error']:.4f}  "
             f"{chosen['mean_macs'] / 1e6:6.2f} M MACs  p {chosen['mcnemar_p']:.3f}",
             f"{chosen['stopped']:.1%} stop at the confidence {chosen['threshold']:.3f}: "
             f"{1 - chosen['mean_macs'] / full:.1%} fewer mean MACs; on images that did not choose the threshold "
