@@ -93,7 +93,7 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("kB of the ONNX file")
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, title="form, median of one image", loc="best")
+        axes.legend(frameon=False, title="form, median of one image", loc="lower right")
         with replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
