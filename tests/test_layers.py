@@ -20,7 +20,7 @@ ALLOWED = {
     "measure": BASE | {"data", "nets"},
     "train": BASE | {"recipe", "data", "nets", "objectives", "measure"},
     "compress": BASE | {"data", "nets", "measure", "train"},
-    "deliver": BASE | {"data", "nets", "measure"},
+    "deliver": BASE | {"data", "nets", "measure", "compress"},
     "stages": BASE | {"recipe", "data", "nets", "objectives", "train", "compress"},
     "selection": BASE | {"data", "nets", "measure", "train", "deliver"},
     "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver", "stages", "selection"},
@@ -32,10 +32,15 @@ ALLOWED = {
     "options": {"errors"},
     "cli_prune": BASE | {"options", "compress", "pruning", "screen"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
+    "quantization": BASE
+    | {"recipe", "data", "nets", "objectives", "measure", "train", "compress", "deliver", "stages", "pipeline"},
+    "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
+    "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "cascade", "screen"},
     "cli": BASE
     | {
         "options",
         "cli_cost",
+        "cli_export",
         "cli_prune",
         "recipe",
         "data",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost, cli_prune
+from bantam import cli_cost, cli_export, cli_prune
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -31,6 +31,9 @@ app.add_typer(bench_app, name="bench")
 app.command()(cli_cost.students)
 app.command()(cli_prune.prune)
 bench_app.command("cost")(cli_cost.cost)
+app.command()(cli_export.export)
+app.command()(cli_export.quantize)
+app.command()(cli_export.cascade)
 
 
 INTERRUPTED = 130

@@ -51,3 +51,7 @@ class BadSubmission(BantamError):
 
 class CannotWrite(BantamError):
     """An output that cannot be written: a full disk, a missing permission."""
+
+
+class ParityFailed(BantamError):
+    """An exported graph that does not compute what the net in PyTorch computes."""

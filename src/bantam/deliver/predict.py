@@ -13,6 +13,7 @@ from bantam.deliver import submission
 from bantam.deliver.views import logits_of_views
 from bantam.errors import BadCheckpoint, BadData
 from bantam.files import replacing, write_json
+from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 
 
@@ -57,7 +58,7 @@ def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Modul
     return net.eval()
 
 
-def load_shipped(folder: Path) -> tuple[nn.Module, Shipped]:
+def load_shipped(folder: Path) -> tuple[StagedNet, Shipped]:
     """The student that the run in `folder` shipped. Raises BadData without one, BadCheckpoint for unfit weights."""
     path = folder / "student.json"
     if not path.exists():

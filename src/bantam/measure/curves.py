@@ -72,3 +72,60 @@ def plot_accuracy_against_macs(rows: Sequence[dict[str, Any]], path: Path) -> No
         figure.legend(loc="outside right upper", title="best first", frameon=False)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw each row's "accuracy" with its "standard_error" over its "bytes", named by its "name", into an SVG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        for number, row in enumerate(rows):
+            axes.errorbar(
+                row["bytes"] / 1e3,
+                100 * row["accuracy"],
+                100 * row["standard_error"],
+                fmt=MARKERS[number % len(MARKERS)],
+                color=f"C{number}",
+                elinewidth=0.8,
+                label=f"{row['name']}, {row['median_ms']:.2f} ms",
+            )
+        axes.set_xlim(left=0)
+        axes.set_xlabel("kB of the ONNX file")
+        axes.set_ylabel("validation accuracy ± standard error, %")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, title="form, median of one image", loc="lower right")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "side" first, one of the static nets."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        static = [row for row in rows if row["kind"] == "static"]
+        axes.errorbar(
+            [row["mean_macs"] / 1e6 for row in static],
+            [100 * row["accuracy"] for row in static],
+            [100 * row["standard_error"] for row in static],
+            fmt="ks--",
+            elinewidth=0.8,
+            linewidth=0.8,
+            label="one pass, " + ", ".join(f"{row['side']}" for row in static) + " px",
+        )
+        for number, side in enumerate(sorted({row["side"] for row in rows if row["kind"] == "cascade"})):
+            line = [row for row in rows if row["kind"] == "cascade" and row["side"] == side]
+            axes.plot(
+                [row["mean_macs"] / 1e6 for row in line],
+                [100 * row["accuracy"] for row in line],
+                marker=MARKERS[number],
+                markersize=4,
+                color=f"C{number}",
+                label=f"{side} px first",
+            )
+        axes.set_xlabel("million multiply-accumulates, mean of an image")
+        axes.set_ylabel("validation accuracy ± standard error, %")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, loc="lower right")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -1,0 +1,81 @@
+"""The commands that bring a student elsewhere: `bantam export`, `bantam quantize` and `bantam cascade`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.options import DataOption, JsonOption, print_json
+
+RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
+
+
+def export(
+    run: RunArgument,
+    data: DataOption,
+    to: Annotated[str, typer.Option(help="onnx, onnx-int8 or torchscript.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from bantam import pipeline
+    from bantam.deliver.export import Material, target_of
+    from bantam.deliver.export import export as exported
+    from bantam.deliver.predict import load_shipped
+    from bantam.screen import Bar
+
+    target = target_of(to)
+    net, shipped = load_shipped(run)
+    splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
+    path = out or run / f"student{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
+    parity = exported(Material(run, net, shipped, splits), to, path)
+    size = path.stat().st_size
+    if as_json:
+        print_json({"file": str(path), "bytes": size, **asdict(parity)})
+    else:
+        typer.echo(f"{path}: {size:,} bytes\n{parity.text()}")
+
+
+def quantize(
+    run: RunArgument,
+    data: DataOption,
+    epochs: Annotated[
+        int, typer.Option(help="Epochs of quantization-aware training for int8 and for int4; 0 for none.", min=0)
+    ] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize a run's student to int8 and int4, after training and in training; compare all with fp32."""
+    from rich.console import Console
+
+    from bantam.quantization import quantize as quantized
+    from bantam.quantization import table
+    from bantam.screen import Bar
+
+    result = quantized(run, data, epochs, Bar(Console(stderr=True)))
+    typer.echo(table(result)) if not as_json else print_json(result)
+
+
+def cascade(
+    run: RunArgument,
+    data: DataOption,
+    drop: Annotated[float, typer.Option(help="Most accuracy, 0..1, that the saving may cost on validation.")] = 0.003,
+    confidence: Annotated[
+        float | None, typer.Option(help="Measure this threshold, 0..1, instead of choosing one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a low resolution first and the full one only when unsure: accuracy against mean MACs."""
+    from rich.console import Console
+
+    from bantam.cascade import cascade as measured
+    from bantam.cascade import text
+    from bantam.screen import Bar
+
+    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
