@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost
+from bantam import cli_cost, cli_package
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -29,6 +29,7 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(bench_app, name="bench")
 app.command()(cli_cost.students)
+app.command()(cli_package.package)
 bench_app.command("cost")(cli_cost.cost)
 
 

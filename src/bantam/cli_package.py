@@ -1,0 +1,30 @@
+"""The commands about what is handed in: `bantam package`, `bantam verify` and `bantam report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.options import JsonOption, print_json
+
+RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
+
+
+def package(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.zip", help="Where to write; by default RUN/hw13.zip.")
+    ] = None,
+    notebook: Annotated[bool, typer.Option("--notebook", help="Write hw13.ipynb instead of hw13.py.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the code package: one readable file of torch, numpy and Pillow, the weights, and the submission."""
+    from bantam.deliver.package import package as packaged
+
+    made = packaged(run, out or run / "hw13.zip", notebook)
+    if as_json:
+        print_json(made.to_json())
+        return
+    typer.echo(f"{made.path}: {', '.join(made.names)}")
+    typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
+    typer.echo(f"next: bantam verify {made.path} --data DIR --run-code")
