@@ -30,6 +30,7 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(bench_app, name="bench")
 app.command()(cli_cost.students)
 app.command()(cli_package.package)
+app.command()(cli_package.verify)
 bench_app.command("cost")(cli_cost.cost)
 
 

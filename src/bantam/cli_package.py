@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bantam.options import JsonOption, print_json
+from bantam.options import BudgetOption, DataOption, JsonOption, print_json
 
 RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
 
@@ -28,3 +28,24 @@ def package(
     typer.echo(f"{made.path}: {', '.join(made.names)}")
     typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
     typer.echo(f"next: bantam verify {made.path} --data DIR --run-code")
+
+
+def verify(
+    package: Annotated[Path, typer.Argument(metavar="ZIP", help="A code package.")],
+    data: DataOption,
+    budget: BudgetOption = 60_000,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Run the package's own code, in a process with limits; no sandbox.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a code package: files, weights, budget, submission; with --run-code also that it reproduces it."""
+    from bantam.deliver.verify import verify as verified
+
+    verdict = verified(package, data, budget, run_code)
+    if as_json:
+        print_json(verdict.to_json())
+    else:
+        typer.echo(verdict.text())
+    if not verdict.passed:
+        raise typer.Exit(1)

@@ -39,6 +39,7 @@ def run_alone(arguments: list[str], folder: Path, **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_reproduces_the_submission_row_by_row(finished_run: Path, photographs: Path, tmp_path: Path) -> None:
     made = package(finished_run, tmp_path / "hw13.zip")
     assert made.names == ("hw13.py", "student_best.ckpt", "submission.csv")
