@@ -1,4 +1,4 @@
-"""A good package passes; each kind of wrong one fails by the check that is meant for it; hostile code stays confined."""
+"""A good package passes; each kind of wrong one fails by the check that is meant for it; hostile code is confined."""
 
 import io
 import json
@@ -121,7 +121,8 @@ def test_a_net_with_hidden_parameters_fails_by_its_own_weight(good: Path, photog
     hidden = code.replace(
         "# %% 2-1",
         "_honest = get_student_model\n\n\ndef get_student_model():\n    net = _honest()\n"
-        "    net.load_state_dict = lambda state: None\n    net.extra = nn.Linear(100, 100)\n    return net\n\n\n# %% 2-1",
+        "    net.load_state_dict = lambda state: None\n    net.extra = nn.Linear(100, 100)\n    return net\n\n\n"
+        "# %% 2-1",
     )
     verdict = verify(changed(good, tmp_path / "bad.zip", hw13__py=hidden), photographs, 5000, run_code=True)
     assert judged(verdict)["parameters"] is True

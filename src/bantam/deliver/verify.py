@@ -34,8 +34,8 @@ TIMEOUT = 1200.0
 """Seconds of wall-clock time after which the package's code is ended."""
 
 NOT_RUN = (
-    "the package's own code was not run; --run-code runs it in a process with limits on time, memory and files. That is "
-    "no sandbox: use it for code that you trust, or on a machine that holds nothing of yours"
+    "the package's own code was not run; --run-code runs it in a process with limits on time, memory and files. That "
+    "is no sandbox: use it for code that you trust, or on a machine that holds nothing of yours"
 )
 
 
