@@ -31,6 +31,7 @@ app.add_typer(bench_app, name="bench")
 app.command()(cli_cost.students)
 app.command()(cli_package.package)
 app.command()(cli_package.verify)
+app.command()(cli_package.report)
 bench_app.command("cost")(cli_cost.cost)
 
 

@@ -49,3 +49,29 @@ def verify(
         typer.echo(verdict.text())
     if not verdict.passed:
         raise typer.Exit(1)
+
+
+def report(
+    run: RunArgument,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The run's photographs: measures what its files do not hold yet.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="Where to write; by default RUN/report/report.html."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report: the course's questions answered from the run, as one HTML file and as Markdown."""
+    from bantam.deliver.report.report import report as reported
+    from bantam.train.runlog import environment
+
+    written = reported(
+        run, out or run / "report" / "report.html", data, environment(), lambda line: typer.echo(line, err=True)
+    )
+    if as_json:
+        print_json(written.to_json())
+        return
+    typer.echo(f"{written.html}\n{written.markdown}, with {len(written.plots)} plots beside it")
+    for title in written.missing:
+        typer.echo(f"missing in: {title}")
