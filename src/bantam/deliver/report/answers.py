@@ -22,13 +22,18 @@ BONUS_WORDS = 200
 SPEED = "pruning_speed.json"
 
 
-def architecture(code: dict[str, str]) -> Section:
+def architecture(code: dict[str, str], family: str) -> Section:
     """1-1: the code of the student."""
     return Section(
         "q1-1",
         "1-1 The student's architecture",
         [
-            Paragraph("The net that get_student_model() builds is the one that was weighed, trained and handed in."),
+            Paragraph(
+                "get_student_model() builds the form that is weighed and handed in: after training, each BatchNorm "
+                "that follows a convolution is folded into it."
+                if STUDENTS[family].folds
+                else "get_student_model() builds the net that was trained; it is weighed and handed in as it is."
+            ),
             Code(section(code, STUDENT)),
         ],
     )
@@ -72,9 +77,10 @@ def temperature(facts: dict[str, Any], again: str) -> Section:
     first, last = soft[0], soft[-1]
     blocks.append(
         Paragraph(
-            f"This teacher (stage “{teacher['stage']}”) gives its likeliest class {first['ranked'][0]:.3f} on average at "
-            f"T = {first['temperature']:g} and {last['ranked'][0]:.3f} at T = {last['temperature']:g}; the mean entropy "
-            f"rises from {first['entropy']:.3f} to {last['entropy']:.3f} nats (measured on {teacher['n']} training images)."
+            f"This teacher (stage “{teacher['stage']}”) gives its likeliest class {first['ranked'][0]:.3f} on "
+            f"average at T = {first['temperature']:g} and {last['ranked'][0]:.3f} at T = {last['temperature']:g}; the "
+            f"mean entropy goes from {first['entropy']:.3f} to {last['entropy']:.3f} nats (measured on "
+            f"{teacher['n']} training images)."
         )
     )
     series = [
@@ -192,8 +198,8 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
     judged = metrics["validation"]
     shipped = recipe.shipped
     sentences = [
-        f"The student is a {shipped.net} of {metrics['parameters']['unique']:,} parameters on {shipped.size} px images, "
-        f"trained for {shipped.epochs} epochs"
+        f"The student is a {shipped.net} of {metrics['parameters']['unique']:,} parameters on {shipped.size} px "
+        f"images, trained for {shipped.epochs} epochs"
         + (f" under the teacher {shipped.teacher}" if shipped.teacher else " without a teacher")
         + f" with {' and '.join(shipped.objectives)}.",
         f"Its validation accuracy is {judged['accuracy']:.3f} ± {judged['standard_error']:.3f} (n = {judged['n']:,})"

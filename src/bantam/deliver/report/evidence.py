@@ -46,8 +46,8 @@ def learning(run: Path, recipe: Recipe) -> Section:
         judged = [(epoch["epoch"], epoch["validation"]) for epoch in epochs]
         best = max(judged, key=lambda item: item[1]["accuracy"])
         alt = (
-            f"Validation accuracy of stage {stage.name} over {len(epochs)} epochs: from {judged[0][1]['accuracy']:.3f} to "
-            f"{judged[-1][1]['accuracy']:.3f}, best {best[1]['accuracy']:.3f} after epoch {best[0]}."
+            f"Validation accuracy of stage {stage.name} over {len(epochs)} epochs: from {judged[0][1]['accuracy']:.3f} "
+            f"to {judged[-1][1]['accuracy']:.3f}, best {best[1]['accuracy']:.3f} after epoch {best[0]}."
         )
         accuracies = plots.Series(
             "validation", [(n, v["accuracy"]) for n, v in judged], [v["standard_error"] for _, v in judged]
@@ -131,8 +131,8 @@ def hardest(
         pictures.append(Picture(uri, caption, f"Photograph {row['id']}, labelled {label}, taken for {predicted}."))
     blocks: list[Block] = [
         Paragraph(
-            "The validation images whose label has the lowest probability (in brackets: the probability of that class). "
-            "Some of them are hard; some may be labelled wrongly."
+            "The validation images whose label has the lowest probability (in brackets: the probability of that "
+            "class). Some of them are hard; some may be labelled wrongly."
         ),
         Pictures(pictures),
     ]
@@ -155,8 +155,8 @@ def calibrated(judged: Mapping[str, Any]) -> Section:
     gap = sum(row["n"] * (row["accuracy"] - row["confidence"]) for row in rows) / judged["n"]
     side = "below" if gap > 0 else "above"
     alt = (
-        f"Reliability: accuracy over mean confidence in {len(rows)} bins beside the diagonal of perfect calibration; on "
-        f"average the confidence is {abs(gap):.3f} {side} the accuracy."
+        f"Reliability: accuracy over mean confidence in {len(rows)} bins beside the diagonal of perfect calibration; "
+        f"on average the confidence is {abs(gap):.3f} {side} the accuracy."
     )
     errors = [Accuracy(round(row["accuracy"] * row["n"]), row["n"]).standard_error for row in rows]
     series = [
@@ -165,8 +165,8 @@ def calibrated(judged: Mapping[str, Any]) -> Section:
     ]
     drawn = plots.lines(series, "mean confidence", "accuracy", alt, (0.0, 1.0), (0.0, 1.0))
     said = (
-        f"Expected calibration error {measured['ece']:.3f} (15 bins), negative log-likelihood {measured['nll']:.3f} nats, "
-        f"Brier score {measured['brier']:.3f}. On average the confidence is {abs(gap):.3f} {side} the accuracy."
+        f"Expected calibration error {measured['ece']:.3f} (15 bins), negative log-likelihood {measured['nll']:.3f} "
+        f"nats, Brier score {measured['brier']:.3f}. On average the confidence is {abs(gap):.3f} {side} the accuracy."
     )
     plot = Plot("reliability", "Reliability diagram on validation (bars: standard error)", alt, drawn)
     return Section("reliability", "Is its confidence to be believed?", [Paragraph(said), plot])

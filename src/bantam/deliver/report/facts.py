@@ -1,8 +1,7 @@
-"""The facts of a run that its files do not hold yet: measured once on the photographs, kept in RUN/report/facts.json."""
+"""The facts of a run that its files do not hold yet: measured on the photographs, kept in RUN/report/facts.json."""
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from bantam.deliver.predict import Shipped, load_shipped
 from bantam.errors import BadCheckpoint, BadData, BantamError, RunMismatch
 from bantam.files import write_json
 from bantam.measure.accuracy import accuracy, calibration, confusion, soft_label_facts
-from bantam.measure.cost import costs
+from bantam.measure.cost import Cost, latencies
 from bantam.measure.logits import logits_of
+from bantam.nets.budget import weigh
+from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
 from bantam.recipe import GivenTeacher, Recipe
@@ -29,6 +30,9 @@ SOFT_IMAGES = 256
 
 JUDGED_IMAGES = 1000
 """Validation images on which a given teacher, whose accuracy no file of the run holds, is judged."""
+
+LATENCY_ROUNDS = 5
+"""Turns that each net has when they are timed: a teacher on one thread is slow."""
 
 BINS = 15
 HARDEST = 12
@@ -214,8 +218,10 @@ def of_costs(run: Path, recipe: Recipe, net: nn.Module, shipped: Shipped) -> dic
             except BantamError:
                 # A net that this version cannot build any more has no cost here; the report says so.
                 continue
-    found = {name: cost.to_json() for name, cost in zip(nets, costs(list(nets.values())), strict=True)}
+    timed = latencies(list(nets.values()), LATENCY_ROUNDS)
+    found: dict[str, Any] = {}
+    for (name, (built, size)), latency in zip(nets.items(), timed, strict=True):
+        cost = Cost(weigh(built, size), footprint(built, size), disk_bytes(built), latency)
+        found[name] = {**cost.to_json(), "size": size}
     found[recipe.shipped.name]["disk_bytes"] = (run / "student_best.ckpt").stat().st_size
-    for name, cost in found.items():
-        cost["size"] = nets[name][1]
-    return json.loads(json.dumps(found, default=asdict))
+    return found

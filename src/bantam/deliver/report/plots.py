@@ -1,4 +1,4 @@
-"""Small plots as SVG: readable on a phone, in light and dark and on paper, and by their shapes without their colours."""
+"""Small plots as SVG: readable on a phone, in light, in dark and on paper, by their shapes without colours."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 46
 STYLE = """<style>
 svg.plot{--ink:#1f2328;--grid:#d5d9de;--c0:#0a5fb4;--c1:#b3470d;--c2:#1a7f37;--c3:#7a3eb1;--c4:#a3195b;--c5:#57606a;
 font:13px system-ui,sans-serif}
-@media (prefers-color-scheme:dark){svg.plot{--ink:#e6edf3;--grid:#3b424b;--c0:#6cb6ff;--c1:#f0a268;--c2:#6bc46d;--c3:#c69bf2;
---c4:#f287b6;--c5:#adbac7}}
-@media print{svg.plot{--ink:#000;--grid:#ccc;--c0:#0a5fb4;--c1:#b3470d;--c2:#1a7f37;--c3:#7a3eb1;--c4:#a3195b;--c5:#444}}
+@media (prefers-color-scheme:dark){svg.plot{--ink:#e6edf3;--grid:#3b424b;--c0:#6cb6ff;--c1:#f0a268;--c2:#6bc46d;
+--c3:#c69bf2;--c4:#f287b6;--c5:#adbac7}}
+@media print{svg.plot{--ink:#000;--grid:#ccc;--c0:#0a5fb4;--c1:#b3470d;--c2:#1a7f37;--c3:#7a3eb1;--c4:#a3195b;
+--c5:#444}}
 svg.plot text{fill:var(--ink)}svg.plot .grid{stroke:var(--grid);stroke-width:1}svg.plot .axis{stroke:var(--ink)}
 svg.plot .line{fill:none;stroke-width:2}
 </style>"""

@@ -1,6 +1,7 @@
 """The report of a run: one HTML file that needs nothing else, and the same as Markdown with its plots beside it."""
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def report(run: Path, out: Path, data: Path | None, made_by: dict[str, Any], say
     """Write the report of a finished run to `out`, an .html file, and beside it as .md with a folder of plots.
 
     With `data`, the photographs of the run, what its files do not hold is measured first and kept in
-    RUN/report/facts.json, and the hardest images are shown. Without it nothing is measured: what no file of the run holds
-    is said to be missing.
+    RUN/report/facts.json, and the hardest images are shown. Without it nothing is measured: what no file of the run
+    holds is said to be missing.
 
     Raises:
         BadData, BadCheckpoint: the run is not finished, its files are damaged, or `out` is not named .html.
@@ -80,7 +81,7 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
     try:
         sections = [
             evidence.result(metrics),
-            answers.architecture(code),
+            answers.architecture(code, shipped.student.family),
             answers.weight(net, shipped.student.size, recipe.budget),
             answers.loss(code, recipe),
             answers.temperature(facts, again),
@@ -113,5 +114,6 @@ def rendered(template: str, **values: Any) -> str:
 
 def markdown_cell(text: str) -> str:
     """Text for a place in Markdown where marks would be taken for formatting."""
-    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in str(text))
+    plain = escape(str(text), quote=False)
+    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)
     return " ".join(escaped.split())
