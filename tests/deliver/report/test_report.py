@@ -163,6 +163,7 @@ def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
 
 METRICS = {
     "parameters": {"unique": 59_968},
+    "stages": {"t": {"net": "resnet18"}},
     "validation": {"accuracy": 0.7, "standard_error": 0.01, "n": 4432, "flip": True},
 }
 
@@ -181,6 +182,7 @@ def test_the_bonus_names_the_used_papers_in_at_most_200_words(family: str) -> No
     assert STUDENTS[family].paper in text
     assert OBJECTIVES["kd"].paper in text
     assert OBJECTIVES["rkd"].paper not in text
+    assert "under the stage t (resnet18)" in text
     assert len(text.split()) <= 200
 
 

@@ -176,7 +176,8 @@ def speed(run: Path, results: Path) -> Section:
         if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
             columns = [key for key, value in rows[0].items() if isinstance(value, str | int | float)]
             table = [[cell(row.get(key)) for key in columns] for row in rows]
-            blocks.append(Table(name, [key.replace("_", " ") for key in columns], table))
+            caption = str(measured.get("what", name)) if name == "rows" else name.replace("_", " ")
+            blocks.append(Table(caption, [key.replace("_", " ") for key in columns], table))
     return Section("q3-2", title, blocks)
 
 
@@ -197,10 +198,14 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
     stages = [stage for stage in recipe.stage if isinstance(stage, Training)]
     judged = metrics["validation"]
     shipped = recipe.shipped
+    nets = {name: stage.get("net", "") for name, stage in metrics["stages"].items()}
+    taught = [
+        f"the stage {name} ({nets[name]})" if nets.get(name) else f"the stage {name}" for name in shipped.teachers
+    ]
     sentences = [
         f"The student is a {shipped.net} of {metrics['parameters']['unique']:,} parameters on {shipped.size} px "
         f"images, trained for {shipped.epochs} epochs"
-        + (f" under the teacher {shipped.teacher}" if shipped.teacher else " without a teacher")
+        + (f" under {' and '.join(taught)}" if taught else " without a teacher")
         + f" with {' and '.join(shipped.objectives)}.",
         f"Its validation accuracy is {judged['accuracy']:.3f} ± {judged['standard_error']:.3f} (n = {judged['n']:,})"
         + (", averaged with the mirror image, as chosen on validation." if judged.get("flip") else "."),
@@ -213,7 +218,13 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
     if shipped.ema:
         sentences.append(f"The weights are an exponential moving average (decay {shipped.ema:g}).")
     papers = [STUDENTS[stage.net].paper for stage in reversed(stages) if stage.net in STUDENTS]
-    papers += [OBJECTIVES[name].paper for stage in reversed(stages) for name in stage.objectives if name in OBJECTIVES]
+    papers += [
+        OBJECTIVES[name].paper
+        for stage in reversed(stages)
+        for name, table in stage.objectives.items()
+        # The paper of the plain cross-entropy is that of its label smoothing.
+        if name in OBJECTIVES and (name != "supervised" or table.get("label_smoothing"))
+    ]
     paragraphs = [" ".join(sentences), "References:"]
     for paper in dict.fromkeys(papers):
         longer = f"{paragraphs[1]}{'' if paragraphs[1].endswith(':') else ';'} {paper}"
