@@ -13,12 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from bantam.data import cache
 from bantam.data import images as bantam_images
 from bantam.data.augment import plain
 from bantam.deliver import handed_in
-from bantam.deliver.package import code_of, package, section, template
+from bantam.deliver.package import VIEWS, code_of, package, section, template
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BudgetExceeded
+from bantam.measure.logits import logits_of
 from bantam.objectives import kd
 
 
@@ -86,10 +88,10 @@ def test_an_unfinished_run_is_refused(own_run: Path, tmp_path: Path, missing: st
 
 def test_the_settings_are_the_run_s(finished_run: Path) -> None:
     net, shipped = load_shipped(finished_run)
-    code = section(code_of(net, shipped, 48, False), "Settings")
+    code = section(code_of(net, shipped, 48, VIEWS["flip"]), "Settings")
     assert "STORED = 48  #" in code
     assert "SIZE = 32  #" in code
-    assert "FLIP = False  #" in code
+    assert "VIEWS = ((1.0, 0.0, 0.0, False, 0.5), (1.0, 0.0, 0.0, True, 0.5))  #" in code
     assert f"MEAN = {shipped.normalisation.mean!r}  #" in code
 
 
@@ -154,6 +156,26 @@ def test_the_student_s_input_is_bit_for_bit_that_of_validation(monkeypatch: pyte
     monkeypatch.setattr(handed_in, "SIZE", size)
     images = torch.randint(0, 256, (5, 64, 64, 3), dtype=torch.uint8)
     assert torch.equal(handed_in.to_input(images), plain(images, size, handed_in.MEAN, handed_in.STD))
+
+
+def test_crops_and_mirrored_views_are_cut_from_the_stored_image() -> None:
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    whole = handed_in.view_of(images, 1.0, 0.0, 0.0, True)
+    assert torch.equal(whole, plain(images, 64, handed_in.MEAN, handed_in.STD).flip(3))
+    part = handed_in.view_of(images, 0.875, 0.125, 0.0, False)
+    assert torch.equal(part, plain(images[:, :56, 8:], 64, handed_in.MEAN, handed_in.STD))
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_the_packaged_predictions_are_those_of_the_library(
+    finished_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, views: str
+) -> None:
+    net, shipped = load_shipped(finished_run)
+    validation = cache.open_splits(photographs, 32).validation
+    for name, value in (("STORED", 32), ("SIZE", 32), ("VIEWS", VIEWS[views])):
+        monkeypatch.setattr(handed_in, name, value)
+    logits = logits_of(net, validation, 32, shipped.normalisation, flip=views == "flip")
+    assert torch.equal(handed_in.predict(net, validation.images), logits.argmax(1))
 
 
 def test_the_ids_are_those_of_the_library(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import time
 import zipfile
 from pathlib import Path
 
@@ -72,13 +73,25 @@ def test_without_run_code_no_code_runs_and_the_verdict_says_so(good: Path, photo
     assert "as far as it was checked" in verdict.text()
 
 
-def test_a_tampered_submission_fails_with_the_row(good: Path, photographs: Path, tmp_path: Path) -> None:
+def test_a_tampered_submission_fails_with_the_row(
+    good: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with zipfile.ZipFile(good) as file:
-        rows = file.read("submission.csv").decode().splitlines()
+        honest = file.read("submission.csv")
+
+    # What the code writes is put there by hand: that it does write it is the test above, with two processes.
+    def clean_room(arguments: list[str | Path], _room: Path, _data: Path, _timeout: float) -> str:
+        weight = b'{"unique": 4000, "torchsummary": 4000, "classes": 3}'
+        Path(arguments[-1]).write_bytes(weight if arguments[0] == "weigh" else honest)
+        return ""
+
+    monkeypatch.setattr("bantam.deliver.verify.in_clean_room", clean_room)
+    rows = honest.decode().splitlines()
     rows[3] = f"0002,{(int(rows[3].split(',')[1]) + 1) % 3}"
     bad = changed(good, tmp_path / "bad.zip", submission__csv="\n".join(rows) + "\n")
     verdict = verify(bad, photographs, 5000, run_code=True)
     assert not verdict.passed
+    assert judged(verdict)["net"] is True
     assert judged(verdict)["reproduction"] is False
     assert "1 differs (0002: " in detail(verdict, "reproduction")
 
@@ -115,6 +128,7 @@ def test_too_many_parameters_fail_before_any_code_runs(good: Path, photographs: 
     assert judged(verdict)["net"] is None
 
 
+@pytest.mark.slow
 def test_a_net_with_hidden_parameters_fails_by_its_own_weight(good: Path, photographs: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(good) as file:
         code = file.read("hw13.py").decode()
@@ -250,4 +264,7 @@ def test_children_of_the_code_end_with_it(tmp_path: Path) -> None:
     failed, out = alone(code, tmp_path)
     assert failed == ""
     status = Path(f"/proc/{out.read_text()}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    until = time.monotonic() + 20
+    while status.exists() and status.read_text().split()[2] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.05)

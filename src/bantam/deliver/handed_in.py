@@ -25,7 +25,7 @@ STORED = 64  # side to which a photograph is scaled first, in pixels
 SIZE = 64  # side of the student's input, in pixels
 MEAN = (0.485, 0.456, 0.406)  # of red, green and blue, where white is 1
 STD = (0.229, 0.224, 0.225)
-FLIP = True  # whether the answers to an image and to its mirror image are averaged
+VIEWS = ((1.0, 0.0, 0.0, False, 1.0),)  # side, left, top (shares of the image), mirrored or not, weight of the answer
 BATCH = 250
 
 # %% 1-1: the student
@@ -107,9 +107,9 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def to_input(images: Tensor) -> Tensor:
-    """Turn uint8 [N, STORED, STORED, 3] into the student's input, normalised float32 [N, 3, SIZE, SIZE]."""
+    """Turn uint8 [N, H, W, 3] into the student's input, normalised float32 [N, 3, SIZE, SIZE]."""
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    if STORED != SIZE:
+    if pixels.shape[2:] != (SIZE, SIZE):
         pixels = functional.interpolate(pixels, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
     factor = torch.tensor([1 / (255.0 * std) for std in STD])[:, None, None]
     offset = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])[:, None, None]
@@ -126,21 +126,21 @@ def load_student(weights: str | Path) -> nn.Module:
     return student.eval()
 
 
-def views_of(images: Tensor) -> list[Tensor]:
-    """List the views [N, 3, SIZE, SIZE] of the images whose answers are averaged."""
-    return [images, images.flip(3)] if FLIP else [images]
+def view_of(images: Tensor, side: float, left: float, top: float, mirrored: bool) -> Tensor:
+    """Cut a square out of uint8 images [N, STORED, STORED, 3] and turn it into the student's input."""
+    x, y, length = round(left * STORED), round(top * STORED), round(side * STORED)
+    view = to_input(images[:, y : y + length, x : x + length])
+    return view.flip(3) if mirrored else view
 
 
 @torch.inference_mode()
 def predict(student: nn.Module, images: Tensor) -> Tensor:
     """Classify uint8 images [N, STORED, STORED, 3]: int64 [N]."""
-    answers = [student(view).float() for view in views_of(to_input(images))]  # each [N, K]
-    if len(answers) > 1:
-        answers = [answer.log_softmax(1) for answer in answers]
-    total = answers[0]
-    for answer in answers[1:]:
-        total = total + answer
-    return (total / len(answers)).argmax(1)
+    answers = [student(view_of(images, *view)).float() for *view, _ in VIEWS]  # each [N, K]
+    if len(VIEWS) == 1:
+        return answers[0].argmax(1)
+    weighted = [view[-1] * answer.log_softmax(1) for view, answer in zip(VIEWS, answers, strict=True)]
+    return torch.stack(weighted).sum(0).argmax(1)  # [views, N, K] -> [N]
 
 
 def evaluation_images(data: str | Path) -> dict[str, Path]:

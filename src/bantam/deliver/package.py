@@ -29,6 +29,15 @@ SECTION = "# %% "
 SETTINGS, STUDENT, LOSS, RUN = "Settings", "1-1", "2-1", "Run"
 """How the titles of the sections begin that are replaced, shown in the report, or other in a notebook."""
 
+View = tuple[float, float, float, bool, float]
+"""A square of the image: side, left and top as shares of the image's side, mirrored or not, and its answer's weight."""
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "plain": ((1.0, 0.0, 0.0, False, 1.0),),
+    "flip": ((1.0, 0.0, 0.0, False, 0.5), (1.0, 0.0, 0.0, True, 0.5)),
+}
+"""What validation may have chosen that the student looks at: the weighted mean of the log-probabilities counts."""
+
 TOLERANCE = 1e-5
 """Most that a logit of the packaged net may differ from the shipped net's."""
 
@@ -67,7 +76,7 @@ def package(run: Path, out: Path, notebook: bool = False) -> Packaged:
     """
     net, shipped = load_shipped(run)
     recipe = recipe_of(run)
-    sections = code_of(net, shipped, recipe.data.size, chosen_flip(run))
+    sections = code_of(net, shipped, recipe.data.size, VIEWS["flip" if chosen_flip(run) else "plain"])
     weight = budget.enforce([checked(sections, net, shipped)], shipped.student.size, recipe.budget)
     contents = {
         **({NOTEBOOK: as_notebook(sections)} if notebook else {SCRIPT: as_script(sections)}),
@@ -101,10 +110,11 @@ def chosen_flip(run: Path) -> bool:
         raise BadData(f"{path} does not hold a run's result ({error!r}); run the recipe again") from error
 
 
-def code_of(net: nn.Module, shipped: Shipped, stored: int, flip: bool) -> dict[str, str]:
+def code_of(net: nn.Module, shipped: Shipped, stored: int, views: tuple[View, ...]) -> dict[str, str]:
     """The sections of the code that is handed in, by title: `handed_in.py` with this student put into it.
 
-    `stored` is the side in pixels at which the run stores its images. Raises BadPackage where `net` cannot be written.
+    `stored` is the side in pixels at which the run stores its images, `views` are those that validation chose. Raises
+    BadPackage where `net` cannot be written.
     """
     student = shipped.student
     weight = budget.weigh(net, student.size)
@@ -118,7 +128,7 @@ def code_of(net: nn.Module, shipped: Shipped, stored: int, flip: bool) -> dict[s
         "SIZE": student.size,
         "MEAN": shipped.normalisation.mean,
         "STD": shipped.normalisation.std,
-        "FLIP": flip,
+        "VIEWS": views,
     }
     sections = template()
     for title in sections:

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bantam.data import cache
 from bantam.data.splits import LabelledSplit
-from bantam.deliver.package import chosen_flip, code_of, recipe_of
+from bantam.deliver.package import VIEWS, chosen_flip, code_of, recipe_of
 from bantam.deliver.predict import load_shipped
 from bantam.deliver.report import answers, evidence
 from bantam.deliver.report.document import Plot, Section
@@ -70,13 +70,13 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
     """All sections of the report, and its title."""
     net, shipped = load_shipped(run)
     recipe = recipe_of(run)
-    flip = chosen_flip(run)
+    views = VIEWS["flip" if chosen_flip(run) else "plain"]
     metrics = answers.load(run / "metrics.json")
     facts = read(run) if data is None else measure(run, data, made_by, say)
     validation: LabelledSplit | None = None
     if data is not None:
         validation = cache.open_splits(data, recipe.data.size).validation
-    code = code_of(net, shipped, recipe.data.size, flip)
+    code = code_of(net, shipped, recipe.data.size, views)
     again = f"bantam report {run} --data DIR"
     try:
         sections = [
