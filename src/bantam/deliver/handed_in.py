@@ -136,7 +136,7 @@ def view_of(images: Tensor, side: float, left: float, top: float, mirrored: bool
 @torch.inference_mode()
 def predict(student: nn.Module, images: Tensor) -> Tensor:
     """Classify uint8 images [N, STORED, STORED, 3]: int64 [N]."""
-    answers = [student(view_of(images, *view)).float() for *view, _ in VIEWS]  # each [N, K]
+    answers = [student(view_of(images, *view[:4])).float() for view in VIEWS]  # each [N, K]
     if len(VIEWS) == 1:
         return answers[0].argmax(1)
     weighted = [view[-1] * answer.log_softmax(1) for view, answer in zip(VIEWS, answers, strict=True)]
