@@ -20,7 +20,7 @@ ALLOWED = {
     "measure": BASE | {"data", "nets"},
     "train": BASE | {"recipe", "data", "nets", "objectives", "measure"},
     "compress": BASE | {"data", "nets", "measure", "train"},
-    "deliver": BASE | {"data", "nets", "measure", "compress"},
+    "deliver": BASE | {"recipe", "data", "nets", "objectives", "measure", "compress"},
     "stages": BASE | {"recipe", "data", "nets", "objectives", "train", "compress"},
     "selection": BASE | {"data", "nets", "measure", "train", "deliver"},
     "pipeline": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "deliver", "stages", "selection"},
@@ -36,12 +36,14 @@ ALLOWED = {
     | {"recipe", "data", "nets", "objectives", "measure", "train", "compress", "deliver", "stages", "pipeline"},
     "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
     "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "cascade", "screen"},
+    "cli_package": BASE | {"options", "deliver", "screen", "train"},
     "cli": BASE
     | {
         "options",
         "cli_cost",
         "cli_export",
         "cli_prune",
+        "cli_package",
         "recipe",
         "data",
         "nets",

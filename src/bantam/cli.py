@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost, cli_export, cli_prune
+from bantam import cli_cost, cli_export, cli_package, cli_prune
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -30,6 +30,9 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(bench_app, name="bench")
 app.command()(cli_cost.students)
 app.command()(cli_prune.prune)
+app.command()(cli_package.package)
+app.command()(cli_package.verify)
+app.command()(cli_package.report)
 bench_app.command("cost")(cli_cost.cost)
 app.command()(cli_export.export)
 app.command()(cli_export.quantize)

@@ -49,6 +49,10 @@ class BadSubmission(BantamError):
     """A submission or label file with missing, double or unknown ids, or bad categories."""
 
 
+class BadPackage(BantamError):
+    """A code package that cannot be made, is not whole, or is not safe to unpack."""
+
+
 class CannotWrite(BantamError):
     """An output that cannot be written: a full disk, a missing permission."""
 

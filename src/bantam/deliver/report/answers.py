@@ -1,0 +1,249 @@
+"""The questions of the course's report, in their order, each answered from the files of a run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bantam.deliver.package import LOSS, STUDENT, section
+from bantam.deliver.report import plots
+from bantam.deliver.report.document import Block, Code, Missing, Paragraph, Plot, Section, Table
+from bantam.deliver.views import views_of
+from bantam.errors import BadData
+from bantam.nets import budget
+from bantam.nets.students import STUDENTS
+from bantam.objectives import OBJECTIVES
+from bantam.recipe import Recipe, Training
+
+BONUS_WORDS = 200
+"""Most words that the bonus report may have, its references included."""
+
+SPEED = "pruning_speed.json"
+
+
+def architecture(code: dict[str, str], family: str) -> Section:
+    """1-1: the code of the student."""
+    return Section(
+        "q1-1",
+        "1-1 The student's architecture",
+        [
+            Paragraph(
+                "get_student_model() builds the form that is weighed and handed in: after training, each BatchNorm "
+                "that follows a convolution is folded into it."
+                if STUDENTS[family].folds
+                else "get_student_model() builds the net that was trained; it is weighed and handed in as it is."
+            ),
+            Code(section(code, STUDENT)),
+        ],
+    )
+
+
+def weight(net: nn.Module, size: int, allowed: int) -> Section:
+    """1-2: the table of layers."""
+    text = budget.summary(net, size).text(allowed)
+    return Section("q1-2", "1-2 Its layers and its weight", [Code(text, "text")])
+
+
+def loss(code: dict[str, str], recipe: Recipe) -> Section:
+    """2-1: the loss, and what of it the run used."""
+    blocks: list[Block] = [Code(section(code, LOSS))]
+    for stage in recipe.stage:
+        if not isinstance(stage, Training):
+            continue
+        terms = [
+            f"{table['weight']:g} × {name}"
+            + "".join(f", {key} {value}" for key, value in table.items() if key != "weight")
+            for name, table in stage.objectives.items()
+        ]
+        taught = f", taught by {stage.teacher}" if stage.teacher else ", without a teacher"
+        blocks.append(Paragraph(f"Stage “{stage.name}” trained with {'; '.join(terms)}{taught}."))
+    return Section("q2-1", "2-1 The loss", blocks)
+
+
+def temperature(facts: dict[str, Any], again: str) -> Section:
+    """2-2: what a higher temperature does, on the soft labels of this run's own teacher."""
+    title = "2-2 Does a higher temperature give a softer or a harder distribution?"
+    said = (
+        "A softer one. softmax(z / T) divides all differences between logits by T, so with T → ∞ every class gets the "
+        "same probability, and with T → 0 the largest logit gets all of it."
+    )
+    blocks: list[Block] = [Paragraph(said)]
+    if "teacher" not in facts:
+        blocks.append(Missing(f"This run has no teacher whose soft labels were measured; {again} measures them."))
+        return Section("q2-2", title, blocks)
+    teacher = facts["teacher"]
+    soft = teacher["soft"]
+    first, last = soft[0], soft[-1]
+    blocks.append(
+        Paragraph(
+            f"This teacher (stage “{teacher['stage']}”) gives its likeliest class {first['ranked'][0]:.3f} on "
+            f"average at T = {first['temperature']:g} and {last['ranked'][0]:.3f} at T = {last['temperature']:g}; the "
+            f"mean entropy goes from {first['entropy']:.3f} to {last['entropy']:.3f} nats (measured on "
+            f"{teacher['n']} training images)."
+        )
+    )
+    series = [
+        plots.Series(f"T = {row['temperature']:g}", [(rank, p) for rank, p in enumerate(row["ranked"], start=1)])
+        for row in soft
+    ]
+    alt = (
+        "Mean probability of the teacher's classes from the likeliest to the least likely one, a line for each "
+        "temperature: the higher the temperature, the flatter the line."
+    )
+    caption = f"The teacher's soft labels, classes ranked for each image, mean of {teacher['n']} training images"
+    drawn = plots.lines(series, "rank of the class", "mean probability", alt, y_range=(0.0, 1.0))
+    blocks.append(Plot("temperature", caption, alt, drawn))
+    rows = [
+        [f"{row['temperature']:g}", f"{row['ranked'][0]:.3f}", f"{row['entropy']:.3f}", f"{row['off_class']:.3f}"]
+        for row in soft
+    ]
+    columns = ("T", "likeliest class", "entropy, nats", "beside the label")
+    blocks.append(Table("Softness of the teacher's answers: means over the images", columns, rows))
+    return Section("q2-2", title, blocks)
+
+
+def pruning(run: Path) -> Section:
+    """3-1: ratio against accuracy, from the curves in RUN/pruning."""
+    blocks: list[Block] = []
+    folder = run / "pruning"
+    for path in sorted([*folder.glob("curve.json"), *folder.glob("*/curve.json")]):
+        points = load(path).get("points")
+        if not isinstance(points, list):
+            raise BadData(f"{path} holds no points; `bantam prune` makes it anew")
+        name = path.parent.relative_to(run).as_posix().replace("/", "-")
+        blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
+    if not blocks:
+        blocks.append(
+            Missing(f"This stage is missing: {folder} holds no curve; bantam prune ... --out {folder} makes one.")
+        )
+    return Section("q3-1", "3-1 Pruning: ratio against validation accuracy", blocks)
+
+
+def pruning_curve(name: str, title: str, points: Sequence[dict[str, Any]]) -> list[Block]:
+    """The plot and the table of one curve: the best of the accuracies that were measured at each point."""
+    looks = {"before": "as pruned", "reestimated": "BatchNorm re-estimated", "finetuned": "after fine-tuning"}
+    methods = dict.fromkeys(str(point["method"]) for point in points)
+    blocks: list[Block] = []
+    for look, words in looks.items():
+        series: list[plots.Series] = []
+        for method in methods:
+            found = [p for p in points if p["method"] == method and p.get(look)]
+            places = [(float(p["ratio"]), float(p[look]["accuracy"])) for p in found]
+            if places:
+                errors = [float(p[look]["standard_error"]) for p in found]
+                series.append(plots.Series(method, places, errors))
+        if series:
+            ends = "; ".join(
+                f"{each.label} from {each.points[0][1]:.3f} at {each.points[0][0]:g} "
+                f"to {each.points[-1][1]:.3f} at {each.points[-1][0]:g}"
+                for each in series
+            )
+            alt = f"Validation accuracy over the pruning ratio, {words}: {ends}."
+            drawn = plots.lines(series, "share of parameters removed", "validation accuracy", alt)
+            blocks.append(Plot(f"{name}-{look}", f"{title}, {words} (bars: standard error)", alt, drawn))
+    rows = [
+        [
+            str(point["method"]),
+            f"{point['ratio']:g}",
+            f"{point['parameters']:,}",
+            *(shown(point.get(look)) for look in looks),
+        ]
+        for point in points
+    ]
+    return [*blocks, Table(title, ("method", "ratio", "parameters", *looks.values()), rows)]
+
+
+def shown(found: dict[str, Any] | None) -> str:
+    return f"{found['accuracy']:.3f} ± {found['standard_error']:.3f}" if found else "-"
+
+
+def speed(run: Path, results: Path) -> Section:
+    """3-2: the measured speed of pruned nets, and the explanation that was written from the figures."""
+    title = "3-2 Do structured and unstructured pruning differ in speed, and why?"
+    path = next((path for path in (run / "pruning" / SPEED, results / SPEED) if path.is_file()), None)
+    if path is None:
+        why = (
+            f"This stage is missing: neither {run / 'pruning'} nor {results} holds {SPEED}; benchmarks/pruning_speed.py"
+        )
+        return Section("q3-2", title, [Missing(f"{why} measures it.")])
+    measured = load(path)
+    blocks: list[Block] = []
+    explanation = measured.get("explanation", [])
+    for text in [explanation] if isinstance(explanation, str) else explanation:
+        blocks.append(Paragraph(str(text)))
+    for name, rows in measured.items():
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            columns = [key for key, value in rows[0].items() if isinstance(value, str | int | float)]
+            table = [[cell(row.get(key)) for key in columns] for row in rows]
+            caption = str(measured.get("what", name)) if name == "rows" else name.replace("_", " ")
+            blocks.append(Table(caption, [key.replace("_", " ") for key in columns], table))
+    return Section("q3-2", title, blocks)
+
+
+def cell(value: Any) -> str:
+    """A value of a table made by a benchmark, as people read it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def bonus(recipe: Recipe, metrics: dict[str, Any]) -> Section:
+    """The methods used and their references, in at most BONUS_WORDS words."""
+    return Section("bonus", "Bonus: methods and references", [Paragraph(text) for text in bonus_text(recipe, metrics)])
+
+
+def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
+    """The paragraphs of the bonus report: what was done, then references as long as words are left."""
+    stages = [stage for stage in recipe.stage if isinstance(stage, Training)]
+    judged = metrics["validation"]
+    shipped = recipe.shipped
+    nets = {name: stage.get("net", "") for name, stage in metrics["stages"].items()}
+    taught = [
+        f"the stage {name} ({nets[name]})" if nets.get(name) else f"the stage {name}" for name in shipped.teachers
+    ]
+    sentences = [
+        f"The student is a {shipped.net} of {metrics['parameters']['unique']:,} parameters on {shipped.size} px "
+        f"images, trained for {shipped.epochs} epochs"
+        + (f" under {' and '.join(taught)}" if taught else " without a teacher")
+        + f" with {' and '.join(shipped.objectives)}.",
+        f"Its validation accuracy is {judged['accuracy']:.3f} ± {judged['standard_error']:.3f} (n = {judged['n']:,})"
+        + (
+            "."
+            if views_of(judged) == "plain"
+            else f", over the test-time views {views_of(judged)!r}, chosen on validation."
+        ),
+    ]
+    changes = [name for name in ("mixup", "cutmix", "erase", "rotation", "hue") if getattr(shipped.augment, name)]
+    if shipped.augment.scale[0] < 1:
+        changes.insert(0, "random crops")
+    if changes:
+        sentences.append(f"Augmentation: {', '.join(changes)}.")
+    if shipped.ema:
+        sentences.append(f"The weights are an exponential moving average (decay {shipped.ema:g}).")
+    papers = [STUDENTS[stage.net].paper for stage in reversed(stages) if stage.net in STUDENTS]
+    papers += [
+        OBJECTIVES[name].paper
+        for stage in reversed(stages)
+        for name, table in stage.objectives.items()
+        # The paper of the plain cross-entropy is that of its label smoothing.
+        if name in OBJECTIVES and (name != "supervised" or table.get("label_smoothing"))
+    ]
+    paragraphs = [" ".join(sentences), "References:"]
+    for paper in dict.fromkeys(papers):
+        longer = f"{paragraphs[1]}{'' if paragraphs[1].endswith(':') else ';'} {paper}"
+        if len(f"{paragraphs[0]} {longer}.".split()) <= BONUS_WORDS:
+            paragraphs[1] = longer
+    return [paragraphs[0], paragraphs[1] + "."]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A file of JSON that holds a table. Raises BadData."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is no table")
+        return value
+    except (OSError, ValueError) as error:
+        raise BadData(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); make it anew") from error

@@ -1,0 +1,231 @@
+"""What the report shows beyond the questions: how the run went, what the student gets wrong, what made it."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bantam.data.splits import LabelledSplit
+from bantam.deliver.report import plots
+from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
+from bantam.deliver.views import views_of
+from bantam.measure.accuracy import Accuracy
+from bantam.recipe import Recipe
+
+
+def result(metrics: dict[str, Any]) -> Section:
+    """The run in a few numbers."""
+    judged, parameters = metrics["validation"], metrics["parameters"]
+    views = views_of(judged)
+    seen = "" if views == "plain" else f", mean over the test-time views {views!r}"
+    rows = [
+        ["validation accuracy", f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}{seen}"],
+        ["images it was measured on", f"{judged['n']:,}"],
+        ["parameters, each once", f"{parameters['unique']:,}"],
+        ["parameters, as torchsummary counts", f"{parameters['torchsummary']:,}"],
+        ["budget", f"{metrics['budget']:,}"],
+        ["student", str(metrics["student"])],
+        ["epochs", str(metrics["epochs"])],
+        ["training", f"{metrics['seconds'] / 60:.1f} min"],
+    ]
+    return Section("result", "Result", [Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)])
+
+
+def learning(run: Path, recipe: Recipe) -> Section:
+    """The learning curves of every stage that was trained."""
+    blocks: list[Block] = []
+    for stage in recipe.stage:
+        path = run / "stages" / stage.name / "metrics.jsonl"
+        if not path.is_file():
+            continue
+        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not epochs:
+            continue
+        judged = [(epoch["epoch"], epoch["validation"]) for epoch in epochs]
+        best = max(judged, key=lambda item: item[1]["accuracy"])
+        alt = (
+            f"Validation accuracy of stage {stage.name} over {len(epochs)} epochs: from {judged[0][1]['accuracy']:.3f} "
+            f"to {judged[-1][1]['accuracy']:.3f}, best {best[1]['accuracy']:.3f} after epoch {best[0]}."
+        )
+        accuracies = plots.Series(
+            "validation", [(n, v["accuracy"]) for n, v in judged], [v["standard_error"] for _, v in judged]
+        )
+        caption = f"Stage “{stage.name}”: validation accuracy (bars: standard error)"
+        drawn = plots.lines([accuracies], "epoch", "validation accuracy", alt)
+        blocks.append(Plot(f"accuracy-{stage.name}", caption, alt, drawn))
+        losses = [
+            plots.Series("validation, cross-entropy", [(n, v["cross_entropy"]) for n, v in judged], marks=False),
+            *(
+                plots.Series(f"training, {term}", [(e["epoch"], e["training"][term]) for e in epochs], marks=False)
+                for term in epochs[0]["training"]
+            ),
+        ]
+        alt = "; ".join(f"{each.label} from {each.points[0][1]:.3f} to {each.points[-1][1]:.3f}" for each in losses)
+        drawn = plots.lines(losses, "epoch", "nats", f"Losses over the epochs: {alt}.")
+        caption = f"Stage “{stage.name}”: the loss and its terms on augmented training views, and plain validation"
+        blocks.append(Plot(f"loss-{stage.name}", caption, f"Losses over the epochs: {alt}.", drawn))
+    missing = Missing(f"{run / 'stages'} holds no metrics.jsonl: the learning curves did not come with this run.")
+    return Section("learning", "Learning curves", blocks or [missing])
+
+
+def mistakes(
+    facts: dict[str, Any], classes: Sequence[str], validation: LabelledSplit | None, again: str
+) -> list[Section]:
+    """Confusion, accuracy by class, the hardest images and calibration, on validation."""
+    if "validation" not in facts:
+        return [
+            Section("mistakes", "What the student gets wrong", [Missing(f"Not measured yet; {again} measures it.")])
+        ]
+    judged = facts["validation"]
+    overall = Accuracy(judged["correct"], judged["n"])
+    counts = judged["confusion"]
+    said = Paragraph(f"Of {overall.n:,} validation images {overall.correct:,} are right: {overall}.")
+    matrix = Matrix("Rows: the true class; columns: the predicted class; cells: images", classes, counts)
+    return [
+        Section("confusion", "Confusion matrix", [said, matrix]),
+        by_class(counts, classes),
+        hardest(judged["hardest"], classes, validation, again),
+        calibrated(judged),
+    ]
+
+
+def by_class(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Section:
+    """The share of each class's images that is right, with 95% intervals."""
+    found = [
+        (name, Accuracy(row[place], sum(row)))
+        for place, (name, row) in enumerate(zip(classes, counts, strict=True))
+        if sum(row)
+    ]
+    worst, best = min(found, key=lambda item: item[1].value), max(found, key=lambda item: item[1].value)
+    alt = (
+        f"Accuracy of each class with its interval: lowest {worst[1].value:.3f} for class {worst[0]}, "
+        f"highest {best[1].value:.3f} for class {best[0]}."
+    )
+    drawn = plots.bars([(name, a.value, *a.interval) for name, a in found], "accuracy, with its 95% interval", alt)
+    rows = [[n, f"{a.value:.3f}", f"{a.interval[0]:.3f} to {a.interval[1]:.3f}", f"{a.n:,}"] for n, a in found]
+    return Section(
+        "classes",
+        "Accuracy by class",
+        [
+            Plot("classes", "Share of each class's validation images that is right", alt, drawn),
+            Table("The same in numbers (Wilson's interval)", ("class", "accuracy", "95% interval", "images"), rows),
+        ],
+    )
+
+
+def hardest(
+    rows: Sequence[Mapping[str, Any]], classes: Sequence[str], validation: LabelledSplit | None, again: str
+) -> Section:
+    """The validation images whose label the student thinks least likely."""
+    places = {image_id: place for place, image_id in enumerate(validation.ids)} if validation else {}
+    pictures: list[Picture] = []
+    for row in rows:
+        label, predicted = classes[row["label"]], classes[row["predicted"]]
+        caption = (
+            f"{row['id']}: labelled {label} ({row['probability']:.1e}), taken for {predicted} ({row['confidence']:.3f})"
+        )
+        place = places.get(row["id"])
+        uri = None if validation is None or place is None else as_uri(validation, place)
+        pictures.append(Picture(uri, caption, f"Photograph {row['id']}, labelled {label}, taken for {predicted}."))
+    blocks: list[Block] = [
+        Paragraph(
+            "The validation images whose label has the lowest probability (in brackets: the probability of that "
+            "class). Some of them are hard; some may be labelled wrongly."
+        ),
+        Pictures(pictures),
+    ]
+    if validation is None:
+        blocks.append(Missing(f"The photographs are not in the run's files; {again} puts them into the report."))
+    return Section("hardest", "The hardest images", blocks)
+
+
+def as_uri(validation: LabelledSplit, place: int) -> str:
+    """One stored image as a data URI of a PNG."""
+    buffer = BytesIO()
+    Image.fromarray(validation.images[place].numpy()).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def calibrated(judged: Mapping[str, Any]) -> Section:
+    """The reliability diagram."""
+    measured = judged["calibration"]
+    rows = judged["reliability"]
+    gap = sum(row["n"] * (row["accuracy"] - row["confidence"]) for row in rows) / judged["n"]
+    side = "below" if gap > 0 else "above"
+    alt = (
+        f"Reliability: accuracy over mean confidence in {len(rows)} bins beside the diagonal of perfect calibration; "
+        f"on average the confidence is {abs(gap):.3f} {side} the accuracy."
+    )
+    errors = [Accuracy(round(row["accuracy"] * row["n"]), row["n"]).standard_error for row in rows]
+    series = [
+        plots.Series("the student", [(row["confidence"], row["accuracy"]) for row in rows], errors),
+        plots.Series("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], marks=False),
+    ]
+    drawn = plots.lines(series, "mean confidence", "accuracy", alt, (0.0, 1.0), (0.0, 1.0))
+    said = (
+        f"Expected calibration error {measured['ece']:.3f} (15 bins), negative log-likelihood {measured['nll']:.3f} "
+        f"nats, Brier score {measured['brier']:.3f}. On average the confidence is {abs(gap):.3f} {side} the accuracy."
+    )
+    plot = Plot("reliability", "Reliability diagram on validation (bars: standard error)", alt, drawn)
+    return Section("reliability", "Is its confidence to be believed?", [Paragraph(said), plot])
+
+
+def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again: str) -> Section:
+    """Every stage with what its net costs and how accurate it is."""
+    costs = facts.get("costs", {})
+    teacher = facts.get("teacher", {})
+    rows: list[list[str]] = []
+    for stage in recipe.stage:
+        known = metrics["stages"].get(stage.name, {})
+        cost = costs.get(stage.name)
+        judged = known.get("validation")
+        accuracy = f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}" if judged else "-"
+        images = judged.get("n") if judged else None
+        if not judged and teacher.get("stage") == stage.name:
+            measured = Accuracy(teacher["validation"]["correct"], teacher["validation"]["n"])
+            accuracy, images = str(measured), measured.n
+        rows.append(
+            [
+                stage.name,
+                f"{known.get('net', '-')}",
+                f"{known['parameters']:,}" if "parameters" in known else "-",
+                f"{cost['macs'] / 1e6:,.1f}" if cost else "-",
+                f"{cost['disk_bytes'] / 1024:,.0f}" if cost else "-",
+                f"{cost['latency']['median_ms']:.2f}" if cost else "-",
+                accuracy,
+                f"{images:,}" if images else "-",
+            ]
+        )
+    columns = ("stage", "net", "parameters", "million MACs", "KiB", "ms", "validation accuracy", "of images")
+    caption = "One image, one pass: the accuracy is that of plain views; ms: median latency on one thread"
+    blocks: list[Block] = [Table(caption, columns, rows)]
+    if not costs:
+        blocks.append(Missing(f"MACs, file sizes and latencies were not measured yet; {again} measures them."))
+    return Section("stages", "Every stage", blocks)
+
+
+def provenance(run: Path, metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
+    """What made the run and this report's measurements."""
+    blocks: list[Block] = []
+    path = run / "environment.json"
+    made = {"The run": json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}}
+    made["This report's measurements"] = facts.get("made_by", {})
+    for title, environment in made.items():
+        if not environment:
+            blocks.append(Missing(f"{title}: no environment is recorded."))
+            continue
+        rows = [[name.replace("_", " "), told(value)] for name, value in environment.items()]
+        blocks.append(Table(title, ("", ""), rows))
+    said = f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}; recipe.toml in the run's folder holds every key."
+    return Section("provenance", "Provenance", [*blocks, Paragraph(said)])
+
+
+def told(value: Any) -> str:
+    """A value of environment.json for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,118 @@
+"""The report of a run: one HTML file that needs nothing else, and the same as Markdown with its plots beside it."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bantam.data import cache
+from bantam.data.splits import LabelledSplit
+from bantam.deliver.package import chosen_views, code_of, recipe_of
+from bantam.deliver.predict import load_shipped
+from bantam.deliver.report import answers, evidence
+from bantam.deliver.report.document import Plot, Section
+from bantam.deliver.report.facts import Say, measure, read
+from bantam.errors import BadData
+from bantam.files import write_text
+
+RESULTS = Path("results") / "benchmarks"
+"""Where a checkout of Bantam keeps what its benchmarks measured."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of a report, and the titles of the sections in which something is missing."""
+
+    html: Path
+    markdown: Path
+    plots: tuple[Path, ...]
+    missing: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {
+            "html": str(self.html),
+            "markdown": str(self.markdown),
+            "plots": list(map(str, self.plots)),
+            "missing": list(self.missing),
+        }
+
+
+def report(run: Path, out: Path, data: Path | None, made_by: dict[str, Any], say: Say) -> Written:
+    """Write the report of a finished run to `out`, an .html file, and beside it as .md with a folder of plots.
+
+    With `data`, the photographs of the run, what its files do not hold is measured first and kept in
+    RUN/report/facts.json, and the hardest images are shown. Without it nothing is measured: what no file of the run
+    holds is said to be missing.
+
+    Raises:
+        BadData, BadCheckpoint: the run is not finished, its files are damaged, or `out` is not named .html.
+        RunMismatch: `data` holds other photographs than the run's.
+        CannotWrite: the operating system refuses.
+    """
+    if out.suffix != ".html":
+        raise BadData(f"the report is an HTML page, so {out} must end in .html")
+    sections, title = sections_of(run, data, made_by, say)
+    folder = out.with_name(f"{out.stem}-plots")
+    drawn = [block for section in sections for block in section.blocks if isinstance(block, Plot)]
+    for plot in drawn:
+        write_text(folder / f"{plot.name}.svg", plot.svg + "\n")
+    markdown = out.with_suffix(".md")
+    write_text(markdown, rendered("report.md.jinja", title=title, sections=sections, folder=folder.name))
+    write_text(out, rendered("report.html.jinja", title=title, sections=sections))
+    missing = [s.title for s in sections if any(block.kind == "missing" for block in s.blocks)]
+    return Written(out, markdown, tuple(folder / f"{plot.name}.svg" for plot in drawn), tuple(missing))
+
+
+def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say) -> tuple[list[Section], str]:
+    """All sections of the report, and its title."""
+    net, shipped = load_shipped(run)
+    recipe = recipe_of(run)
+    metrics = answers.load(run / "metrics.json")
+    facts = read(run) if data is None else measure(run, data, made_by, say)
+    validation: LabelledSplit | None = None
+    if data is not None:
+        validation = cache.open_splits(data, recipe.data.size).validation
+    code = code_of(net, shipped, recipe.data.size, chosen_views(run))
+    again = f"bantam report {run} --data DIR"
+    try:
+        sections = [
+            evidence.result(metrics),
+            answers.architecture(code, shipped.student.family),
+            answers.weight(net, shipped.student.size, recipe.budget),
+            answers.loss(code, recipe),
+            answers.temperature(facts, again),
+            answers.pruning(run),
+            answers.speed(run, RESULTS),
+            evidence.learning(run, recipe),
+            *evidence.mistakes(facts, shipped.classes, validation, again),
+            evidence.stages(recipe, metrics, facts, again),
+            evidence.provenance(run, metrics, facts),
+            answers.bonus(recipe, metrics),
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadData(f"a file of {run} does not hold what a run writes ({error!r}); run the recipe again") from error
+    return sections, f"Report: {metrics['recipe']}, {metrics['student']}"
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A template of this folder, filled in. What goes into HTML is escaped; Markdown escapes by its own filter."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = markdown_cell
+    return environment.get_template(template).render(**values)
+
+
+def markdown_cell(text: str) -> str:
+    """Text for a place in Markdown where marks would be taken for formatting."""
+    plain = escape(str(text), quote=False)
+    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)
+    return " ".join(escaped.split())

@@ -1,0 +1,209 @@
+"""The report answers every question from the run's facts, says what is missing, and is one page that needs nothing."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from bantam import recipe as recipes
+from bantam.deliver.predict import load_shipped
+from bantam.deliver.report import answers
+from bantam.deliver.report.facts import facts_path, reliability
+from bantam.deliver.report.report import markdown_cell, report
+from bantam.errors import BadData, RunMismatch
+from bantam.measure.accuracy import calibration
+from bantam.nets.students import STUDENTS
+from bantam.objectives import OBJECTIVES
+
+MADE_BY = {"commit": "abc", "versions": {"torch": "2"}, "cores": 2}
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+class Page(HTMLParser):
+    """Collects the tags of a page, and checks that they nest."""
+
+    VOID = frozenset({"meta", "img", "link", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_measured_run_is_reported_whole(own_run: Path, photographs: Path) -> None:
+    out = own_run / "report" / "report.html"
+    written = report(own_run, out, photographs, MADE_BY, quiet)
+    page = out.read_text()
+    parsed = Page(page)
+    titles = re.findall(r'<h2 id="[^"]+">([^<]+)</h2>', page)
+    assert [title[:3] for title in titles[:7]] == ["Res", "1-1", "1-2", "2-1", "2-2", "3-1", "3-2"]
+    assert titles[-1].startswith("Bonus")
+    # This run has no teacher and no pruning; everything else is there.
+    assert [title[:3] for title in written.missing] == ["2-2", "3-1", "3-2"]
+
+    # Self-contained, and every image has words.
+    assert not re.search(r'(?:src|href)="(?!#|data:)', page)
+    assert "@import" not in page
+    assert "url(" not in page
+    images = [attributes for tag, attributes in parsed.tags if tag == "img"]
+    assert len(images) == 12
+    assert all(attributes["alt"] for attributes in images)
+    drawn = [attributes for tag, attributes in parsed.tags if tag == "svg"]
+    assert len(drawn) == len(written.plots) == 4
+    assert all(attributes["aria-label"] for attributes in drawn)
+    names = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+
+    # The same in Markdown, whose plots lie beside it.
+    markdown = written.markdown.read_text()
+    assert [line[3:6] for line in markdown.splitlines() if line.startswith("## ")] == [t[:3] for t in titles]
+    for path in re.findall(r"\]\(([^)]+\.svg)\)", markdown):
+        assert (out.parent / path).is_file()
+    assert "data:image" not in markdown
+
+    # The facts are kept, agree with the run's own, and the report can be made from them without the photographs.
+    facts = json.loads(facts_path(own_run).read_text())
+    metrics = json.loads((own_run / "metrics.json").read_text())
+    assert facts["validation"]["correct"] / facts["validation"]["n"] == metrics["validation"]["accuracy"]
+    assert sum(map(sum, facts["validation"]["confusion"])) == 30
+    assert facts["costs"]["student"]["parameters"]["unique"] == metrics["parameters"]["unique"]
+    again = report(own_run, out, None, MADE_BY, quiet)
+    assert [title[:3] for title in again.missing] == ["2-2", "3-1", "3-2", "The"]
+    assert "<img" not in out.read_text()
+
+
+def test_without_photographs_what_was_not_measured_is_said_to_be_missing(own_run: Path, tmp_path: Path) -> None:
+    written = report(own_run, tmp_path / "r.html", None, MADE_BY, quiet)
+    assert "What the student gets wrong" in written.missing
+    assert "--data DIR measures it" in (tmp_path / "r.html").read_text()
+    assert not (own_run / "report").exists()
+
+
+def test_other_photographs_are_refused(own_run: Path, tmp_path: Path, photographs: Path) -> None:
+    path = own_run / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": "other"}))
+    with pytest.raises(RunMismatch, match="other photographs"):
+        report(own_run, tmp_path / "r.html", photographs, MADE_BY, quiet)
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("name", ["report", "report.pdf"])
+def test_another_ending_is_refused(finished_run: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadData, match=r"must end in \.html"):
+        report(finished_run, tmp_path / name, None, MADE_BY, quiet)
+
+
+def test_damaged_files_are_one_line(own_run: Path, tmp_path: Path) -> None:
+    (own_run / "metrics.json").write_text('{"validation": {"flip": true}}')
+    with pytest.raises(BadData, match="does not hold what a run writes"):
+        report(own_run, tmp_path / "r.html", None, MADE_BY, quiet)
+
+
+def test_what_the_run_s_files_say_is_escaped(own_run: Path, tmp_path: Path) -> None:
+    path = own_run / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "recipe": "<script>alert(1)</script>"}))
+    report(own_run, tmp_path / "r.html", None, MADE_BY, quiet)
+    assert "<script" not in (tmp_path / "r.html").read_text()
+    assert "<script" not in (tmp_path / "r.md").read_text()
+
+
+def test_the_teacher_s_soft_labels_are_plotted_from_the_facts() -> None:
+    soft = [
+        {"temperature": t, "ranked": [a, 1 - a], "entropy": e, "off_class": 1 - a}
+        for t, a, e in ((1.0, 0.9, 0.3), (20.0, 0.55, 0.68))
+    ]
+    section = answers.temperature({"teacher": {"stage": "big", "n": 8, "soft": soft}}, "again")
+    kinds = [block.kind for block in section.blocks]
+    assert kinds == ["paragraph", "paragraph", "plot", "table"]
+    assert "0.900" in section.blocks[1].text
+    assert "0.550" in section.blocks[1].text
+
+
+def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
+    found = {"accuracy": 0.5, "standard_error": 0.01, "correct": 50, "n": 100}
+    points = [
+        {"method": m, "ratio": r, "parameters": 10, "before": found, "reestimated": None, "finetuned": None}
+        for m in ("global", "layer")
+        for r in (0.0, 0.5)
+    ]
+    (tmp_path / "pruning" / "teacher").mkdir(parents=True)
+    (tmp_path / "pruning" / "teacher" / "curve.json").write_text(json.dumps({"title": "Teacher", "points": points}))
+    section = answers.pruning(tmp_path)
+    assert [block.kind for block in section.blocks] == ["plot", "table"]
+    assert len(section.blocks[1].rows) == 4
+    assert answers.speed(tmp_path, tmp_path).blocks[0].kind == "missing"
+    speed = {"explanation": ["Because."], "rows": [{"form": "dense", "median_ms": 1.5, "batch": 1}]}
+    (tmp_path / "pruning" / "pruning_speed.json").write_text(json.dumps(speed))
+    section = answers.speed(tmp_path, tmp_path)
+    assert [block.kind for block in section.blocks] == ["paragraph", "table"]
+    assert section.blocks[1].rows == [["dense", "1.5", "1"]]
+    (tmp_path / "pruning" / "pruning_speed.json").write_text("{")
+    with pytest.raises(BadData, match="make it anew"):
+        answers.speed(tmp_path, tmp_path)
+
+
+METRICS = {
+    "parameters": {"unique": 59_968},
+    "stages": {"t": {"net": "resnet18"}},
+    "validation": {"accuracy": 0.7, "standard_error": 0.01, "n": 4432, "flip": True},
+}
+
+
+def recipe_with(family: str, objectives: dict[str, float]) -> recipes.Recipe:
+    text = 'name = "x"\n[[stage]]\nname = "t"\nkind = "given_teacher"\narchitecture = "resnet18"\n'
+    text += f'checkpoint = "t.ckpt"\nsize = 96\n[[stage]]\nname = "s"\nkind = "student"\nnet = "{family}"\nsize = 64\n'
+    text += 'teacher = "t"\nepochs = 1\n[stage.augment]\nscale = [0.5, 1.0]\ncutmix = 0.5\n'
+    text += "".join(f"[stage.objectives.{name}]\nweight = {weight}\n" for name, weight in objectives.items())
+    return recipes.parse(text)
+
+
+@pytest.mark.parametrize("family", STUDENTS)
+def test_the_bonus_names_the_used_papers_in_at_most_200_words(family: str) -> None:
+    text = " ".join(answers.bonus_text(recipe_with(family, {"supervised": 0.3, "kd": 0.7}), METRICS))
+    assert STUDENTS[family].paper in text
+    assert OBJECTIVES["kd"].paper in text
+    assert OBJECTIVES["rkd"].paper not in text
+    assert "under the stage t (resnet18)" in text
+    assert len(text.split()) <= 200
+
+
+def test_the_bonus_stays_short_with_every_method_there_is() -> None:
+    text = " ".join(answers.bonus_text(recipe_with("largekernel", dict.fromkeys(OBJECTIVES, 0.1)), METRICS))
+    assert len(text.split()) <= 200
+
+
+def test_the_bins_give_the_calibration_error() -> None:
+    logits, labels = 3 * torch.randn(500, 4), torch.randint(4, (500,))
+    rows = reliability(logits.double().softmax(1), labels)
+    assert sum(row["n"] for row in rows) == 500
+    error = sum(row["n"] / 500 * abs(row["accuracy"] - row["confidence"]) for row in rows)
+    assert error == pytest.approx(calibration(logits, labels).ece)
+
+
+def test_a_shipped_net_s_layers_are_in_the_report(finished_run: Path) -> None:
+    net, shipped = load_shipped(finished_run)
+    section = answers.weight(net, shipped.student.size, 5000)
+    assert "Within the budget of 5,000" in section.blocks[0].text
+
+
+def test_markdown_takes_no_text_for_marks() -> None:
+    assert markdown_cell("a_b | <c>\n*d*") == r"a\_b \| &lt;c&gt; \*d\*"

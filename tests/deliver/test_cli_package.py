@@ -1,0 +1,48 @@
+"""The three commands as a user types them: what they print, and their exit status."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bantam import cli
+
+
+def call(words: list[object], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["bantam", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+def test_package_verify_and_report_follow_each_other(
+    own_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["package", own_run], monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "of 5,000 parameters" in said
+    archive = own_run / "hw13.zip"
+    assert f"next: bantam verify {archive}" in said
+
+    assert call(["verify", archive, "--data", photographs], monkeypatch) == 0
+    assert "--run-code" in capsys.readouterr().out
+    assert call(["verify", archive, "--data", photographs, "--budget", "100", "--json"], monkeypatch) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+
+    assert call(["report", own_run, "--json"], monkeypatch) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert Path(written["html"]).is_file()
+    assert Path(written["markdown"]).is_file()
+
+
+def test_what_a_user_can_cause_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("package", "report"):
+        assert call([command, tmp_path], monkeypatch) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("bantam: ")
+        assert error.count("\n") == 1
