@@ -25,8 +25,22 @@ ALLOWED = {
     "search": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "pipeline"},
     "options": {"errors"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
+    "cli_predict": BASE | {"options", "deliver", "pipeline"},
     "cli": BASE
-    | {"options", "cli_cost", "recipe", "data", "nets", "measure", "train", "deliver", "pipeline", "search", "screen"},
+    | {
+        "options",
+        "cli_cost",
+        "cli_predict",
+        "recipe",
+        "data",
+        "nets",
+        "measure",
+        "train",
+        "deliver",
+        "pipeline",
+        "search",
+        "screen",
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost
+from bantam import cli_cost, cli_predict
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -150,8 +150,14 @@ def search(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    data: DataOption,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO... | RUN", help="Photographs; or with --data a finished run's folder."),
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder whose evaluation images to classify.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Whose student classifies the photographs; by default the food model.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
     flip: Annotated[
         bool | None,
@@ -161,8 +167,17 @@ def predict(
         Path | None,
         typer.Option("--probabilities", help="Also write every class's probability to this file."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Classify the evaluation images of a folder with a run's student."""
+    """Print the classes of photographs; or, with --data, write the submission of a run's student."""
+    if data is None:
+        if probabilities is not None:
+            raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
+        cli_predict.photographs(paths, run, flip, as_json)
+        return
+    if len(paths) > 1 or run is not None:
+        raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
+    (run,) = paths
     from bantam import pipeline
     from bantam.data import cache
     from bantam.deliver.predict import load_shipped
