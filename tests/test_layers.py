@@ -25,11 +25,13 @@ ALLOWED = {
     "search": BASE | {"recipe", "data", "nets", "objectives", "measure", "train", "pipeline"},
     "options": {"errors"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
+    "cli_leaderboard": BASE | {"options", "deliver"},
     "cli_predict": BASE | {"options", "deliver", "pipeline"},
     "cli": BASE
     | {
         "options",
         "cli_cost",
+        "cli_leaderboard",
         "cli_predict",
         "recipe",
         "data",

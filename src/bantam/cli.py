@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost, cli_predict
+from bantam import cli_cost, cli_leaderboard, cli_predict
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -29,6 +29,7 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(bench_app, name="bench")
 app.command()(cli_cost.students)
+app.command()(cli_leaderboard.leaderboard)
 bench_app.command("cost")(cli_cost.cost)
 
 
@@ -203,9 +204,18 @@ def grade(
         Path | None,
         typer.Option("--baselines", help="TOML or CSV of names and thresholds instead of the course's."),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Enter it into the leaderboard beside the labels; its private score stays hidden."),
+    ] = None,
+    per_day: Annotated[int, typer.Option(help="With --name: submissions taken a day.", min=1)] = 5,
+    reveal: Annotated[bool, typer.Option("--reveal", help="With --name: show private scores too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Grade a submission: accuracy with standard error overall and for both halves, baselines passed, points."""
+    if name is not None:
+        cli_leaderboard.enter(submission, labels, name, per_day, reveal, baselines, as_json)
+        return
     from bantam.deliver.grade import grade as graded
 
     result = graded(submission, labels, baselines)

@@ -45,5 +45,9 @@ class BadSubmission(BantamError):
     """A submission or label file with missing, double or unknown ids, or bad categories."""
 
 
+class BadLeaderboard(BantamError):
+    """A leaderboard that is missing, damaged, of other labels, or takes no more submissions today."""
+
+
 class CannotWrite(BantamError):
     """An output that cannot be written: a full disk, a missing permission."""
