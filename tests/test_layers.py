@@ -26,6 +26,7 @@ ALLOWED = {
     "options": {"errors"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
     "cli_leaderboard": BASE | {"options", "deliver"},
+    "cli_serve": BASE | {"recipe", "deliver", "pipeline", "screen"},
     "cli_predict": BASE | {"options", "deliver", "pipeline"},
     "cli": BASE
     | {
@@ -33,6 +34,7 @@ ALLOWED = {
         "cli_cost",
         "cli_leaderboard",
         "cli_predict",
+        "cli_serve",
         "recipe",
         "data",
         "nets",

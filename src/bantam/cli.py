@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost, cli_leaderboard, cli_predict
+from bantam import cli_cost, cli_leaderboard, cli_predict, cli_serve
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -30,6 +30,7 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(bench_app, name="bench")
 app.command()(cli_cost.students)
 app.command()(cli_leaderboard.leaderboard)
+app.command()(cli_serve.serve)
 bench_app.command("cost")(cli_cost.cost)
 
 
