@@ -104,14 +104,13 @@ const SCENARIOS = {
         const ring = getComputedStyle(active).outlineStyle !== "none";
         return { what: active.id || active.getAttribute("href") || active.name || active.tagName.toLowerCase(), ring };
       });
-      if (here.what === "body") break;
+      if (here.what === "body" || (here.what === "choose" && reached.some((before) => before.what === "choose"))) break;
       reached.push(here);
-      if (here.what === "choose") {
-        const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.keyboard.press("Enter")]);
-        await chooser.setFiles(files[0]);
-        await page.waitForSelector("#on-server li");
-      }
     }
+    await page.focus("#choose");
+    const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.keyboard.press("Enter")]);
+    await chooser.setFiles(files[0]);
+    await page.waitForSelector("#on-server li");
     await page.focus("input[name=show]");
     await Promise.all([page.waitForResponse((r) => r.url().includes("show=unsure")), page.keyboard.press("ArrowDown")]);
     await Promise.all([page.waitForResponse((r) => r.url().includes("show=all")), page.keyboard.press("ArrowDown")]);
@@ -134,13 +133,18 @@ const SCENARIOS = {
     return { rows: await page.locator("#board tbody tr").allTextContents() };
   },
   async pictures(page) {
-    if (files[2]) {
-      await choose(page, files[2]);
-      await page.waitForSelector("#on-server li");
-      await page.waitForTimeout(2500);
+    const [folder, photo] = files;
+    await choose(page, photo);
+    await page.waitForSelector("#on-server li");
+    const wide = {};
+    for (const colorScheme of ["light", "dark"]) {
+      for (const width of [320, 390, 1200]) {
+        await page.emulateMedia({ colorScheme });
+        await page.setViewportSize({ width, height: 900 });
+        await page.screenshot({ path: join(folder, `${colorScheme}-${width}.png`) });
+        wide[`${colorScheme}-${width}`] = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      }
     }
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-    await page.screenshot({ path: files[0], fullPage: true });
     return { wide };
   },
 };
@@ -150,8 +154,7 @@ const browser = await chromium.launch({
   args: ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],
 });
 try {
-  const [width, colorScheme] = scenario === "pictures" ? files[1].split(",") : ["1200", "light"];
-  const page = await browser.newPage({ viewport: { width: Number(width), height: 800 }, colorScheme });
+  const page = await browser.newPage({ viewport: { width: 1200, height: 800 } });
   page.setDefaultTimeout(30000);
   const problems = [];
   const foreign = [];
