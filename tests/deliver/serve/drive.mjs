@@ -158,6 +158,7 @@ try {
   page.setDefaultTimeout(30000);
   const problems = [];
   const foreign = [];
+  page.on("filechooser", () => {}); // from now on files are asked for here: set up later, the first keystroke is faster
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
   page.on("request", (request) => {

@@ -23,8 +23,8 @@ from bantam.deliver.serve.gallery import Gallery
 from bantam.errors import BadData, BantamError
 from bantam.nets.teachers import Teacher, load_teacher
 
-PLAIN = "fp32"
-"""The form of the student that every run has: the shipped weights, in PyTorch."""
+PLAIN = "PyTorch"
+"""The form of the student that every run has: the shipped weights, in float32."""
 
 PHOTOGRAPH = Path("the photograph")
 """What an upload is called in messages: the name on the user's disk is nobody's business."""

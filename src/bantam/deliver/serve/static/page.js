@@ -40,7 +40,7 @@ async function look(file, words) {
   const asked = performance.now();
   let answer;
   try {
-    const query = new URLSearchParams({ form: at("form").value || "fp32", teacher: at("teacher").checked });
+    const query = new URLSearchParams({ form: at("form").value, teacher: at("teacher").checked });
     answer = await ask(`/api/classify?${query}`, { method: "POST", body: file });
   } catch (error) {
     if (mine === shown) said.textContent = sentence(error.message);
@@ -66,7 +66,7 @@ async function look(file, words) {
   try {
     const own = await inBrowser(file, state);
     if (mine !== shown) return;
-    place.replaceWith(card("Student in this browser (fp32, WebAssembly)",
+    place.replaceWith(card("Student in this browser (WebAssembly)",
       `${time(own.ms)}${passes}; decoding ${time(own.decode_ms)}; nothing sent`, own.probabilities, "in-browser"));
   } catch (error) {
     if (mine === shown) place.querySelector(".time").textContent = sentence(error.message);

@@ -29,11 +29,11 @@ export async function classify(file, { stored, size, flip }) {
   const began = performance.now();
   const planes = await views(file, stored, size, flip);
   const count = flip ? 2 : 1;
-  const input = { images: new ort.Tensor("float32", planes, [count, 3, size, size]) };
+  const input = { [session.inputNames[0]]: new ort.Tensor("float32", planes, [count, 3, size, size]) };
   if (first) await session.run(input); // the first run makes its plans, and its time says nothing
   loading.warm = true;
   const decoded = performance.now();
-  const { logits } = await session.run(input);
+  const logits = (await session.run(input))[session.outputNames[0]];
   const ended = performance.now();
   const classes = logits.data.length / count;
   const rows = Array.from({ length: count }, (_, n) => logSoftmax(Array.from(logits.data.slice(n * classes, (n + 1) * classes))));
