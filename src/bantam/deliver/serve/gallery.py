@@ -1,6 +1,7 @@
 """The validation images with the student's answers, to look through: all, the wrong ones, the unsure ones."""
 
 import io
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +14,7 @@ from bantam.data.splits import LabelledSplit, require_labelled
 from bantam.deliver.classify import Classifier
 
 CHUNK = 125  # images between two looks at whether somebody waits for an answer
+PAUSE = 0.01  # seconds; whoever lets a lock go and takes it again at once gets it before those who wait
 PAGE = 60
 UNSURE = 0.5
 """Below this largest probability the student is called unsure."""
@@ -41,6 +43,7 @@ class Gallery:
                 probabilities = classifier.probabilities(self.split.images[here])  # [B, K]
             self.sure[here], self.predicted[here] = probabilities.max(1)
             self.done = here.stop
+            time.sleep(PAUSE)
 
     def page(self, show: str, label: int | None, offset: int) -> dict[str, Any]:
         """At most PAGE images from `offset` on: the surest mistakes first, the least sure first, or in their order.

@@ -181,7 +181,7 @@ async function training() {
     const best = rows.reduce((a, b) => (b.accuracy > a.accuracy ? b : a));
     const common = { epochs: rows.map((row) => row.epoch), total: epochs };
     return element("div", {}, head,
-      element("p", { class: "small" }, `Best so far: epoch ${best.epoch}, ${best.accuracy.toFixed(3)} ± ${best.standard_error.toFixed(3)}; ${(rows.at(-1).seconds / 60).toFixed(1)} minutes.`),
+      element("p", { class: "small" }, `${done ? "Best" : "Best so far"}: epoch ${best.epoch}, ${best.accuracy.toFixed(3)} ± ${best.standard_error.toFixed(3)}; ${(rows.at(-1).seconds / 60).toFixed(1)} minutes.`),
       element("div", { class: "charts" },
         chart({ ...common, title: "Validation accuracy ± standard error", kind: "first", values: rows.map((row) => row.accuracy), errors: rows.map((row) => row.standard_error), format: (v) => v.toFixed(2) }),
         chart({ ...common, title: "Training loss", kind: "second", values: rows.map((row) => row.loss), format: (v) => v.toFixed(2) })));
