@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow test-gpu check format results bench clean
+.PHONY: demo test test-slow test-gpu check format results bench web browser clean
 
 demo: $(READY)
 	$(BIN)/bantam demo
@@ -32,6 +32,21 @@ results: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py
+
+# ONNX Runtime Web, for the student in the browser: two files of 14 MB, served locally by `bantam serve`.
+ORT := src/bantam/deliver/serve/static/ort
+web: $(ORT)/ort.wasm.bundle.min.mjs
+
+$(ORT)/ort.wasm.bundle.min.mjs: Makefile
+	npm install --prefix build/web --silent --no-save --no-package-lock --no-audit --no-fund --ignore-scripts onnxruntime-web@1.30.0
+	mkdir -p $(ORT)
+	cp build/web/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm $(ORT)
+	cp build/web/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs $(ORT)
+	touch $@
+
+# What drives a real Chromium in the tests of the page; they are skipped without it.
+browser:
+	npm install --prefix build/browser --silent --no-save --no-package-lock --no-audit --no-fund --ignore-scripts playwright-core@1.65.1
 
 # uv installs the pinned versions several times as fast as pip does.
 $(READY): requirements.txt pyproject.toml

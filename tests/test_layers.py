@@ -37,6 +37,9 @@ ALLOWED = {
     "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
     "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "cascade", "screen"},
     "cli_package": BASE | {"options", "deliver", "screen", "train"},
+    "cli_leaderboard": BASE | {"options", "deliver"},
+    "cli_serve": BASE | {"recipe", "deliver", "pipeline", "screen"},
+    "cli_predict": BASE | {"options", "deliver", "pipeline"},
     "cli": BASE
     | {
         "options",
@@ -44,6 +47,9 @@ ALLOWED = {
         "cli_export",
         "cli_prune",
         "cli_package",
+        "cli_leaderboard",
+        "cli_predict",
+        "cli_serve",
         "recipe",
         "data",
         "nets",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost, cli_export, cli_package, cli_prune
+from bantam import cli_cost, cli_export, cli_leaderboard, cli_package, cli_predict, cli_prune, cli_serve
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -33,6 +33,8 @@ app.command()(cli_prune.prune)
 app.command()(cli_package.package)
 app.command()(cli_package.verify)
 app.command()(cli_package.report)
+app.command()(cli_leaderboard.leaderboard)
+app.command()(cli_serve.serve)
 bench_app.command("cost")(cli_cost.cost)
 app.command()(cli_export.export)
 app.command()(cli_export.quantize)
@@ -157,8 +159,14 @@ def search(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    data: DataOption,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO... | RUN", help="Photographs; or with --data a finished run's folder."),
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder whose evaluation images to classify.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Whose student classifies the photographs; by default the food model.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
     views: Annotated[
         str | None,
@@ -170,8 +178,17 @@ def predict(
         Path | None,
         typer.Option("--probabilities", help="Also write every class's probability to this file."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Classify the evaluation images of a folder with a run's student."""
+    """Print the classes of photographs; or, with --data, write the submission of a run's student."""
+    if data is None:
+        if probabilities is not None:
+            raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
+        cli_predict.photographs(paths, run, views, as_json)
+        return
+    if len(paths) > 1 or run is not None:
+        raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
+    (run,) = paths
     from bantam import pipeline
     from bantam.data import cache
     from bantam.deliver.predict import load_shipped
@@ -196,9 +213,18 @@ def grade(
         Path | None,
         typer.Option("--baselines", help="TOML or CSV of names and thresholds instead of the course's."),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Enter it into the leaderboard beside the labels; its private score stays hidden."),
+    ] = None,
+    per_day: Annotated[int, typer.Option(help="With --name: submissions taken a day.", min=1)] = 5,
+    reveal: Annotated[bool, typer.Option("--reveal", help="With --name: show private scores too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Grade a submission: accuracy with standard error overall and for both halves, baselines passed, points."""
+    if name is not None:
+        cli_leaderboard.enter(submission, labels, name, per_day, reveal, baselines, as_json)
+        return
     from bantam.deliver.grade import grade as graded
 
     result = graded(submission, labels, baselines)

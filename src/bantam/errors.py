@@ -53,6 +53,10 @@ class BadPackage(BantamError):
     """A code package that cannot be made, is not whole, or is not safe to unpack."""
 
 
+class BadLeaderboard(BantamError):
+    """A leaderboard that is missing, damaged, of other labels, or takes no more submissions today."""
+
+
 class CannotWrite(BantamError):
     """An output that cannot be written: a full disk, a missing permission."""
 

@@ -80,6 +80,28 @@ class Grade:
         }
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Which images a submission has right: by id in the order of the ids, all of them and by half.
+
+    `predicted` and `truth` are the categories by id that it was made of; `halves` the ids of each half.
+    """
+
+    predicted: dict[str, int]
+    truth: dict[str, int]
+    halves: dict[str, list[str]]
+
+    def right(self, part: str) -> list[bool]:
+        """For every image of `part` (overall, public or private), in the order of their ids."""
+        ids = sorted(self.truth if part == "overall" else self.halves[part])
+        return [self.predicted[image_id] == self.truth[image_id] for image_id in ids]
+
+    def accuracy(self, part: str) -> Accuracy | None:
+        """None where no image is of `part`."""
+        right = self.right(part)
+        return Accuracy(sum(right), len(right)) if right else None
+
+
 def grade(submission: Path, labels: Path, baselines: Path | None = None) -> Grade:
     """Check and grade a submission.
 
@@ -93,6 +115,14 @@ def grade(submission: Path, labels: Path, baselines: Path | None = None) -> Grad
         BadSubmission: a file that cannot be read; missing, double or unknown ids; bad categories.
     """
     thresholds = BASELINES if baselines is None else read_baselines(baselines)
+    marks = mark(submission, labels)
+    overall = marks.accuracy("overall")
+    assert overall is not None
+    return Grade(overall, marks.accuracy("public"), marks.accuracy("private"), thresholds)
+
+
+def mark(submission: Path, labels: Path) -> Marks:
+    """Compare a submission with the labels, image by image; raises BadSubmission as `grade` does."""
     rows = read_rows(labels, (ID, CATEGORY), (USAGE,))
     if not rows:
         raise BadSubmission(f"{labels}: no labels; give one row an evaluation image")
@@ -107,17 +137,7 @@ def grade(submission: Path, labels: Path, baselines: Path | None = None) -> Grad
         raise BadSubmission(
             f"{submission}: {first_few(unknown, 'unknown id')} that {labels} does not have; take them out"
         )
-    right = {image_id: predicted[image_id] == category for image_id, category in truth.items()}
-    return Grade(
-        overall=Accuracy(sum(right.values()), len(right)),
-        public=accuracy_of(right, halves["public"]),
-        private=accuracy_of(right, halves["private"]),
-        baselines=thresholds,
-    )
-
-
-def accuracy_of(right: dict[str, bool], ids: list[str]) -> Accuracy | None:
-    return Accuracy(sum(right[image_id] for image_id in ids), len(ids)) if ids else None
+    return Marks(predicted, truth, halves)
 
 
 def read_halves(labels: Path, rows: list[dict[str, str]]) -> dict[str, list[str]]:

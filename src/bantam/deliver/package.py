@@ -98,7 +98,7 @@ def chosen_views(run: Path) -> str:
         return views_of(json.loads(path.read_text(encoding="utf-8"))["validation"])
     except OSError as error:
         raise BadData(f"{run} has no metrics.json: the run is not finished; `bantam run` goes on with it") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadData(f"{path} does not hold a run's result ({error!r}); run the recipe again") from error
 
 

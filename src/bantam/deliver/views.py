@@ -4,7 +4,7 @@ Averaging over views costs passes and no parameters. The candidates are few and 
 at validation, and a fine grid would fit its noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,15 @@ def logits_of_views(
     size: int,
     normalisation: Normalisation,
     views: str,
+    *,
+    look: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Log-probabilities float32 [N, K], averaged over VIEWS[views], on the CPU; plain logits for "plain".
 
-    `net` is taken in eval mode, and its mode put back afterwards. Raises BadData for an unknown name.
+    `net` is taken in eval mode, and its mode put back afterwards; `look` answers in its place. Raises BadData for an
+    unknown name.
     """
-    return _answers(net, split, size, normalisation, (views,))[0]
+    return _answers(net, split, size, normalisation, (views,), look)[0]
 
 
 def choose_views(
@@ -99,6 +102,7 @@ def _answers(
     size: int,
     normalisation: Normalisation,
     names: tuple[str, ...],
+    look: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The answers [len(names), N, K] under each name. Each view is looked at once."""
     for name in names:
@@ -113,10 +117,10 @@ def _answers(
         seen: dict[View, Tensor] = {}
 
         def answer(view: View, images: Tensor = images, seen: dict[View, Tensor] = seen) -> Tensor:
-            look = View(view.side, view.left, view.top, view.mirrored)
-            if look not in seen:
-                seen[look] = net(crop(images, look, size, normalisation)).float()
-            return seen[look]
+            part = View(view.side, view.left, view.top, view.mirrored)
+            if part not in seen:
+                seen[part] = (look or net)(crop(images, part, size, normalisation)).float()
+            return seen[part]
 
         rows: list[Tensor] = []
         for name in names:

@@ -1,0 +1,75 @@
+"""A shipped student as one answers with it: a photograph's bytes in, class probabilities out.
+
+A photograph goes the way of the training images: decoded and cropped to the size at which the recipe stores images, as
+`data.cache` does it, then the plain view at the student's own size.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bantam.data import images
+from bantam.data.splits import UnlabelledSplit
+from bantam.deliver.predict import Shipped, load_shipped
+from bantam.deliver.views import VIEWS, logits_of_views, views_of
+from bantam.errors import BadData
+
+FOOD11 = Path(__file__).parents[1] / "models" / "food11"
+"""The folder of the small trained model that comes with Bantam, laid out like a finished run's."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """`stored`: side in pixels at which images are kept before a view; `views`: those whose answers are averaged."""
+
+    net: nn.Module
+    shipped: Shipped
+    stored: int
+    views: str
+
+    def pixels(self, data: bytes, name: Path) -> Tensor:
+        """A file's pixels, uint8 [1, stored, stored, 3]. Raises BadImage, which says `name`."""
+        return torch.from_numpy(images.decode_bytes(data, name, self.stored))[None]
+
+    def probabilities(self, pixels: Tensor, look: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Of uint8 images [N, stored, stored, 3] the class probabilities float32 [N, K].
+
+        `look` answers in the net's place: normalised views [N, 3, size, size] to logits [N, K].
+        """
+        split = UnlabelledSplit(pixels, tuple(map(str, range(len(pixels)))))
+        size, normalisation = self.shipped.student.size, self.shipped.normalisation
+        return logits_of_views(self.net, split, size, normalisation, self.views, look=look).softmax(1)
+
+
+def load_classifier(run: Path, stored: int, views: str | None = None) -> Classifier:
+    """The student that `run` shipped, for images stored at `stored` px; without `views`, with those it chose.
+
+    Raises BadData where the run is not finished or there are no such views, BadCheckpoint for unfit weights.
+    """
+    net, shipped = load_shipped(run)
+    path = run / "metrics.json"
+    try:
+        chosen = views_of(json.loads(path.read_text(encoding="utf-8"))["validation"])
+    except OSError as error:
+        raise BadData(f"{run} has no metrics.json: the run is not finished; `bantam run` goes on with it") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadData(f"{path} does not hold a run's result ({error!r}); run the recipe again") from error
+    if views is not None and views not in VIEWS:
+        raise BadData(f'no test-time views are named "{views}"; choose from {", ".join(VIEWS)}')
+    return Classifier(net, shipped, stored, views or chosen)
+
+
+def classify_files(classifier: Classifier, paths: list[Path]) -> Tensor:
+    """The class probabilities [N, K] of image files. Raises BadImage for the first that cannot be read."""
+    rows = [classifier.probabilities(classifier.pixels(images.read(path), path)) for path in paths]
+    return torch.cat(rows)
+
+
+def ranked(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Class names with the probabilities [K], the largest first."""
+    order = probabilities.argsort(descending=True, stable=True).tolist()
+    return [(classes[k], float(probabilities[k])) for k in order]

@@ -1,0 +1,24 @@
+"""The student for the browser: as an ONNX graph, and the files of ONNX Runtime Web that run it there."""
+
+from pathlib import Path
+
+from torch import nn
+
+from bantam.deliver.predict import Shipped
+
+RUNTIME = Path(__file__).parent / "static" / "ort"
+"""Where `make web` puts the runtime; it is 14 MB and not part of the repository."""
+
+RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+
+
+def runtime_is_here() -> bool:
+    """Whether `make web` has been run."""
+    return all((RUNTIME / name).is_file() for name in RUNTIME_FILES)
+
+
+def as_onnx(net: nn.Module, shipped: Shipped) -> bytes:
+    """An ONNX graph: `images` float32 [N, 3, S, S], RGB in 0..1, to `logits` [N, K], for any N."""
+    from bantam.deliver.export import float_onnx  # Slow to import, and not every page needs it.
+
+    return float_onnx(net, shipped).SerializeToString()

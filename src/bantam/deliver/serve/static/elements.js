@@ -1,0 +1,72 @@
+// Small pieces of the page: elements, percentages, bars, charts.
+
+export const at = (id) => document.getElementById(id);
+export const percent = (share) => `${(100 * share).toFixed(1)} %`;
+export const time = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`);
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "class") made.className = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export function drawn(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const SHOWN = 6; // classes shown at once; the others can be folded out
+
+// Classes with their probabilities as bars, in `order`, so that cards side by side can be compared row by row.
+export function bars(classes, probabilities, order) {
+  const best = probabilities.indexOf(Math.max(...probabilities));
+  const row = (k) => element("li", k === best ? { class: "best" } : {},
+    element("span", { class: "name" }, classes[k]),
+    element("span", { class: "share" }, percent(probabilities[k])),
+    drawn("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
+      drawn("rect", { class: "track", width: 100, height: 4 }),
+      drawn("rect", { class: "fill", width: 100 * probabilities[k], height: 4 })));
+  const parts = [element("ul", { class: "bars" }, ...order.slice(0, SHOWN).map(row))];
+  if (order.length > SHOWN) {
+    parts.push(element("details", {}, element("summary", {}, `${order.length - SHOWN} more classes`),
+      element("ul", { class: "bars" }, ...order.slice(SHOWN).map(row))));
+  }
+  return parts;
+}
+
+// A line over epochs, with its standard error as a band where `errors` are given.
+export function chart({ title, kind, epochs, values, errors, total, format, from }) {
+  const [width, height, left, bottom, top, right] = [420, 220, 44, 26, 10, 12];
+  const spread = errors ?? values.map(() => 0);
+  const low = from ?? Math.min(...values.map((v, i) => v - spread[i]));
+  const high = Math.max(...values.map((v, i) => v + spread[i]), low + 1e-6);
+  const x = (epoch) => left + ((epoch - 1) / Math.max(total - 1, 1)) * (width - left - right);
+  const y = (value) => height - bottom - ((value - low) / (high - low)) * (height - bottom - top);
+  const last = values.length - 1;
+  const words = `${title}: ${values.length} of ${total} epochs, from ${format(values[0])} to ${format(values[last])}`;
+  const picture = drawn("svg", { class: `chart ${kind}`, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
+  for (let step = 0; step <= 4; step++) {
+    const value = low + ((high - low) * step) / 4;
+    picture.append(drawn("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
+      drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)));
+  }
+  const ticks = total < 3 ? [...Array(total).keys()].map((t) => t + 1) : [1, Math.round((total + 1) / 2), total];
+  for (const epoch of ticks) {
+    picture.append(drawn("text", { x: x(epoch), y: height - 8, "text-anchor": "middle" }, String(epoch)));
+  }
+  if (errors) {
+    const edge = (sign) => epochs.map((epoch, i) => `${x(epoch)},${y(values[i] + sign * errors[i])}`);
+    picture.append(drawn("polygon", { class: "band", points: [...edge(1), ...edge(-1).reverse()].join(" ") }));
+  }
+  picture.append(
+    drawn("polyline", { class: "curve", points: epochs.map((epoch, i) => `${x(epoch)},${y(values[i])}`).join(" ") }),
+    drawn("circle", { class: "point", cx: x(epochs[last]), cy: y(values[last]), r: 3.5 }));
+  return element("figure", {}, picture, element("figcaption", {}, `${title}, by epoch`));
+}

@@ -1,0 +1,260 @@
+// The page: asks the server, and shows what it says.
+
+import { at, bars, chart, element, percent, time } from "/static/elements.js";
+import { classify as inBrowser } from "/static/student.js";
+
+const POLL = 2000; // milliseconds between two looks at a training
+const MAX_BYTES = 20 * 2 ** 20;
+
+let state = {};
+let shown = 0; // number of the photograph on the page: late answers to an earlier one are dropped
+
+async function ask(path, options) {
+  const answer = await fetch(path, options);
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.error ?? `the server says ${answer.status}`);
+  return told;
+}
+
+// --- a photograph
+
+async function look(file, words) {
+  const mine = ++shown;
+  const said = at("said");
+  const preview = at("preview");
+  URL.revokeObjectURL(preview.src);
+  preview.hidden = true;
+  at("answers").replaceChildren();
+  if (!state.finished) {
+    said.textContent = "The run is still training: there is no student yet.";
+    return;
+  }
+  if (file.size > MAX_BYTES) {
+    said.textContent = "The photograph has more than 20 MB; scale it down.";
+    return;
+  }
+  said.textContent = "Looking …";
+  preview.src = URL.createObjectURL(file);
+  preview.alt = words;
+  preview.decode().then(() => { preview.hidden = mine !== shown; }, () => {});
+  const asked = performance.now();
+  let answer;
+  try {
+    const query = new URLSearchParams({ form: at("form").value, teacher: at("teacher").checked });
+    answer = await ask(`/api/classify?${query}`, { method: "POST", body: file });
+  } catch (error) {
+    if (mine === shown) said.textContent = sentence(error.message);
+    return;
+  }
+  const round = performance.now() - asked;
+  if (mine !== shown) return;
+  const p = answer.student.probabilities;
+  const order = p.map((_, k) => k).sort((a, b) => p[b] - p[a]);
+  const passes = state.views.length > 1 ? ` for ${state.views.length} views` : "";
+  const card = (title, details, probabilities, id) => element("article", { class: "card", id },
+    element("h3", {}, title), element("p", { class: "time" }, details), ...(probabilities ? bars(state.classes, probabilities, order) : []));
+  const cards = [card(`Student on the server (${answer.form})`,
+    `${time(answer.student.ms)}${passes}; decoding ${time(answer.decode_ms)}; there and back ${time(round)}`, p, "on-server")];
+  const place = card("Student in this browser", state.browser === "ready" ? "Looking …" : sentence(wait(state.browser)), null, "in-browser");
+  cards.push(place);
+  if (answer.teacher) {
+    cards.push(card(`Teacher (${state.teacher})`, `${time(answer.teacher.ms)}${passes}`, answer.teacher.probabilities, "by-teacher"));
+  }
+  at("answers").replaceChildren(...cards);
+  said.textContent = `${state.classes[order[0]]}, ${percent(p[order[0]])}, says the student.`;
+  if (state.browser !== "ready") return;
+  try {
+    const own = await inBrowser(file, state);
+    if (mine !== shown) return;
+    place.replaceWith(card("Student in this browser (WebAssembly)",
+      `${time(own.ms)}${passes}; decoding ${time(own.decode_ms)}; nothing sent`, own.probabilities, "in-browser"));
+  } catch (error) {
+    if (mine === shown) place.querySelector(".time").textContent = sentence(error.message);
+  }
+}
+
+const wait = (browser) => (browser === "preparing" ? "the student is being prepared for the browser; a moment" : browser);
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (text.endsWith(".") ? "" : ".");
+
+let last = null;
+function photograph(file, words) {
+  last = [file, words];
+  look(file, words);
+}
+
+function chosen(event) {
+  const [file] = event.target.files;
+  event.target.value = ""; // so that the same file can be chosen again
+  if (file) photograph(file, `Your photograph ${file.name}`);
+}
+
+async function take() {
+  const dialog = at("camera");
+  if (!navigator.mediaDevices?.getUserMedia) {
+    at("capture").click(); // telephones open their camera
+    return;
+  }
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch {
+    at("said").textContent = "There is no camera, or this page may not use it; choose a photograph instead.";
+    return;
+  }
+  at("video").srcObject = stream;
+  dialog.onclose = () => stream.getTracks().forEach((track) => track.stop());
+  dialog.showModal();
+}
+
+function shoot() {
+  const video = at("video");
+  const canvas = element("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  if (!canvas.width) return;
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  canvas.toBlob((file) => {
+    at("camera").close();
+    photograph(file, "The photograph you took");
+  }, "image/jpeg", 0.95);
+}
+
+function readyToDrop() {
+  const drop = at("drop");
+  // A file dropped beside the field would otherwise replace the page.
+  for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
+  drop.addEventListener("dragover", () => drop.classList.add("over"));
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    drop.classList.remove("over");
+    const files = event.dataTransfer.files;
+    if (files.length === 1) photograph(files[0], `Your photograph ${files[0].name}`);
+    else at("said").textContent = "One photograph at a time, please.";
+  });
+}
+
+// --- the gallery
+
+let offset = 0;
+
+async function gallery(more) {
+  const show = document.querySelector("input[name=show]:checked").value;
+  const query = new URLSearchParams({ show, offset: more ? offset : 0 });
+  if (at("label").value) query.set("label", at("label").value);
+  const page = await ask(`/api/gallery?${query}`);
+  const items = page.items.map(picture);
+  if (more) at("pictures").append(...items);
+  else at("pictures").replaceChildren(...items);
+  offset = page.offset + page.items.length;
+  at("more").hidden = offset >= page.found;
+  const of = page.done < page.of ? ` of the ${page.done.toLocaleString("en")} looked at so far, ${page.of.toLocaleString("en")} in all` : ` of ${page.of.toLocaleString("en")}`;
+  at("found").textContent = page.done ? `${page.found.toLocaleString("en")} images${of}.` : "The student begins to look at them in a moment.";
+  if (page.done < page.of && !more) setTimeout(() => { if (offset <= items.length) gallery(false).catch(complain); }, POLL);
+  if (more && items.length) items[0].firstElementChild.focus();
+}
+
+function picture(item) {
+  const [label, predicted] = [state.classes[item.label], state.classes[item.predicted]];
+  const right = item.label === item.predicted;
+  const address = `/api/validation/${item.index}.png`;
+  const open = async () => {
+    const file = await (await fetch(address)).blob();
+    photograph(file, `Validation image ${item.id}, labelled ${label}`);
+    at("photograph").scrollIntoView();
+  };
+  return element("li", {}, element("button", { type: "button", onclick: open },
+    element("img", { src: address, alt: `Validation image ${item.id}`, loading: "lazy" }),
+    element("span", { class: "pair" }, `is ${label}`),
+    element("span", { class: right ? "pair" : "pair wrong" }, `${right ? "✓" : "✗"} ${predicted} ${percent(item.sure)}`)));
+}
+
+const complain = (error) => { at("found").textContent = sentence(error.message); };
+
+// --- training and leaderboard
+
+async function training() {
+  const stages = await ask("/api/curves");
+  const parts = stages.map((stage) => {
+    const { name, epochs, rows, done } = stage;
+    const progress = done ? "finished" : rows.length ? `epoch ${rows.length} of ${epochs}` : "no finished epoch yet";
+    const head = element("h3", {}, `${name}: ${progress}`);
+    if (!rows.length) return element("div", {}, head, element("p", { class: "small" }, done ? "Its curves are not in this folder." : "The curves appear with the first epoch."));
+    const best = rows.reduce((a, b) => (b.accuracy > a.accuracy ? b : a));
+    const common = { epochs: rows.map((row) => row.epoch), total: epochs };
+    return element("div", {}, head,
+      element("p", { class: "small" }, `${done ? "Best" : "Best so far"}: epoch ${best.epoch}, ${best.accuracy.toFixed(3)} ± ${best.standard_error.toFixed(3)}; ${(rows.at(-1).seconds / 60).toFixed(1)} minutes.`),
+      element("div", { class: "charts" },
+        chart({ ...common, title: "Validation accuracy ± standard error", kind: "first", values: rows.map((row) => row.accuracy), errors: rows.map((row) => row.standard_error), format: (v) => v.toFixed(2) }),
+        chart({ ...common, title: "Training loss", kind: "second", values: rows.map((row) => row.loss), format: (v) => v.toFixed(2) })));
+  });
+  at("stages").replaceChildren(...(parts.length ? parts : ["This run trains nothing."]));
+  return stages.every((stage) => stage.done);
+}
+
+async function board() {
+  const rows = await ask("/api/leaderboard").catch((error) => error);
+  if (rows instanceof Error) {
+    at("board").replaceChildren(element("p", {}, sentence(rows.message)));
+    return;
+  }
+  const lines = rows.map((row) => row.baseline
+    ? element("tr", { class: "line" }, element("td"), element("td", {}, `baseline ${row.baseline}`), element("td", { class: "number" }, row.accuracy.toFixed(5)), element("td"), element("td"))
+    : element("tr", {}, element("td", { class: "number" }, String(row.place)), element("td", {}, row.name),
+      element("td", { class: "number" }, `${row.accuracy.toFixed(5)} ± ${row.standard_error.toFixed(4)}`),
+      element("td", { class: "number" }, row.at.slice(0, 16).replace("T", " ")), element("td", {}, row.notes.join("; "))));
+  const head = ["", "Name", "Public accuracy", "Submitted (UTC)", "What is noise"].map((words) => element("th", { scope: "col" }, words));
+  at("board").replaceChildren(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Leaderboard, to scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines))),
+    element("p", { class: "small" }, "Private scores stay hidden here; ", element("code", {}, "bantam leaderboard LABELS --reveal"), " shows them."));
+}
+
+// --- the whole
+
+function facts() {
+  at("run").textContent = state.run;
+  document.title = `Bantam: ${state.run}`;
+  for (const needs of document.querySelectorAll("[data-needs]")) needs.hidden = !state[needs.dataset.needs];
+  if (!state.finished) {
+    at("facts").textContent = "Still training: the student comes when it is finished, and this page will know.";
+    return;
+  }
+  const { plain, standard_error: error, n } = state.accuracy;
+  at("facts").textContent = `${state.family}, ${state.parameters.toLocaleString("en")} parameters, ${state.size} px; validation accuracy ${plain.toFixed(3)} ± ${error.toFixed(3)} on ${n.toLocaleString("en")} images, one view each.`;
+}
+
+function switches() {
+  at("form").replaceChildren(...state.forms.map((form) => element("option", { value: form }, form)));
+  at("form-label").hidden = state.forms.length < 2;
+  at("teacher-label").hidden = !state.teacher;
+  at("label").append(...state.classes.map((name, k) => element("option", { value: k }, name)));
+}
+
+async function follow() {
+  try {
+    const before = state;
+    state = await ask("/api/state");
+    facts();
+    if (state.finished && !before.finished) {
+      switches();
+      if (state.gallery) gallery(false).catch(complain);
+    }
+    if (state.browser === "ready" && before.browser === "preparing" && last) look(...last);
+    const done = await training();
+    if (done && state.finished && state.browser !== "preparing") return;
+  } catch {
+    at("facts").textContent = "The server does not answer; start bantam serve again.";
+  }
+  setTimeout(follow, POLL);
+}
+
+at("choose").addEventListener("click", () => at("file").click());
+at("take").addEventListener("click", take);
+at("shoot").addEventListener("click", shoot);
+at("close").addEventListener("click", () => at("camera").close());
+for (const id of ["file", "capture"]) at(id).addEventListener("change", chosen);
+at("form").addEventListener("change", () => last && look(...last));
+at("teacher").addEventListener("change", () => last && look(...last));
+at("switches").addEventListener("submit", (event) => event.preventDefault());
+at("filters").addEventListener("submit", (event) => event.preventDefault());
+at("filters").addEventListener("change", () => gallery(false).catch(complain));
+at("more").addEventListener("click", () => gallery(true).catch(complain));
+readyToDrop();
+follow().then(() => { if (state.leaderboard) board(); });
