@@ -27,15 +27,14 @@ from torch import Tensor
 from bantam import recipe as recipes
 from bantam.data import cache
 from bantam.data.splits import IMAGENET, Splits
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadRecipe
 from bantam.files import replacing, write_json, write_text
-from bantam.measure.accuracy import accuracy, hits, mcnemar
+from bantam.measure.accuracy import accuracy, mcnemar
 from bantam.measure.curves import STYLE
 from bantam.measure.logits import logits_of
 from bantam.nets.teachers import Teacher, load_teacher
 from bantam.recipe import GivenTeacher, Recipe
-from evidence import RESULTS, ROOT, finished_run, write
+from evidence import RESULTS, ROOT, finished_run, validation_hits, write
 
 Objectives = dict[str, dict[str, Any]]
 
@@ -122,17 +121,6 @@ def run_one(name: str, seed: int, options: argparse.Namespace) -> None:
     finished_run(str(path), options.data, out, [])
 
 
-def right(run: Path, splits: Splits) -> Tensor:
-    """Which validation images a finished run's student has right, in one plain view: boolean [N]; kept beside it."""
-    kept = run.with_suffix(".hits.pt")
-    if not kept.exists():
-        net, shipped = load_shipped(run)
-        logits = logits_of(net, splits.validation, shipped.student.size, shipped.normalisation)
-        with replacing(kept) as temporary, open(temporary, "wb") as file:
-            torch.save(hits(logits, splits.validation.labels), file)
-    return torch.load(kept, weights_only=True)
-
-
 def row_of(name: str, variant: Variant, found: Mapping[int, Tensor], seconds: float) -> dict[str, Any]:
     """A variant's line: the mean over seeds, its binomial standard error, and the spread between seeds."""
     each = [float(one.float().mean()) for one in found.values()]
@@ -198,7 +186,7 @@ def report_of(options: argparse.Namespace) -> dict[str, Any]:
         )
         if not seeds:
             continue
-        found[name] = {seed: right(options.runs / f"{name}-{seed}", splits) for seed in seeds}
+        found[name] = {seed: validation_hits(options.runs / f"{name}-{seed}", splits.validation) for seed in seeds}
         files = [options.runs / f"{name}-{seed}" / "metrics.json" for seed in seeds]
         seconds = [json.loads(path.read_text())["stages"]["student"]["seconds"] for path in files]
         rows.append(row_of(name, variant, found[name], statistics.median(seconds)))

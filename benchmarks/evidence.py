@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from bantam.files import write_json
+from bantam.data.splits import LabelledSplit
+from bantam.deliver.predict import load_shipped
+from bantam.files import replacing, write_json
+from bantam.measure.accuracy import hits
+from bantam.measure.logits import logits_of
 from bantam.train.runlog import environment
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +51,17 @@ def finished_run(recipe: str, data: Path, out: Path, settings: Sequence[str]) ->
             return {"failed": (said.read_text().strip().splitlines() or ["no output"])[-1]}
     environment = json.loads((out / "environment.json").read_text())
     return {**json.loads((out / "metrics.json").read_text()), "environment": environment}
+
+
+def validation_hits(run: Path, validation: LabelledSplit) -> Tensor:
+    """Which validation images a finished run's student has right, in one plain view: boolean [N]; kept beside it."""
+    kept = run.with_name(f"{run.name}.hits.pt")
+    if not kept.exists():
+        net, shipped = load_shipped(run)
+        logits = logits_of(net, validation, shipped.student.size, shipped.normalisation)
+        with replacing(kept) as temporary, open(temporary, "wb") as file:
+            torch.save(hits(logits, validation.labels), file)
+    return torch.load(kept, weights_only=True)
 
 
 def interleaved(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:

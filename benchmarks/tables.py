@@ -227,6 +227,28 @@ def families(results: Path) -> str:
     return table(head, rows) + "\n\n" + below + made_by(measured["environment"])
 
 
+def levers(results: Path) -> str:
+    measured = read(results / "benchmarks" / "levers.json")
+    if measured is None:
+        return NOTHING
+    rows: list[list[str]] = []
+    for row in measured["rows"]:
+        versus = row.get("against_unchanged")
+        rows.append(
+            [
+                row["lever"],
+                with_error(row["accuracy"], row["standard_error"]),
+                f"{100 * versus['difference']:+.1f} points" if versus else "-",
+                f"{versus['p']:.2g}" if versus else "-",
+                f"{row['n']:,}",
+                f"{row['macs'] / 1e6:.1f}",
+            ]
+        )
+    head = ("changed", "validation accuracy", "against unchanged", "p, paired", "n", "M MACs")
+    below = f"{measured['epochs']} epochs, {len(measured['seeds'])} seed(s). "
+    return table(head, rows) + "\n\n" + below + made_by(measured["environment"])
+
+
 def distillation(results: Path) -> str:
     """Every method, and the reference among the grids, the best first."""
     measured = read(results / "benchmarks" / "distillation.json")
@@ -326,6 +348,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "views": views,
     "peers": peers,
     "families": families,
+    "levers": levers,
     "distillation": distillation,
     "distillation-temperature": partial(grid, study="temperature"),
     "distillation-alpha": partial(grid, study="alpha"),

@@ -16,10 +16,8 @@ from typing import Any
 import torch
 
 from bantam.data import cache
-from bantam.deliver.predict import load_shipped
-from bantam.measure.accuracy import accuracy, hits, mcnemar
-from bantam.measure.logits import logits_of
-from evidence import RESULTS, finished_run, write
+from bantam.measure.accuracy import Accuracy, mcnemar
+from evidence import RESULTS, finished_run, validation_hits, write
 
 SIZE, TEACHER_SIZE = 32, 64
 
@@ -37,13 +35,6 @@ def every_nth(data: Path, images: int, folder: Path) -> Path:
         if not (folder / path.name).exists():
             (folder / path.name).symlink_to(path.resolve())
     return folder
-
-
-def logits_in(run: Path, data: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the student that `run` shipped says on validation, one plain view, and the labels."""
-    net, shipped = load_shipped(run)
-    validation = cache.open_splits(data, SIZE).validation
-    return logits_of(net, validation, shipped.student.size, shipped.normalisation), validation.labels
 
 
 def main() -> None:
@@ -70,10 +61,9 @@ def main() -> None:
         metrics = finished_run("medium", data, run, settings)
         if "failed" in metrics:
             raise SystemExit(f"{run}: {metrics['failed']}")
-        logits, labels = logits_in(run, data)
-        correct = hits(logits, labels)
+        correct = validation_hits(run, cache.open_splits(data, SIZE).validation)
         fresh = correct if fresh is None else fresh
-        judged, paired = accuracy(logits, labels), mcnemar(fresh, correct)
+        judged, paired = Accuracy(int(correct.sum()), len(correct)), mcnemar(fresh, correct)
         environment = metrics["environment"]
         rows.append(
             {

@@ -167,3 +167,16 @@ def test_a_refit_cannot_teach() -> None:
     pupil = student.replace('"student"\nkind', '"pupil"\nkind').replace('teacher = "teacher"', 'teacher = "again"')
     with pytest.raises(BadRecipe, match="has trained on validation and cannot teach"):
         parse(GOOD + REFIT + pupil)
+
+
+def test_a_shape_is_read_kept_and_checked_against_its_family() -> None:
+    chosen = load("strong", ["student.net=largekernel", "student.shape.kernel=9", "student.shape.gate=relu"])
+    assert chosen.shipped.shape == {"kernel": 9, "gate": "relu"}
+    assert parse(dump(chosen)) == chosen
+    check(chosen)
+    with pytest.raises(BadRecipe, match='"largekernel" has no kernel = 4: it has 7, 3, 5, 9'):
+        check(load("strong", ["student.net=largekernel", "student.shape.kernel=4"]))
+    with pytest.raises(BadRecipe, match="must be a table, not a whole number"):
+        load("strong", ["student.shape=4"])
+    with pytest.raises(BadRecipe, match='shape is not valid for kind = "teacher"'):
+        load("boss", ["strong.shape.kernel=9"])

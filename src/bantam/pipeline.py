@@ -17,7 +17,7 @@ from bantam.errors import BadData, BadRecipe, RunMismatch
 from bantam.files import explained, write_json, write_text
 from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
-from bantam.nets.students import describe, family
+from bantam.nets.students import check_choices, describe
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import GivenTeacher, Pruning, Recipe, Training
 from bantam.selection import choose_on_validation, trained_net
@@ -52,7 +52,8 @@ def run(
     ]
     limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
     described = {
-        stage.name: describe(stage.net, limits[stage.name], len(splits.classes), stage.size) for stage in weighed
+        stage.name: describe(stage.net, limits[stage.name], len(splits.classes), stage.size, stage.shape)
+        for stage in weighed
     }
     for stage in weighed:
         limit = limits[stage.name]
@@ -119,7 +120,7 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
         if not isinstance(stage, Training):
             continue
         if stage.kind in ("student", "assistant"):
-            family(stage.net)
+            check_choices(stage.net, stage.shape)
         if isinstance(stage, Pruning):
             of = next(other for other in recipe.stage if other.name == stage.of)
             if isinstance(of, GivenTeacher):

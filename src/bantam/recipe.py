@@ -120,6 +120,7 @@ class Training:
     )
     net: str = key("a student family, or for a teacher the name of a torchvision or timm classifier")
     budget: int = key("most parameters of an assistant; the other kinds have none of their own", 0)
+    shape: dict[str, Any] = key("what the family lets one choose besides its widths, such as kernel = 9", {})
     size: int = key("side of the training views in pixels: the net's input")
     teacher: str = key("the earlier stage whose net teaches this one, or several joined by +; empty for none", "")
     teacher_mean: Literal["probabilities", "logits"] = key(
@@ -162,6 +163,8 @@ class Training:
                 f'budget = {self.budget} is not valid for kind = "{self.kind}": an assistant needs a budget of its '
                 "own, a student has the recipe's, a teacher has none"
             )
+        if self.shape and self.kind not in ("student", "assistant"):
+            raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')
         if (self.peers > 1) != ("dml" in self.objectives):
             raise ValueError(
                 f"peers = {self.peers} is not valid: objectives.dml is for 2 peers or more, and they are for it"
@@ -336,7 +339,10 @@ class Parser:
                 self.fail(path, f"{dotted(path)} must hold {len(kinds)} numbers, not {len(items)}")
             return tuple(self.value(item_kind, item, path) for item_kind, item in zip(kinds, items, strict=True))
         if origin is dict:
-            if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
+            of_tables = typing.get_args(wanted)[1] is not Any
+            if not isinstance(value, dict):
+                self.fail(path, f"{dotted(path)} must be a table, not {describe(value)}")
+            if of_tables and not all(isinstance(item, dict) for item in value.values()):
                 self.fail(path, f"{dotted(path)} must hold one table for each objective")
             return value
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):

@@ -157,7 +157,8 @@ def student_of(here: Run, stage: Training) -> Student:
     """The description of what a stage trains: a student, an assistant, or what a pruning has left."""
     if isinstance(stage, Pruning):
         return pruned_student(here.out, stage)
-    return describe(stage.net, stage.budget or here.recipe.budget, len(here.splits.classes), stage.size)
+    limit = stage.budget or here.recipe.budget
+    return describe(stage.net, limit, len(here.splits.classes), stage.size, stage.shape)
 
 
 def trained(

@@ -45,6 +45,18 @@ def test_every_drawn_point_is_a_recipe_that_loads(name: str) -> None:
         Augmentation(**vars(candidate.shipped.augment))
 
 
+def test_a_candidate_takes_the_shape_choices_of_its_own_family() -> None:
+    base = recipes.load("strong", ["student.net=largekernel", "student.shape.kernel=9"])
+    drawn, standing = space.space(base), space.standing(base)
+    assert standing["largekernel.kernel"] == 9
+    assert drawn["largekernel.kernel"].to_internal_repr(5) == 2
+    assert space.candidate(base, {**standing, "largekernel.gate": "relu"}).shipped.shape == {
+        "kernel": 9,
+        "gate": "relu",
+    }
+    assert space.candidate(base, {**standing, "family": "sample"}).shipped.shape == {}
+
+
 def test_the_weights_of_teacher_and_labels_keep_their_sum() -> None:
     base = recipes.load("medium")
     objectives = base.shipped.objectives

@@ -90,7 +90,7 @@ class Search:
             recipe = space.shortened(recipe)
         stage = recipe.shipped
         try:
-            student = describe(stage.net, recipe.budget, self.classes, stage.size)
+            student = describe(stage.net, recipe.budget, self.classes, stage.size, stage.shape)
             net = student.shipped_net()
             weight = budget.enforce([net], stage.size, recipe.budget)
         except (BudgetExceeded, BadRecipe) as error:

@@ -1,4 +1,4 @@
-"""What a search may change in a recipe: the student's family and input size, and how it is trained.
+"""What a search may change in a recipe: the student's family, its shape and input size, and how it is trained.
 
 The ranges lie about what the recipe says, so a good recipe is the middle of its own search. Sizes and strengths of
 augmentation have few values, because each pair of them is a view cache of its own, shared by all candidates that have
@@ -45,6 +45,10 @@ def space(base: Recipe) -> dict[str, BaseDistribution]:
         "size": CategoricalDistribution([size for size in sizes if 8 <= size <= 1024]),
         "augmentation": CategoricalDistribution(STRENGTHS),
     }
+    # Drawn for every family, so that the space is one for all candidates; a candidate uses those of its own.
+    for name, family in STUDENTS.items():
+        for choice, values in family.choices.items():
+            drawn[f"{name}.{choice}"] = CategoricalDistribution(values)
     # What the recipe sets to 0 is switched off, and has no neighbours on a logarithmic scale.
     for name, value in (("lr", stage.optimizer.lr), ("weight_decay", stage.optimizer.weight_decay)):
         if value > 0:
@@ -68,6 +72,9 @@ def standing(base: Recipe) -> dict[str, Any]:
         "lr": stage.optimizer.lr,
         "weight_decay": stage.optimizer.weight_decay,
     }
+    for name, family in STUDENTS.items():
+        chosen = stage.shape if name == stage.net else {}
+        values |= {f"{name}.{choice}": chosen.get(choice, usual[0]) for choice, usual in family.choices.items()}
     drawn = space(base)
     if "temperature" in drawn:
         values["temperature"] = _temperature(stage)
@@ -91,6 +98,11 @@ def candidate(base: Recipe, params: Params) -> Recipe:
     changed = replace(
         stage,
         net=params["family"],
+        shape={
+            choice: params[f"{params['family']}.{choice}"]
+            for choice, (usual, *_) in STUDENTS[params["family"]].choices.items()
+            if params[f"{params['family']}.{choice}"] != usual
+        },
         size=params["size"],
         augment=strengthened(stage.augment, params["augmentation"]),
         optimizer=optimizer,

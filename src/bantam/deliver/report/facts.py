@@ -22,7 +22,7 @@ from bantam.nets.budget import weigh
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
-from bantam.recipe import GivenTeacher, Recipe
+from bantam.recipe import GivenTeacher, Recipe, Training
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 SOFT_IMAGES = 256
@@ -212,8 +212,10 @@ def of_costs(run: Path, recipe: Recipe, net: nn.Module, shipped: Shipped) -> dic
                     nets[stage.name] = build_teacher(stage.architecture, classes).eval(), stage.size
                 elif stage.kind == "teacher":
                     nets[stage.name] = build_teacher(stage.net, classes).eval(), stage.size
-                elif stage.kind == "student":
-                    built = describe(stage.net, recipe.budget, classes, stage.size).shipped_net()
+                elif isinstance(stage, Training) and stage.kind in ("student", "assistant"):
+                    built = describe(
+                        stage.net, stage.budget or recipe.budget, classes, stage.size, stage.shape
+                    ).shipped_net()
                     nets[stage.name] = built, stage.size
             except BantamError:
                 # A net that this version cannot build any more has no cost here; the report says so.
