@@ -9,7 +9,7 @@ import torch
 
 from bantam import pipeline
 from bantam.audits import audit_run
-from bantam.data import cache
+from bantam.data import augment, batches, cache
 from bantam.deliver.predict import load_shipped
 from bantam.deliver.views import logits_of_views
 from bantam.errors import BadCheckpoint, BadRecipe, BudgetExceeded, SplitLeak
@@ -89,20 +89,19 @@ def test_teachers_with_one_voice_and_mirror_images_are_cached(
     kept: list[answers.ViewCache] = []
 
     class Kept(answers.ViewCache):
-        def check(self, views: int) -> None:
-            super().check(views)
+        def build(self, view: int) -> None:
+            super().build(view)
             kept.append(self)
 
     monkeypatch.setattr("bantam.stages.ViewCache", Kept)
     text = JOINT.replace("teacher_flip", f'teacher_mean = "{mean}"\nteacher_flip')
     pipeline.run(parse(text), photographs, tmp_path / "run")
-    (cached,) = kept
+    cached = kept[0]
+    assert all(one is cached for one in kept)
     assert isinstance(cached.teacher, Mirrored)
     assert isinstance(cached.teacher.teacher, Ensemble)
-    index, answer = next(iter(cached.ask(0, 8)))
+    index, answer = next(iter(cached.ask(0, batches.pairing(len(cached.training), cached.seed, 0)[:8])))
     with torch.no_grad():
-        from bantam.data import augment
-
         images, _ = augment.render(
             cached.training.images, index, 0, cached.seed, cached.augmentation, 32, *vars(cached.normalisation).values()
         )

@@ -132,7 +132,9 @@ class Training:
     batch_size: int = key("images a step, even, over all processes", 64)
     views: int = key("views of each image before they repeat; 0 for a fresh view every epoch", 0)
     ema: float = key("decay a step of the averaged weights that are evaluated and shipped; 0 for none", 0.998)
-    precision: Literal["auto", "fp32", "bf16"] = key("auto: bf16 where a probe of this net finds it faster", "auto")
+    precision: Literal["auto", "fp32", "bf16"] = key(
+        "auto: this and the rest of the arithmetic as a probe of the net finds fastest; others: not probed", "auto"
+    )
     augment: Augment = key("what the training views may differ in", Augment)
     optimizer: Optimizer = key("how the weights move", Optimizer)
     objectives: dict[str, dict[str, Any]] = key("one table for each objective: its weight and its own keys", {})

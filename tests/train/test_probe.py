@@ -47,8 +47,8 @@ def test_it_leaves_the_net_the_random_numbers_and_the_threads_as_they_were(net: 
         (("fp32", "channels_last", 4), "auto", ("fp32", "channels_last", 4)),
         (("fp32", "channels_last", 1), "auto", ("fp32", "channels_last", 1)),
         (("bf16", "contiguous", 2), "auto", ("bf16", "contiguous", 2)),
-        (("bf16", "contiguous", 2), "fp32", ("fp32", "contiguous", 2)),
-        (("fp32", "channels_last", 2), "bf16", ("bf16", "channels_last", 2)),
+        (("bf16", "contiguous", 2), "fp32", ("fp32", "channels_last", 4)),
+        (("fp32", "contiguous", 2), "bf16", ("bf16", "channels_last", 4)),
     ],
 )
 def test_it_chooses_what_is_fastest(

@@ -63,37 +63,39 @@ class Choice:
 
 
 def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str, cache: Path | None = None) -> Choice:
-    """How to train `net` on `size` x `size` pixels; `wanted` is "fp32", "bf16", or "auto" for the faster one.
+    """How to train `net` on `size` x `size` pixels; `wanted` is "fp32", "bf16", or "auto" for what is fastest.
 
-    On a CPU a few steps of forward and backward are timed with fewer threads, then in the other memory format, then in
+    A precision that is asked for is taken with all threads and in channels_last: nothing is probed, so that the run
+    repeats to the bit wherever these are the same. With "auto", on a CPU a few steps of forward and backward are timed with fewer threads, then in the other memory format, then in
     bf16; a change that does not save 5% is not made. The net, its random numbers and torch's threads are left as they
     were. With `cache` the choice is kept in that folder, for this net, processor and version of torch.
     """
     threads = torch.get_num_threads()
-    if next(net.parameters()).device.type == "cuda":
-        precision = "bf16" if wanted == "auto" else wanted
-        return Choice(precision, "channels_last", threads, "the GPU has bf16 matrix units, which want channels_last")
+    if wanted == "auto" and next(net.parameters()).device.type == "cuda":
+        return Choice("bf16", "channels_last", threads, "the GPU has bf16 matrix units, which want channels_last")
+    if wanted != "auto":
+        return Choice(wanted, "channels_last", threads, "asked for by the recipe")
     batch = min(batch_size, IMAGES)
-    about = [str(net), size, batch, wanted, processor(), threads, os.cpu_count(), torch.__version__]
+    about = [str(net), size, batch, processor(), threads, os.cpu_count(), torch.__version__]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     path = cache / f"{key}.json" if cache else None
     if path and path.exists():
         return Choice(**json.loads(path.read_text(encoding="utf-8")))
-    choice = measured(net, size, classes, batch, wanted, threads)
+    choice = measured(net, size, classes, batch, threads)
     if path:
         write_json(path, choice.to_json())
     return choice
 
 
-def measured(net: nn.Module, size: int, classes: int, batch: int, wanted: str, threads: int) -> Choice:
+def measured(net: nn.Module, size: int, classes: int, batch: int, threads: int) -> Choice:
     """The choice by timing, one property after the other: each question keeps what the ones before it have found."""
     halves = [threads >> shift for shift in range(1, threads.bit_length())]  # 16 threads: 8, 4, 2, 1
-    chosen = Choice("fp32" if wanted == "auto" else wanted, "channels_last", threads, "")
+    chosen = Choice("fp32", "channels_last", threads, "")
     found: list[str] = []
     questions: dict[str, list[str] | list[int]] = {
         "threads": halves,
         "memory_format": ["contiguous"],
-        "precision": ["bf16"] if wanted == "auto" else [],
+        "precision": ["bf16"],
     }
     for name, values in questions.items():
         options = [replace(chosen, **{name: value}) for value in values]

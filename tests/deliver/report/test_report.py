@@ -171,6 +171,7 @@ METRICS = {
 def recipe_with(family: str, objectives: dict[str, float]) -> recipes.Recipe:
     text = 'name = "x"\n[[stage]]\nname = "t"\nkind = "given_teacher"\narchitecture = "resnet18"\n'
     text += f'checkpoint = "t.ckpt"\nsize = 96\n[[stage]]\nname = "s"\nkind = "student"\nnet = "{family}"\nsize = 64\n'
+    text += f"peers = {2 if 'dml' in objectives else 1}\n"
     text += 'teacher = "t"\nepochs = 1\n[stage.augment]\nscale = [0.5, 1.0]\ncutmix = 0.5\n'
     text += "".join(f"[stage.objectives.{name}]\nweight = {weight}\n" for name, weight in objectives.items())
     return recipes.parse(text)

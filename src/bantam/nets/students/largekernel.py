@@ -12,7 +12,6 @@ widths, so that most blocks work on maps of 16 x 16 and 8 x 8. Each of these can
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bantam.nets.blocks import (
     ParallelConv,
@@ -37,7 +36,7 @@ LAST_KERNEL = 5
 SQUEEZE = 4
 """How many times narrower the hidden layer of a SqueezeExcite is."""
 
-ACTIVATIONS = {"hardswish": functional.hardswish, "relu": functional.relu, "sigmoid": functional.hardsigmoid}
+GATES: dict[str, type[nn.Module]] = {"hardswish": nn.Hardswish, "relu": nn.ReLU, "sigmoid": nn.Hardsigmoid}
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "kernel": (7, 3, 5, 9),
@@ -120,7 +119,7 @@ class GatedBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.mix = ParallelConv(channels, channels, (kernel, 3)[:branches], groups=channels)
-        self.gate = ACTIVATIONS[gate]
+        self.gate = GATES[gate]()
         self.weigh = SqueezeExcite(channels, _squeezed(channels)) if squeeze_excite else nn.Identity()
         self.expand = nn.Conv2d(channels, 2 * channels, 1)
         self.project = conv_bn(channels, channels, kernel=1, activation=None)
