@@ -66,9 +66,10 @@ def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str
     """How to train `net` on `size` x `size` pixels; `wanted` is "fp32", "bf16", or "auto" for what is fastest.
 
     A precision that is asked for is taken with all threads and in channels_last: nothing is probed, so that the run
-    repeats to the bit wherever these are the same. With "auto", on a CPU a few steps of forward and backward are timed with fewer threads, then in the other memory format, then in
-    bf16; a change that does not save 5% is not made. The net, its random numbers and torch's threads are left as they
-    were. With `cache` the choice is kept in that folder, for this net, processor and version of torch.
+    repeats to the bit wherever these are the same. With "auto", on a CPU a few steps of forward and backward are timed
+    with fewer threads, then in the other memory format, then in bf16; a change that does not save 5% is not made. The
+    net, its random numbers and torch's threads are left as they were. With `cache` the choice is kept in that folder,
+    for this net, processor and version of torch.
     """
     threads = torch.get_num_threads()
     if wanted == "auto" and next(net.parameters()).device.type == "cuda":
