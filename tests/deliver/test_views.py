@@ -100,3 +100,12 @@ def test_a_run_from_before_there_were_crops_is_understood() -> None:
     assert views_of({"flip": True}) == "flip"
     assert views_of({"flip": False}) == "plain"
     assert views_of({"flip": True, "views": "crops"}) == "crops"
+
+
+def test_choosing_keeps_no_graph_for_a_backward_pass(net: nn.Module, photographs: Path) -> None:
+    """With one, the twelve views of a few thousand images would fill the memory."""
+    seen: list[bool] = []
+    net.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    choose_views(net, cache.open_splits(photographs, 32).validation, 32, IMAGENET)
+    assert seen
+    assert not any(seen)

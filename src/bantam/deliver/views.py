@@ -60,7 +60,6 @@ VIEWS: dict[str, tuple[View, ...]] = {
 """What may be chosen, cheapest first. The weights of each add up to 1."""
 
 
-@torch.inference_mode()
 def logits_of_views(
     net: nn.Module,
     split: LabelledSplit | UnlabelledSplit,
@@ -96,6 +95,7 @@ def views_of(validation: Mapping[str, Any]) -> str:
     return validation.get("views") or ("flip" if validation["flip"] else "plain")
 
 
+@torch.inference_mode()
 def _answers(
     net: nn.Module,
     split: LabelledSplit | UnlabelledSplit,
