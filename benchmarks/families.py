@@ -80,7 +80,7 @@ def main() -> None:
         metrics["environment"] for found in results.values() for metrics in found if "environment" in metrics
     ]
     report = {
-        "what": f"every family at 60,000 parameters, recipe {options.recipe}, same teacher, epochs and cached views",
+        "what": f"families at 60,000 parameters, recipe {options.recipe}, same teacher, epochs and cached views",
         "epochs": options.epochs,
         "seeds": options.seeds,
         "settings": options.set,
