@@ -33,7 +33,8 @@ from bantam.measure.accuracy import accuracy, mcnemar
 from bantam.measure.curves import STYLE
 from bantam.measure.logits import logits_of
 from bantam.nets.teachers import Teacher, load_teacher
-from bantam.recipe import GivenTeacher, Recipe
+from bantam.recipe import Recipe
+from bantam.recipe_stages import GivenTeacher
 from evidence import RESULTS, ROOT, finished_run, validation_hits, write
 
 Objectives = dict[str, dict[str, Any]]

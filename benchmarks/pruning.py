@@ -23,7 +23,7 @@ from bantam.deliver.predict import load_shipped
 from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.logits import logits_of
 from bantam.nets.footprint import footprint
-from bantam.recipe import GivenTeacher
+from bantam.recipe_stages import GivenTeacher
 from evidence import RESULTS, write
 
 DESIGNED, PRUNED, TEACHER = "designed", "pruned", "teacher pruned"

@@ -7,7 +7,8 @@ from bantam import recipe as recipes
 from bantam.data.augment import Augmentation
 from bantam.errors import BadRecipe
 from bantam.pipeline import check
-from bantam.recipe import Augment, GivenTeacher, Training, dump, load, parse, shipped
+from bantam.recipe import dump, load, parse, shipped
+from bantam.recipe_stages import Augment, Data, GivenTeacher, Optimizer, Training
 
 GOOD = """name = "x"
 
@@ -136,7 +137,7 @@ def test_the_recipe_knows_every_augmentation_and_its_default() -> None:
 
 
 def test_every_key_says_what_it_means() -> None:
-    for kind in (recipes.Recipe, recipes.Data, Augment, recipes.Optimizer, GivenTeacher, Training):
+    for kind in (recipes.Recipe, Data, Augment, Optimizer, GivenTeacher, Training):
         for item in dataclasses.fields(kind):
             assert len(item.metadata["sense"]) > 10, f"{kind.__name__}.{item.name}"
 
@@ -179,4 +180,4 @@ def test_a_shape_is_read_kept_and_checked_against_its_family() -> None:
     with pytest.raises(BadRecipe, match="must be a table, not a whole number"):
         load("strong", ["student.shape=4"])
     with pytest.raises(BadRecipe, match='shape is not valid for kind = "teacher"'):
-        load("boss", ["strong.shape.kernel=9"])
+        load("demo", ["teacher.shape.kernel=9"])

@@ -8,7 +8,7 @@ from bantam.data.splits import IMAGENET, normalisation_of
 from bantam.errors import BadRecipe
 from bantam.measure.audit import Audit, audit
 from bantam.nets.teachers import AnyTeacher, joint
-from bantam.recipe import Refit
+from bantam.recipe_stages import Refit
 from bantam.stages import Run, teacher_of, weights_of
 from bantam.train.distributed import ALONE
 from bantam.train.runlog import Watcher

@@ -26,7 +26,7 @@ def serve(
     from bantam.deliver.classify import FOOD11
     from bantam.deliver.serve import app
     from bantam.deliver.serve.desk import Setting, TeacherFile
-    from bantam.recipe import GivenTeacher
+    from bantam.recipe_stages import GivenTeacher
     from bantam.screen import Bar
 
     run = run or FOOD11

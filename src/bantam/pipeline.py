@@ -19,7 +19,8 @@ from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
 from bantam.nets.students import check_choices, describe
 from bantam.nets.teachers import load_teacher
-from bantam.recipe import GivenTeacher, Pruning, Recipe, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import GivenTeacher, Pruning, Training
 from bantam.selection import choose_on_validation, trained_net
 from bantam.stages import STAGES, Run, as_teacher, goals_of, prunable, pruned_student
 from bantam.train.allocator import keep_memory

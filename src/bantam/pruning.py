@@ -22,7 +22,8 @@ from bantam.files import replacing, write_json
 from bantam.nets.output import StagedNet
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.teachers import load_weights, read_state_dict
-from bantam.recipe import GivenTeacher, Pruning, Recipe, Refit, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Training
 from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
 from bantam.train.answers import digest_of
 from bantam.train.distributed import ALONE

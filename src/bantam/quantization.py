@@ -52,7 +52,8 @@ from bantam.measure.logits import logits_of
 from bantam.nets.deploy import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT
-from bantam.recipe import Recipe, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import Training
 from bantam.stages import STAGES, Run, answers_for, goals_of
 from bantam.train import checkpoint
 from bantam.train.distributed import ALONE

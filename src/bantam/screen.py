@@ -21,7 +21,7 @@ from rich.table import Table
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.audit import Audit
 from bantam.measure.cost import Cost
-from bantam.recipe import SHIPPED
+from bantam.recipe_stages import SHIPPED
 from bantam.train.runlog import Row, Watcher
 
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in

@@ -22,7 +22,8 @@ from bantam.nets.output import StagedNet
 from bantam.nets.students import PRUNED, Student, describe
 from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher, load_weights, read_state_dict
 from bantam.objectives import OBJECTIVES
-from bantam.recipe import GivenTeacher, Pruning, Recipe, Refit, Stage, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Stage, Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort

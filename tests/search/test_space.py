@@ -8,7 +8,8 @@ import pytest
 from bantam import pipeline
 from bantam import recipe as recipes
 from bantam.data.augment import Augmentation
-from bantam.recipe import Augment, Recipe
+from bantam.recipe import Recipe
+from bantam.recipe_stages import Augment
 from bantam.search import space
 
 

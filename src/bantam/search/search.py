@@ -27,7 +27,8 @@ from bantam.files import explained, write_text
 from bantam.nets import budget
 from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
-from bantam.recipe import Recipe, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import Training
 from bantam.search import space
 from bantam.search.queue import HEARTBEAT, Queue, hidden, open_storage, reachable
 from bantam.search.result import last_reason, write_result

@@ -13,7 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from bantam.nets.students import STUDENTS
 from bantam.objectives.kd import KD
-from bantam.recipe import Augment, Recipe, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import Augment, Training
 
 Params = Mapping[str, Any]
 

@@ -22,7 +22,7 @@ from bantam.errors import BadData, TrainingStopped
 from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
-from bantam.recipe import Training
+from bantam.recipe_stages import Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers
 from bantam.train.capture import Captured

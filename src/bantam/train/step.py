@@ -17,7 +17,7 @@ from bantam.data.augment import Augmentation
 from bantam.data.splits import LabelledSplit, Normalisation
 from bantam.nets.output import Output
 from bantam.objectives.objective import Objective
-from bantam.recipe import Training
+from bantam.recipe_stages import Training
 from bantam.train.answers import Answers
 from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes

@@ -15,7 +15,8 @@ from bantam.errors import BadData
 from bantam.nets import budget
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
-from bantam.recipe import Recipe, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import Training
 
 BONUS_WORDS = 200
 """Most words that the bonus report may have, its references included."""

@@ -22,7 +22,8 @@ from bantam.nets.budget import weigh
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
-from bantam.recipe import GivenTeacher, Recipe, Training
+from bantam.recipe import Recipe
+from bantam.recipe_stages import GivenTeacher, Training
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 SOFT_IMAGES = 256
