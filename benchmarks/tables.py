@@ -7,10 +7,9 @@ A table stands between the lines `<!-- results: NAME -->` and `<!-- end -->`; th
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,33 +17,10 @@ from typing import Any
 from bantam.deliver.views import views_of
 from bantam.files import write_text
 from evidence import ROOT
+from markdown_tables import NOTHING, machine, read, table, with_error
+from provenance import evidence
 
 SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-NOTHING = "*Not measured yet.*"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    if not rows:
-        return NOTHING
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def with_error(value: float, standard_error: float) -> str:
-    return f"{value:.3f} ± {standard_error:.3f}"
-
-
-def machine(environment: dict[str, Any]) -> str:
-    """The hardware in a few words."""
-    if environment.get("gpu"):
-        return environment["gpu"]
-    processor = re.sub(r"\s+", " ", environment["processor"].replace("()", "")).strip()
-    return f"{environment['cores']} cores, {processor}"
 
 
 def views(results: Path) -> str:
@@ -339,6 +315,7 @@ def pruning_speed(results: Path) -> str:
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
+    "evidence": evidence,
     "food-11": food_11,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,

@@ -13,7 +13,7 @@ RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
 def export(
     run: RunArgument,
     data: DataOption,
-    to: Annotated[str, typer.Option(help="onnx, onnx-int8 or torchscript.")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript, or executorch (an extra).")] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,

@@ -161,6 +161,7 @@ def pruning_curve(name: str, title: str, points: Sequence[dict[str, Any]]) -> li
 
 
 def shown(found: dict[str, Any] | None) -> str:
+    """An accuracy with its standard error, or a dash where it was not measured."""
     return f"{found['accuracy']:.3f} ± {found['standard_error']:.3f}" if found else "-"
 
 
