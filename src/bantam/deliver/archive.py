@@ -50,8 +50,7 @@ def contents(data: bytes, name: str, max_files: int = MAX_FILES) -> dict[str, by
     """The files in the zip `data` by their names, which are plain relative ones; folders are left out.
 
     `name` is for the messages. Raises BadPackage for what is no zip, has a path out of the folder, a link or another
-    special file, a name twice, a password, too many files or too many bytes, files that share bytes, or does not fit its
-    checksums.
+    special file, a name twice, a password, too many files or bytes, files that share bytes, or wrong checksums.
     """
     too_many = BadPackage(f"{name} holds more than {max_files} files; nothing was unpacked")
     # Counted in the raw bytes, because opening a zip with millions of entries would already exhaust the memory.

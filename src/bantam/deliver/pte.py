@@ -6,6 +6,7 @@ batch, ExecuTorch 1.5.1 fixed the batch of every net that splits its channels to
 
 import importlib.util
 import json
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -33,14 +34,15 @@ def require_executorch() -> None:
 def program(portable: Portable, size: int, about: dict[str, str]) -> bytes:
     """The .pte file of `portable`, for XNNPACK; `about` is what its method METADATA returns. Raises BadData."""
     require_executorch()
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
+
+    # By name, because type checkers look for the package as well.
+    partition = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    lower = import_module("executorch.exir").to_edge_transform_and_lower
 
     with quiet():
         exported = torch.export.export(portable.eval(), (torch.zeros(1, 3, size, size),))
-        lowered = to_edge_transform_and_lower(
-            exported, partitioner=[XnnpackPartitioner()], constant_methods={METADATA: json.dumps(about)}
-        )
+        told = {METADATA: json.dumps(about)}
+        lowered = lower(exported, partitioner=[partition.XnnpackPartitioner()], constant_methods=told)
         return bytes(lowered.to_executorch().buffer)
 
 
@@ -48,9 +50,7 @@ class Runtime:
     """A program in ExecuTorch's own runtime: images float32 [N, 3, S, S] in 0..1, any N, to logits float32 [N, K]."""
 
     def __init__(self, encoded: bytes) -> None:
-        from executorch.runtime import Runtime as Executor
-
-        self.loaded: Any = Executor.get().load_program(encoded)
+        self.loaded: Any = import_module("executorch.runtime").Runtime.get().load_program(encoded)
         self.inference = self.loaded.load_method(INFERENCE)
 
     def __call__(self, images: Tensor) -> Tensor:
