@@ -55,6 +55,7 @@ ALLOWED = {
         "deliver",
         "stages",
         "pipeline",
+        "reuse",
     },
     "options": {"errors"},
     "cli_prune": BASE | {"options", "compress", "pruning", "screen"},
