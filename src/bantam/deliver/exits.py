@@ -58,10 +58,16 @@ def require_exits(net: nn.Module, run: Path) -> EarlyExitNet:
     return net
 
 
-def leave_early(net: EarlyExitNet, shipped: Shipped, split: LabelledSplit | UnlabelledSplit, confidence: float) -> Left:
+def leave_early(
+    net: EarlyExitNet,
+    shipped: Shipped,
+    split: LabelledSplit | UnlabelledSplit,
+    confidence: float,
+    macs: tuple[int, ...] = (),
+) -> Left:
     """The answers to all images of `split` in plain view, each from the first exit that is sure by `confidence`, 0..1.
 
-    Raises BadData for a threshold outside 0..1.
+    `macs` are those of `macs_of_exits`, for whoever asks often. Raises BadData for a threshold outside 0..1.
     """
     if not 0 <= confidence <= 1:
         raise BadData(f"--exit-confidence = {confidence:g} must lie in 0..1")
@@ -73,7 +79,7 @@ def leave_early(net: EarlyExitNet, shipped: Shipped, split: LabelledSplit | Unla
 
     size = shipped.student.size
     answers = logits_of(net, split, size, shipped.normalisation, look=look)
-    return Left(answers[:, :-1], answers[:, -1].long(), macs_of_exits(net, size))
+    return Left(answers[:, :-1], answers[:, -1].long(), macs or macs_of_exits(net, size))
 
 
 def require_some_left(left: Left, confidence: float) -> None:
