@@ -21,8 +21,7 @@ from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.curves import plot_dynamic
 from bantam.measure.dynamic import Point, curve, held_out, point, require_reached, within_drop, within_macs
 from bantam.measure.logits import logits_of
-from bantam.nets.early_exit import macs_of_exits
-from bantam.nets.footprint import footprint
+from bantam.nets.early_exit import macs_alone, macs_of_exits
 from bantam.train.runlog import Watcher, environment
 
 STEPS = 50
@@ -61,14 +60,14 @@ def exits(
         return torch.stack((*shown.exits, shown.logits), 1)  # [B, ways, K]
 
     ways = logits_of(net, splits.validation, size, shipped.normalisation, look=look).unbind(1)
-    reference, alone = accuracy(ways[-1], labels), footprint(net, size).macs
+    reference, static = accuracy(ways[-1], labels), macs_alone(net, size)
+    alone = static[-1]
     names = [f"exit {number}" for number in range(1, len(ways))]
-    costs = (*paid[:-1], alone)  # the net alone computes no exit
     rows: list[dict[str, Any]] = []
     for number, (name, way) in enumerate(zip([*names, "the net"], ways, strict=True)):
         everywhere = tuple(float(number == place) for place in range(len(ways)))
         p = mcnemar(hits(ways[-1], labels), hits(way, labels)).p
-        rows.append(row_of(f"{name} alone", Point(0.0, everywhere, accuracy(way, labels), costs[number], p)))
+        rows.append(row_of(f"{name} alone", Point(0.0, everywhere, accuracy(way, labels), static[number], p)))
     points = curve(ways, labels, paid, STEPS)
     rows += [row_of("early exits", item) for item in points]
 
@@ -97,8 +96,8 @@ def exits(
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({**row, "shares": " ".join(f"{share:.4f}" for share in row["shares"])} for row in rows)
-    static, dynamic = rows[: len(ways)], rows[len(ways) :]
-    plot_dynamic(static, ", ".join([*names, "the net"]) + " alone", {"early exits": dynamic}, path.with_suffix(".svg"))
+    name = ", ".join([*names, "the net"]) + " alone"
+    plot_dynamic(rows[: len(ways)], name, {"early exits": rows[len(ways) :]}, path.with_suffix(".svg"))
     return result
 
 

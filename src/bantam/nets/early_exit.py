@@ -58,7 +58,9 @@ class EarlyExitNet(StagedNet):
     lets each image go as soon as an exit is sure of it.
     """
 
-    def __init__(self, stages: nn.Sequential, head: nn.Linear, exits: Sequence[Exit], after: tuple[int, ...]) -> None:
+    def __init__(
+        self, stages: nn.Sequential, head: nn.Linear, exits: Sequence[nn.Module], after: tuple[int, ...]
+    ) -> None:
         nn.Module.__init__(self)  # the stages and the head are there already
         self.stages = stages
         self.head = head
@@ -153,3 +155,12 @@ class Path(nn.Module):
 def macs_of_exits(net: EarlyExitNet, size: int) -> tuple[int, ...]:
     """The multiply-accumulates of one image of `size` px that leaves at each exit, and of one that goes to the end."""
     return tuple(footprint(Path(net, place), size).macs for place in range(len(net.exits) + 1))
+
+
+def macs_alone(net: EarlyExitNet, size: int) -> tuple[int, ...]:
+    """The multiply-accumulates of the static nets that end at each exit and at the end, without the exits before."""
+    cut = [
+        EarlyExitNet(net.stages, net.head, [leave], (number,))
+        for leave, number in zip(net.exits, net.after, strict=True)
+    ]
+    return (*(footprint(Path(one, 0), size).macs for one in cut), footprint(net, size).macs)

@@ -32,7 +32,10 @@ def exits_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A finished run whose student has two early exits, and no threshold chosen for them."""
     early = RECIPE[RECIPE.index("[[stage]]") :].replace('"student"\nkind = "student"', '"early"\nkind = "exits"')
     early = early.replace('net = "mobilenet_v1"', 'of = "student"\nafter = [1, 3]')
-    text = RECIPE.replace("budget = 5000", "budget = 20000") + early
+    backbone = RECIPE.replace("budget = 5000", "budget = 20000").replace(
+        'kind = "student"', 'kind = "assistant"\nbudget = 5000'
+    )
+    text = backbone + early
     out = tmp_path_factory.mktemp("exits") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BANTAM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

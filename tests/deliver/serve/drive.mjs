@@ -135,8 +135,8 @@ const SCENARIOS = {
     await page.waitForSelector("#on-server li");
     const before = await page.textContent("#on-server .time");
     await page.focus("#early");
-    const ring = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== "none");
     await Promise.all([page.waitForResponse((r) => r.url().includes("early=true")), page.keyboard.press("Space")]);
+    const ring = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== "none");
     await page.waitForSelector("#on-server li");
     await page.screenshot({ path: picture });
     return { before, ring, after: await page.textContent("#on-server .time"), words: await page.textContent("#early-words") };
