@@ -5,6 +5,7 @@ A run is a folder; what is finished in it is skipped, what was killed goes on.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from bantam.nets import budget
 from bantam.nets.students import check_choices, describe
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Pruning, Training
+from bantam.recipe_stages import Derived, Exiting, GivenTeacher, Pruning, Training
 from bantam.reuse import found, take
 from bantam.selection import choose_on_validation, trained_net
-from bantam.stages import STAGES, Run, as_teacher, goals_of, prunable, pruned_student
+from bantam.stages import STAGES, Run, as_teacher, derived_student, goals_of, prunable
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.reestimate import reestimated
@@ -67,6 +68,10 @@ def run(
         limit = limits[stage.name]
         weight = budget.enforce([described[stage.name].shipped_net()], stage.size, limit)
         watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {limit:,} parameters")
+    for stage in recipe.stage:
+        if isinstance(stage, Exiting) and stage.of in described:  # what a pruning will leave is weighed then
+            whole = replace(described[stage.of], size=stage.size, exits=stage.after)
+            budget.enforce([whole.shipped_net()], stage.size, recipe.budget)
 
     # Stages, in order; a finished one is taken from its folder.
     if processes.rank == 0:
@@ -85,8 +90,8 @@ def run(
         processes.barrier()
         return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     stage, again = recipe.shipped, recipe.refit
-    if isinstance(stage, Pruning):
-        described[stage.name] = pruned_student(out, stage)
+    if isinstance(stage, Derived):
+        described[stage.name] = derived_student(out, stage)
     allowed = stage.to_params if isinstance(stage, Pruning) else recipe.budget
     shipped = Shipped(described[stage.name], normalisation, splits.classes)
     trained = trained_net(shipped.student, out / "stages" / stage.name).to(processes.device)

@@ -22,7 +22,7 @@ from bantam.files import write_json
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.teachers import load_weights, read_state_dict
 from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Training
+from bantam.recipe_stages import Exiting, GivenTeacher, Pruning, Refit, Training
 from bantam.reuse import unfolded
 from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
 from bantam.train.answers import digest_of
@@ -90,6 +90,8 @@ class Source:
             load_weights(net, read_state_dict(self.path), self.path)
             return Subject(student, net.eval(), IMAGENET)
         net, shipped = load_shipped(self.path)
+        if shipped.student.exits:
+            raise BadPruning(f"the student of {self.path} has early exits; prune first, then give it exits")
         trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
         if trained.exists():
             net = shipped.student.build()
@@ -210,6 +212,8 @@ def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) 
     if importance not in IMPORTANCES:
         raise BadPruning(f'no importance is named "{importance}"; there are {", ".join(IMPORTANCES)}')
     last = recipe.shipped
+    if isinstance(last, Exiting):
+        raise BadPruning(f"the student of {recipe.name} has early exits; prune first, then give it exits")
     of = DENSE if last.teacher == DENSE else last.name
     # A refit is of the net before pruning, and would have to come last.
     earlier = tuple(

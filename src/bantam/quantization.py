@@ -43,7 +43,7 @@ from bantam.deliver.export import (
     quantized_onnx,
     require_classes,
 )
-from bantam.deliver.predict import Shipped, load_shipped
+from bantam.deliver.predict import Shipped, load_whole_way
 from bantam.errors import BadData, RunMismatch
 from bantam.files import replacing, write_json, writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
@@ -78,7 +78,7 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
 
     Raises BadData, BadCheckpoint, RunMismatch.
     """
-    net, shipped = load_shipped(run)
+    net, shipped = load_whole_way(run)
     recipe = pipeline.recipe_of(run)
     splits = pipeline.open_data(recipe, root, watcher)
     require_classes(shipped, splits)

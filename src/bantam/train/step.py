@@ -198,7 +198,7 @@ class Step:
         images = images.contiguous(memory_format=self.memory_format)
         with self.casting(), self.processes.normalising():
             observed: list[Output] = self.observed(images)
-        outputs = [Output(seen.logits.float(), seen.embedding.float(), seen.features) for seen in observed]
+        outputs = [seen._replace(logits=seen.logits.float(), embedding=seen.embedding.float()) for seen in observed]
         members = [
             self.terms_of(goals, output, shown, peers_of(outputs, number), targets, progress)
             for number, (goals, output) in enumerate(zip(self.goals, outputs, strict=True))

@@ -89,6 +89,7 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
             evidence.learning(run, recipe),
             *evidence.mistakes(facts, shipped.classes, validation, again),
             evidence.stages(recipe, metrics, facts, again),
+            *evidence.early_exits(run),
             evidence.provenance(run, metrics, facts),
             answers.bonus(recipe, metrics),
         ]
