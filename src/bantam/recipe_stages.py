@@ -152,7 +152,8 @@ class Training:
             )
         if self.start and (self.peers > 1 or self.kind in ("prune", "exits")):
             raise ValueError(
-                f'start = "{self.start}" is not valid here: peers have starts of their own, `of` is that of a pruning or exits'
+                f'start = "{self.start}" is not valid here: peers have starts of their own, `of` is that of a pruning or '
+                "of exits"
             )
         if self.shape and self.kind not in ("student", "assistant"):
             raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')
