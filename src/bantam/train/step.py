@@ -240,7 +240,7 @@ class Step:
         """
         if not self.semi_labelled or self.processes.world == 1:
             return 1.0
-        own = labelled(targets).sum()
+        own = labelled(targets).sum().double()
         return own * self.processes.world / self.processes.summed(own).clamp(min=1)
 
     def casting(self) -> torch.autocast | nullcontext[None]:
