@@ -14,9 +14,7 @@ from bantam.errors import SplitLeak
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSplit:
-    """Images uint8 [N, H, W, 3] (RGB), labels int64 [N] in 0..K-1, N unique ids, the K classes' names."""
-
+class _WithLabels:
     name: str
     images: torch.Tensor
     labels: torch.Tensor
@@ -25,31 +23,22 @@ class LabelledSplit:
 
     def __post_init__(self) -> None:
         _require_images(self.images, self.ids)
-        _require_labels(self.labels, self.ids)
+        if self.labels.dtype != torch.int64 or self.labels.shape != (len(self.ids),):
+            raise ValueError(f"labels must be int64 [{len(self.ids)}], not {_kind(self.labels)}")
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-@dataclass(frozen=True, eq=False)
-class SemiLabelledSplit:
+class LabelledSplit(_WithLabels):
+    """Images uint8 [N, H, W, 3] (RGB), labels int64 [N] in 0..K-1, N unique ids, the K classes' names."""
+
+
+class SemiLabelledSplit(_WithLabels):
     """A labelled split's images and, after them, a user's own without a label: labels int64 [N], -1 for none.
 
     Only the training of a stage that has a teacher takes it; nothing selects or measures by it.
     """
-
-    name: str
-    images: torch.Tensor
-    labels: torch.Tensor
-    ids: tuple[str, ...]
-    classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _require_images(self.images, self.ids)
-        _require_labels(self.labels, self.ids)
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     @property
     def unlabelled(self) -> int:
@@ -164,11 +153,6 @@ def _three(values: torch.Tensor) -> tuple[float, float, float]:
 def _require_images(images: torch.Tensor, ids: tuple[str, ...]) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(ids):
         raise ValueError(f"images must be uint8 [{len(ids)}, H, W, 3], not {_kind(images)}")
-
-
-def _require_labels(labels: torch.Tensor, ids: tuple[str, ...]) -> None:
-    if labels.dtype != torch.int64 or labels.shape != (len(ids),):
-        raise ValueError(f"labels must be int64 [{len(ids)}], not {_kind(labels)}")
 
 
 def _kind(tensor: torch.Tensor) -> str:
