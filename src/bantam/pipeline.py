@@ -117,7 +117,7 @@ def run(
         metrics["refit"] = {
             "stage": again.name,
             "of": stage.name,
-            "images": len(splits.training) + len(splits.validation),
+            "images": results[again.name]["images"],
             "note": "what is shipped has trained on validation too, which measures it no longer; "
             f"the validation figures are those of the stage {stage.name}",
         }
@@ -144,7 +144,12 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
                 prunable(stage, of.architecture)
             elif isinstance(of, Training) and of.kind == "teacher":
                 prunable(stage, of.net)
-        goals_of(stage)
+        followed = [goal.objective for goal in goals_of(stage).values() if goal.objective.needs_teacher]
+        if recipe.data.unlabelled and stage.teacher and all(objective.needs_peers for objective in followed):
+            raise BadRecipe(
+                f'stage "{stage.name}": no objective follows its teacher, so images without a label would teach '
+                "nothing; add one such as kd, or take data.unlabelled out"
+            )
         share = 2 * processes.world  # whole pairs for every process
         if stage.batch_size % share:
             raise BadRecipe(
@@ -187,7 +192,8 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
 
 
 def open_data(recipe: Recipe, root: Path, watcher: Watcher) -> Splits:
-    return cache.open_splits(root, recipe.data.size, progress=Counter(watcher, "decoding"))
+    progress = Counter(watcher, "decoding")
+    return cache.open_splits(root, recipe.data.size, progress=progress, unlabelled=recipe.data.unlabelled)
 
 
 def leak_warnings(splits: Splits) -> list[str]:

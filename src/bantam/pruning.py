@@ -24,7 +24,7 @@ from bantam.nets.teachers import load_weights, read_state_dict
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Exiting, GivenTeacher, Pruning, Refit, Training
 from bantam.reuse import unfolded
-from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
+from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of, learned_from
 from bantam.train.answers import digest_of
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
@@ -161,7 +161,8 @@ def finetuner(
         for other in recipe.stage:
             if other.name in stage.teachers:
                 STAGES[other.kind](here, other)
-    answers = answers_for(here, stage, goals_of(stage), splits.training, splits.fingerprint)
+    learned = learned_from(splits, stage)
+    answers = answers_for(here, stage, goals_of(stage), learned, splits.fingerprint)
 
     def finetune(net: nn.Module, place: str) -> nn.Module:
         torch.manual_seed(recipe.seed)
@@ -169,7 +170,7 @@ def finetuner(
         choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
         with choice.threading():
             trained = train(
-                net.to(memory_format=choice.format), stage, splits.training, splits.validation, subject.normalisation,
+                net.to(memory_format=choice.format), stage, learned, splits.validation, subject.normalisation,
                 goals_of(stage), answers, recipe.seed, out / "finetune" / place, Watcher(), choice.autocast,
                 memory_format=choice.format,
             )  # fmt: skip

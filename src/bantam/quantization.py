@@ -54,7 +54,7 @@ from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Training
-from bantam.stages import STAGES, Run, answers_for, goals_of
+from bantam.stages import STAGES, Run, answers_for, goals_of, learned_from
 from bantam.train import checkpoint
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
@@ -169,10 +169,11 @@ def in_training(
             if earlier.name in stage.teachers:
                 STAGES[earlier.kind](here, earlier)
         goals = goals_of(stage)
-        answers = answers_for(here, stage, goals, splits.training, splits.fingerprint)
+        learned = learned_from(splits, stage)
+        answers = answers_for(here, stage, goals, learned, splits.fingerprint)
         torch.manual_seed(recipe.seed)
         trained = train(
-            net.to(memory_format=torch.channels_last), stage, splits.training, splits.validation,
+            net.to(memory_format=torch.channels_last), stage, learned, splits.validation,
             shipped.normalisation, goals, answers, recipe.seed, folder, watcher,
         )  # fmt: skip
         checkpoint.save(done, trained.weights)

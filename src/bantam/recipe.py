@@ -94,6 +94,11 @@ class Recipe:
                     )
             if isinstance(stage, Pruning) and stage.to_params > self.budget:
                 raise ValueError(f'stage "{stage.name}": to_params = {stage.to_params} is above the budget')
+        if self.data.unlabelled and not any(stage.teachers for stage in self.stage):
+            raise ValueError(
+                "data.unlabelled = true, but no stage has a teacher, so nothing could be learned from images without a "
+                "label; name a teacher in a stage's key `teacher`, or take data.unlabelled out"
+            )
         if not any(stage.kind in SHIPPED for stage in self.stage):
             raise ValueError('no stage has kind = "student", "prune" or "exits", so nothing would be shipped')
         refits = [stage for stage in self.stage if isinstance(stage, Refit)]

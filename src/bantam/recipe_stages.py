@@ -33,6 +33,7 @@ class Data:
     normalisation: Literal["imagenet", "training"] = key(
         "whose mean and standard deviation: ImageNet's, or the training split's", "imagenet"
     )
+    unlabelled: bool = key("whether the images in unlabelled/ join the training of stages that have a teacher", False)
 
     def __post_init__(self) -> None:
         within(8, 1024, size=self.size)

@@ -15,7 +15,15 @@ from bantam.compress.channels import bundles, prune_to
 from bantam.compress.curve import sample_of
 from bantam.data import cache
 from bantam.data.augment import Augmentation
-from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, joined
+from bantam.data.splits import (
+    IMAGENET,
+    LabelledSplit,
+    Normalisation,
+    SemiLabelledSplit,
+    Splits,
+    TrainingSplit,
+    joined,
+)
 from bantam.errors import BadRecipe
 from bantam.files import write_json
 from bantam.nets.budget import enforce
@@ -88,7 +96,7 @@ def given_teacher(here: Run, stage: Any) -> dict[str, Any]:
 def training(here: Run, stage: Any) -> dict[str, Any]:
     """Train a student, an assistant or a teacher, or take the finished one from the stage's folder."""
     splits = here.splits
-    result = trained(here, stage, splits.training, splits.validation, splits.fingerprint)
+    result = trained(here, stage, learned_from(splits, stage), splits.validation, splits.fingerprint)
     if any(stage.name in later.teachers for later in here.recipe.stage):
         here.teachers[stage.name] = teacher_of(here, stage, weights_of(here, stage))
     return result
@@ -96,14 +104,19 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
 
 def refit(here: Run, stage: Any) -> dict[str, Any]:
     """Train the shipped student once more, on training and validation; nothing is left to select or to measure by."""
-    both = joined(here.splits.training, here.splits.validation)
     again = replace(here.recipe.shipped, name=stage.name)
+    both = joined(learned_from(here.splits, again), here.splits.validation)
     return {
         **trained(here, again, both, None, f"{here.splits.fingerprint} {both.name}"),
         "kind": stage.kind,
         "of": stage.of,
         "images": len(both),
     }
+
+
+def learned_from(splits: Splits, stage: Training) -> TrainingSplit:
+    """What `stage` trains on: images without a label join where a teacher can say what they are."""
+    return splits.taught if stage.teacher else splits.training
 
 
 def pruning(here: Run, stage: Any) -> dict[str, Any]:
@@ -183,7 +196,7 @@ def student_of(here: Run, stage: Training) -> Student:
 
 
 def trained(
-    here: Run, stage: Training, split: LabelledSplit, validation: LabelledSplit | None, fingerprint: str
+    here: Run, stage: Training, split: TrainingSplit, validation: LabelledSplit | None, fingerprint: str
 ) -> dict[str, Any]:
     """Train what `stage` says on `split`, or find it done; gives done.json. best.ckpt then has the weights."""
     folder = here.out / "stages" / stage.name
@@ -209,6 +222,7 @@ def trained(
             "parameters": parameters_of(weighed),
             "epochs": stage.epochs,
             "best_epoch": ended.best["epoch"],
+            **({"unlabelled": split.unlabelled} if isinstance(split, SemiLabelledSplit) else {}),
             **{name: ended.best[name] for name in ("validation", "peers") if name in ended.best},
             "seconds": round(ended.seconds, 1),
             "answers_seconds": round(answers.seconds, 1) if answers else 0.0,
@@ -255,7 +269,7 @@ def teacher_of(here: Run, stage: Stage, net: nn.Module) -> Teacher:
 
 
 def answers_for(
-    here: Run, stage: Training, goals: dict[str, Goal], split: LabelledSplit, fingerprint: str
+    here: Run, stage: Training, goals: dict[str, Goal], split: TrainingSplit, fingerprint: str
 ) -> Answers | None:
     """The teacher's answers on `split`: cached where views repeat, unless an objective wants whole feature maps."""
     if not stage.teacher:
