@@ -33,7 +33,7 @@ UNSTRUCTURED = {f"unstructured-{name}": name for name in MASKS}
 STRUCTURED = {f"structured-{name}": name for name in IMPORTANCES}
 METHODS = (*UNSTRUCTURED, *STRUCTURED)
 
-STATISTICS_IMAGES = 500
+STATISTICS_IMAGES = 512
 """Training images from which BatchNorm's statistics are taken anew."""
 
 TAYLOR_IMAGES = 64
@@ -244,7 +244,7 @@ def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) ->
         figure = drawn(points, about["title"])
         for ending in ("svg", "png"):
             with replacing(folder / f"curve.{ending}") as temporary:
-                figure.savefig(temporary, format=ending, dpi=110, metadata={"Date": None} if ending == "svg" else None)
+                figure.savefig(temporary, format=ending, dpi=90, metadata={"Date": None} if ending == "svg" else None)
 
 
 def curve_text(points: Sequence[Point]) -> str:
@@ -270,30 +270,47 @@ def curve_text(points: Sequence[Point]) -> str:
 
 
 def drawn(points: Sequence[Point], title: str) -> Figure:
-    """One panel for each look that was taken: validation accuracy over the share of parameters gone."""
+    """Validation accuracy over the share of parameters gone, a panel for each look that was taken; then the channels."""
     looks = [look for look in LOOKS if any(getattr(point, look) for point in points)]
-    figure = Figure(figsize=(4.6 * len(looks) + 2.2, 4.4), layout="constrained")
-    panels = figure.subplots(1, len(looks), sharey=True, squeeze=False)[0]
-    methods = list(dict.fromkeys(point.method for point in points))
-    for look, axes in zip(looks, panels, strict=True):
-        for method in methods:
-            rows = [(point.removed, getattr(point, look)) for point in points if point.method == method]
-            rows = [(removed, found) for removed, found in rows if found]
+    structured = [point for point in points if point.channel_ratio is not None]
+    panels = len(looks) + bool(structured)
+    figure = Figure(figsize=(4.4 * panels + 0.6, 5.0), layout="constrained")
+    first, *others = figure.subplots(1, panels, squeeze=False)[0]
+    for look, axes in zip(looks, (first, *others), strict=False):
+        for method, rows in by_method(points).items():
+            found = [(point.removed, getattr(point, look)) for point in rows]
+            found = [(removed, measured) for removed, measured in found if measured]
             axes.errorbar(
-                [100 * removed for removed, _ in rows],
-                [100 * found.value for _, found in rows],
-                [100 * found.standard_error for _, found in rows],
-                marker="o" if method in UNSTRUCTURED else "s",
-                markersize=3.5,
-                linestyle="--" if method in UNSTRUCTURED else "-",
-                color=f"C{METHODS.index(method)}",
+                [100 * removed for removed, _ in found],
+                [100 * measured.value for _, measured in found],
+                [100 * measured.standard_error for _, measured in found],
                 elinewidth=0.8,
                 label=method if look == looks[0] else None,
+                **style_of(method),
             )
-        axes.set_title(LOOKS[look])
+        axes.set(title=LOOKS[look], ylabel="validation accuracy ± standard error, %")
+    for axes in others[: len(looks) - 1]:
+        axes.sharey(first)
+        axes.set_ylabel("")
+    if structured:
+        for method, rows in by_method(structured).items():
+            gone = [(100 * point.removed, 100 * (point.channel_ratio or 0)) for point in rows]
+            others[-1].plot(*zip(*gone, strict=True), **style_of(method))
+        others[-1].set(title="channels that went", ylabel="channels removed, %")
+    for axes in (first, *others):
         axes.set_xlabel("parameters removed, %")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("validation accuracy ± standard error, %")
     figure.suptitle(title)
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(3, 2 * panels), frameon=False)
     return figure
+
+
+def by_method(points: Sequence[Point]) -> dict[str, list[Point]]:
+    names = dict.fromkeys(point.method for point in points)
+    return {name: [point for point in points if point.method == name] for name in names}
+
+
+def style_of(method: str) -> dict[str, Any]:
+    """The line of a method, the same in every panel and figure."""
+    shape = {"marker": "o", "linestyle": "--"} if method in UNSTRUCTURED else {"marker": "s", "linestyle": "-"}
+    return {"color": f"C{METHODS.index(method)}", "markersize": 3.5, **shape}

@@ -1,7 +1,7 @@
 """Unstructured pruning: single weights become zero and the net keeps its shape.
 
 Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015, arXiv:1506.02626: the weights
-of the least magnitude go, either over the whole net or the same share of every layer.
+of the least magnitude go, either over the whole net, where each layer keeps its largest, or the same share of every layer.
 """
 
 import copy
@@ -24,9 +24,15 @@ def maskable(net: nn.Module) -> dict[str, Tensor]:
 
 
 def globally(weights: dict[str, Tensor], zeros: int) -> dict[str, Tensor]:
-    """Boolean masks, True where a weight stays, that remove the `zeros` weights of least magnitude of the whole net."""
+    """Boolean masks, True where a weight stays, that remove the `zeros` weights of least magnitude of the whole net.
+
+    The largest of each layer comes after all others: without it the layer, and all that it is fed by, would be empty.
+    """
     sizes = [weight.numel() for weight in weights.values()]
-    stays = mask_of(torch.cat([weight.flatten() for weight in weights.values()]), zeros)
+    magnitudes = [weight.flatten().abs() for weight in weights.values()]
+    for layer in magnitudes:
+        layer[layer.argmax()] = torch.inf
+    stays = mask_of(torch.cat(magnitudes), zeros)
     parts = stays.split(sizes)
     return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
 
