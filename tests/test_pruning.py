@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bantam import cli, pipeline
+from bantam.compress.curve import METHODS
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadRecipe
 from bantam.nets.budget import weigh
@@ -116,6 +117,29 @@ def test_the_curve_of_a_run(
     assert [row["ratio"] for row in rows] == [0, 0.4, 0, 0.4]
     assert all((row["finetuned"] is not None) == (row["ratio"] > 0) for row in rows)
     assert {path.name for path in out.iterdir()} == {"curve.json", "curve.csv", "curve.svg", "curve.png"}
+
+
+def test_what_shipped_alone_has_a_curve_of_every_method(
+    big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "shipped", tmp_path / "curve"
+    shutil.copytree(big, source, ignore=shutil.ignore_patterns("stages"))
+    words = ("--ratios", "0,0.5", "--json", "--out", out)
+    assert called(source, "--data", photographs, *words, monkeypatch=monkeypatch) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["method"], row["ratio"]) for row in rows] == [(name, ratio) for name in METHODS for ratio in (0, 0.5)]
+    plain = json.loads((source / "metrics.json").read_text())["validation"]["plain"]
+    for row in rows:
+        assert row["reestimated"] is not None
+        if not row["ratio"]:
+            assert row["before"]["accuracy"] == pytest.approx(plain)
+
+    before = files_in(source)
+    to = ("--to-params", 3000, "--out", tmp_path / "small")
+    assert called(source, "--data", photographs, *to, monkeypatch=monkeypatch) == 1
+    assert "holds only what shipped" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
+    assert files_in(source) == before
 
 
 def test_to_an_exact_budget(big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,5 @@ def prune(
         return
     typer.echo(curve_text(points))
     typer.echo(f"curve: {folder / 'curve.csv'}, curve.svg, curve.png")
-    if any(point.channel_ratio is not None for point in points):  # else it holds only what shipped
-        half = max(point.parameters for point in points) // 2
-        typer.echo(f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships")
+    half = max(point.parameters for point in points) // 2
+    typer.echo(f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,14 +14,25 @@ from torch import nn
 from bantam import pipeline
 from bantam import recipe as recipes
 from bantam.compress.channels import IMPORTANCES, bundles, prune_to
-from bantam.compress.curve import METHODS, Finetune, Point, Subject, curve, kept_points, methods_of, some, write_curve
+from bantam.compress.curve import (
+    METHODS,
+    Finetune,
+    Point,
+    Subject,
+    curve,
+    kept_points,
+    plain_views,
+    some,
+    write_curve,
+)
 from bantam.data.splits import IMAGENET, Splits
+from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
 from bantam.files import replacing, write_json
-from bantam.nets.output import StagedNet
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.teachers import load_weights, read_state_dict
+from bantam.nets.unfold import unfold
 from bantam.recipe import Recipe
 from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Training
 from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
@@ -78,21 +89,32 @@ class Source:
             template, name=self.architecture, data=replace(template.data, size=self.size), stage=(given, student)
         )
 
-    def subject(self, recipe: Recipe, classes: int) -> Subject:
-        """The net, in its trained form where that is still there. Raises BadCheckpoint for weights of another net."""
+    def trained(self, recipe: Recipe) -> Path:
+        """Where a run has its student's weights as they were trained, if it still has them."""
+        return self.path / "stages" / recipe.shipped.name / "best.ckpt"
+
+    def subject(self, recipe: Recipe, splits: Splits) -> Subject:
+        """The net in its trained form; what only shipped is unfolded, by a few training images.
+
+        Raises BadCheckpoint for weights of another net, and BadData for other classes than those of `splits`.
+        """
         if not self.is_run:
-            student = Student(self.architecture, {}, classes, self.size)
+            student = Student(self.architecture, {}, len(splits.classes), self.size)
             net = student.build()
             load_weights(net, read_state_dict(self.path), self.path)
             return Subject(student, net.eval(), IMAGENET)
-        net, shipped = load_shipped(self.path)
-        trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
-        if not trained.exists():
-            form = cast(StagedNet, net)
-            return Subject(shipped.student, form, shipped.normalisation, trained=not shipped.student.kind.folds)
-        net = shipped.student.build()
-        load_weights(net, read_state_dict(trained), trained)
-        return Subject(shipped.student, net.eval(), shipped.normalisation)
+        form, shipped = load_shipped(self.path)
+        require_classes(shipped, splits)
+        student, normalisation = shipped.student, shipped.normalisation
+        trained = self.trained(recipe)
+        if trained.exists():
+            net = student.build()
+            load_weights(net, read_state_dict(trained), trained)
+            return Subject(student, net.eval(), normalisation)
+        views = plain_views(splits.training, student.size, normalisation)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            return Subject(student, unfold(student, form, views), normalisation)
 
 
 def prune_curve(
@@ -110,8 +132,8 @@ def prune_curve(
         if name not in METHODS:
             raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
     splits = pipeline.open_data(recipe, root, watcher)
-    subject = source.subject(recipe, len(splits.classes))
-    chosen = methods_of(subject, methods)
+    subject = source.subject(recipe, splits)
+    chosen = list(methods) or list(METHODS)
     validation = some(splits.validation, images)
     made_of = {
         "net": digest_of(subject.net), "data": splits.fingerprint, "images": len(validation), "epochs": epochs,
@@ -185,7 +207,7 @@ def prune_to_budget(
         raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
     if out.resolve() == source.path.resolve():
         raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
-    prunable_now(source, recipe, len(splits.classes), parameters)
+    prunable_now(source, recipe, splits, parameters)
     pipeline.check(recipe)
     pipeline.claim(recipe, out, splits.fingerprint, ALONE)
     if source.is_run:
@@ -193,11 +215,12 @@ def prune_to_budget(
     return pipeline.run(recipe, root, out, watcher)
 
 
-def prunable_now(source: Source, recipe: Recipe, classes: int, parameters: int) -> None:
+def prunable_now(source: Source, recipe: Recipe, splits: Splits, parameters: int) -> None:
     """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
-    subject = source.subject(source.recipe(), classes)
-    if not subject.trained:
+    own = source.recipe()
+    if source.is_run and not source.trained(own).exists():
         raise BadPruning(f"{source.path} holds only what shipped; give the whole run folder, with its stages")
+    subject = source.subject(own, splits)
     dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
     if dense <= parameters:
         raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bantam.errors import BadPruning, BantamError
+from bantam.nets.blocks import ParallelConv, adds_nothing
 from bantam.nets.budget import weigh
 from bantam.nets.output import StagedNet
 from bantam.nets.pruned import Kept, channels_of, take, widths_of
@@ -69,6 +70,12 @@ def magnitude(net: nn.Module, sample: Sample | None) -> Any:
     """Squared weights of all layers that a channel takes part in (Li et al., 2017, arXiv:1608.08710)."""
     import torch_pruning
 
+    for block in net.modules():
+        # What unfolding brought back (bantam.nets.unfold) adds nothing: its random weights do not matter.
+        for branch in block.branches if isinstance(block, ParallelConv) else ():
+            for conv in branch.modules():
+                if isinstance(conv, nn.Conv2d) and adds_nothing(branch):
+                    nn.init.zeros_(conv.weight)
     return torch_pruning.importance.GroupMagnitudeImportance(p=2)
 
 
@@ -87,7 +94,7 @@ def bn_scale(net: nn.Module, sample: Sample | None) -> Any:
     import torch_pruning
 
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-        raise BadPruning("importance bn_scale needs BatchNorms, and this net has none: give a run, not what it shipped")
+        raise BadPruning("importance bn_scale needs BatchNorms, and this net has none")
     return torch_pruning.importance.BNScaleImportance()
 
 
@@ -211,8 +218,8 @@ def kept_without(net: nn.Module, found: list[Bundle], gone: list[Tensor]) -> Kep
 def prune_to(student: Student, net: StagedNet, found: list[Bundle], most: int) -> Pruned:
     """Remove the least important channels of the trained form `net` until at most `most` parameters would ship.
 
-    Every bundle keeps its `last` channel. The larger of both counts is at least FULL of `most` where single channels are
-    fine enough. Raises BadPruning where even the fewest channels are too many, or the graph was not followed.
+    Every bundle keeps its `last` channel. The larger of both counts is at least FULL of `most` where single channels
+    are fine enough. Raises BadPruning where even the fewest channels are too many, or the graph was not followed.
     """
     last = [bundle.last for bundle in found]
     ranked = sorted(
