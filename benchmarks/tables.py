@@ -7,44 +7,20 @@ A table stands between the lines `<!-- results: NAME -->` and `<!-- end -->`; th
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bantam.deliver.views import views_of
 from bantam.files import write_text
+from compression_tables import cascade, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
+from markdown_table import NOTHING, machine, made_by, read, table, with_error
 
 SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-NOTHING = "*Not measured yet.*"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    if not rows:
-        return NOTHING
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def with_error(value: float, standard_error: float) -> str:
-    return f"{value:.3f} ± {standard_error:.3f}"
-
-
-def machine(environment: dict[str, Any]) -> str:
-    """The hardware in a few words."""
-    if environment.get("gpu"):
-        return environment["gpu"]
-    processor = re.sub(r"\s+", " ", environment["processor"].replace("()", "")).strip()
-    return f"{environment['cores']} cores, {processor}"
 
 
 def views(results: Path) -> str:
@@ -64,13 +40,6 @@ def views(results: Path) -> str:
     head = ("views", "validation accuracy", "against fresh", "p, paired", "minutes of asking for it first")
     below = f"{study['epochs']} epochs, {study['images']:,} images at {study['size']} px, seed {study['seed']}."
     return table(head, rows) + f"\n\n{below} " + made_by(study["environment"])
-
-
-def made_by(environment: dict[str, Any]) -> str:
-    """The line below a benchmark's table."""
-    commit = (environment.get("commit") or "no commit")[:8]
-    command = " ".join(environment["command"])
-    return f"`{command}` on {machine(environment)}; torch {environment['versions']['torch']}, commit {commit}."
 
 
 def food_11(results: Path) -> str:
@@ -299,45 +268,6 @@ def grid(results: Path, study: str) -> str:
     return table(head, [cells for _, cells in sorted(rows)])
 
 
-def pruning(results: Path) -> str:
-    measured = read(results / "benchmarks" / "pruning.json")
-    if measured is None:
-        return NOTHING
-    rows = [
-        [
-            f"{row['route']} ({row['family']}, {row['size']} px)",
-            with_error(row["accuracy"], row["standard_error"]),
-            f"{row['n']:,}",
-            f"{max(row['parameters'].values()):,}",
-            f"{row['macs'] / 1e6:.1f}",
-            "-" if row["route"] == "designed" else f"{row['against_designed']['p']:.3f}",
-        ]
-        for row in measured["rows"]
-    ]
-    head = ("route", "validation accuracy", "n", "parameters", "M MACs", "p against designed")
-    return table(head, rows) + "\n\n" + made_by(measured["environment"])
-
-
-def pruning_speed(results: Path) -> str:
-    measured = read(results / "benchmarks" / "pruning_speed.json")
-    if measured is None:
-        return NOTHING
-    rows = [
-        [
-            f"{row['net']}, {row['version']}",
-            str(row["batch"]),
-            f"{row['median_ms']:,.2f}",
-            f"{row['quartiles_ms'][0]:,.2f} to {row['quartiles_ms'][1]:,.2f}",
-            f"{row['speedup']:.2f}",
-            f"{row['bytes'] / 1e3:,.0f}",
-        ]
-        for row in measured["rows"]
-    ]
-    said = "\n".join(f"- {line}" for line in measured["explanation"])
-    head = ("net", "batch", "median, ms", "quartiles, ms", "times as fast", "file, kB")
-    return table(head, rows) + f"\n\n{said}\n\n" + made_by(measured["environment"])
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
     "food-11": food_11,
     "throughput": throughput,
@@ -355,6 +285,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "distillation-teacher": partial(grid, study="teacher"),
     "pruning": pruning,
     "pruning-speed": pruning_speed,
+    "pruning-teacher": partial(pruning_curve, of="teacher"),
+    "pruning-student": partial(pruning_curve, of="student"),
+    "quantization": quantization,
+    "cascade": cascade,
 }
 
 
