@@ -21,8 +21,8 @@ def read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def with_error(value: float, standard_error: float) -> str:
-    return f"{value:.3f} ± {standard_error:.3f}"
+def with_error(value: float, standard_error: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f} ± {standard_error:.{digits}f}"
 
 
 def machine(environment: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bantam.deliver.views import views_of
 from bantam.files import write_text
+from compression_tables import cascade, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 
@@ -303,45 +304,6 @@ def grid(results: Path, study: str) -> str:
     return table(head, [cells for _, cells in sorted(rows)])
 
 
-def pruning(results: Path) -> str:
-    measured = read(results / "benchmarks" / "pruning.json")
-    if measured is None:
-        return NOTHING
-    rows = [
-        [
-            f"{row['route']} ({row['family']}, {row['size']} px)",
-            with_error(row["accuracy"], row["standard_error"]),
-            f"{row['n']:,}",
-            f"{max(row['parameters'].values()):,}",
-            f"{row['macs'] / 1e6:.1f}",
-            "-" if row["route"] == "designed" else f"{row['against_designed']['p']:.3f}",
-        ]
-        for row in measured["rows"]
-    ]
-    head = ("route", "validation accuracy", "n", "parameters", "M MACs", "p against designed")
-    return table(head, rows) + "\n\n" + made_by(measured["environment"])
-
-
-def pruning_speed(results: Path) -> str:
-    measured = read(results / "benchmarks" / "pruning_speed.json")
-    if measured is None:
-        return NOTHING
-    rows = [
-        [
-            f"{row['net']}, {row['version']}",
-            str(row["batch"]),
-            f"{row['median_ms']:,.2f}",
-            f"{row['quartiles_ms'][0]:,.2f} to {row['quartiles_ms'][1]:,.2f}",
-            f"{row['speedup']:.2f}",
-            f"{row['bytes'] / 1e3:,.0f}",
-        ]
-        for row in measured["rows"]
-    ]
-    said = "\n".join(f"- {line}" for line in measured["explanation"])
-    head = ("net", "batch", "median, ms", "quartiles, ms", "times as fast", "file, kB")
-    return table(head, rows) + f"\n\n{said}\n\n" + made_by(measured["environment"])
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
     "food-11": food_11,
     "throughput": throughput,
@@ -360,6 +322,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "distillation-teacher": partial(grid, study="teacher"),
     "pruning": pruning,
     "pruning-speed": pruning_speed,
+    "pruning-teacher": partial(pruning_curve, of="teacher"),
+    "pruning-student": partial(pruning_curve, of="student"),
+    "quantization": quantization,
+    "cascade": cascade,
 }
 
 

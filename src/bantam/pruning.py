@@ -14,8 +14,18 @@ from torch import nn
 from bantam import pipeline
 from bantam import recipe as recipes
 from bantam.compress.channels import IMPORTANCES, bundles, prune_to
-from bantam.compress.curve import METHODS, Finetune, Point, Subject, curve, kept_points, methods_of, some, write_curve
-from bantam.data.splits import IMAGENET, LabelledSplit, Splits
+from bantam.compress.curve import (
+    METHODS,
+    Finetune,
+    Point,
+    Subject,
+    curve,
+    kept_points,
+    some,
+    write_curve,
+)
+from bantam.data.splits import IMAGENET, Splits
+from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
 from bantam.files import write_json
@@ -78,29 +88,28 @@ class Source:
             template, name=self.architecture, data=replace(template.data, size=self.size), stage=(given, student)
         )
 
-    def subject(self, recipe: Recipe, classes: int, training: LabelledSplit | None = None) -> Subject:
-        """The net, in the form that trains. Raises BadCheckpoint for weights of another net.
+    def subject(self, recipe: Recipe, splits: Splits) -> Subject:
+        """The net in the form that trains; of a run without its stages' folders it is made again from what shipped.
 
-        Of a run without its stages' folders it is made again from what shipped, with statistics of `training`, and is
-        the shipped form without one.
+        Raises BadCheckpoint for weights of another net, and BadData for other classes than those of `splits`.
         """
         if not self.is_run:
-            student = Student(self.architecture, {}, classes, self.size)
+            student = Student(self.architecture, {}, len(splits.classes), self.size)
             net = student.build()
             load_weights(net, read_state_dict(self.path), self.path)
             return Subject(student, net.eval(), IMAGENET)
-        net, shipped = load_shipped(self.path)
-        if shipped.student.exits:
+        _, shipped = load_shipped(self.path)
+        require_classes(shipped, splits)
+        student = shipped.student
+        if student.exits:
             raise BadPruning(f"the student of {self.path} has early exits; prune first, then give it exits")
         trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
         if trained.exists():
-            net = shipped.student.build()
+            net = student.build()
             load_weights(net, read_state_dict(trained), trained)
-        elif training is not None:
-            _, net = unfolded(self.path, training)
-        elif shipped.student.kind.folds:
-            return Subject(shipped.student, net, shipped.normalisation, trained=False)
-        return Subject(shipped.student, net.eval(), shipped.normalisation)
+        else:
+            _, net = unfolded(self.path, splits.training)
+        return Subject(student, net.eval(), shipped.normalisation)
 
 
 def prune_curve(
@@ -118,8 +127,8 @@ def prune_curve(
         if name not in METHODS:
             raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
     splits = pipeline.open_data(recipe, root, watcher)
-    subject = source.subject(recipe, len(splits.classes), splits.training)
-    chosen = methods_of(subject, methods)
+    subject = source.subject(recipe, splits)
+    chosen = list(methods) or list(METHODS)
     validation = some(splits.validation, images)
     made_of = {
         "net": digest_of(subject.net), "data": splits.fingerprint, "images": len(validation), "epochs": epochs,
@@ -200,7 +209,7 @@ def prune_to_budget(
 
 def prunable_now(source: Source, splits: Splits, parameters: int) -> None:
     """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
-    subject = source.subject(source.recipe(), len(splits.classes), splits.training)
+    subject = source.subject(source.recipe(), splits)
     dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
     if dense <= parameters:
         raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")

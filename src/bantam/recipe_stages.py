@@ -153,8 +153,7 @@ class Training:
             )
         if self.start and (self.peers > 1 or self.kind in ("prune", "exits")):
             raise ValueError(
-                f'start = "{self.start}" is not valid here: peers have starts of their own, `of` is that of a pruning or '
-                "of exits"
+                f'start = "{self.start}" is not valid here: peers have starts of their own, a pruning or exits have `of`'
             )
         if self.shape and self.kind not in ("student", "assistant"):
             raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')

@@ -103,4 +103,6 @@ def unfolded(run: Path, training: LabelledSplit) -> tuple[Student, StagedNet]:
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:IMAGES]
     normalisation = shipped.normalisation
     images = plain(training.images[chosen], shipped.student.size, normalisation.mean, normalisation.std)
-    return shipped.student, unfold(shipped.student, net, images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same net every time, training-only branches included
+        return shipped.student, unfold(shipped.student, net, images)
