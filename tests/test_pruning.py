@@ -14,6 +14,7 @@ from bantam.compress.curve import METHODS
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadRecipe
 from bantam.nets.budget import weigh
+from bantam.nets.students import describe
 from bantam.nets.teachers import build_teacher
 from bantam.recipe import dump, parse
 from tiny_run import RECIPE
@@ -215,6 +216,23 @@ def test_a_checkpoint_of_another_family_is_refused(
         assert not out.exists()
     assert called(tmp_path / "none", "--data", photographs, monkeypatch=monkeypatch) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+def test_a_run_with_weights_of_another_family_or_without_photographs_is_refused(
+    big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, empty, out = tmp_path / "other", tmp_path / "empty", tmp_path / "out"
+    for split in ("training", "validation"):
+        (empty / split).mkdir(parents=True)
+    weights = describe("largekernel", 5_000, 3, 32).build().state_dict()
+    shutil.copytree(big, other)
+    torch.save(weights, other / "stages" / "student" / "best.ckpt")
+    for run, root, said in ((other, photographs, "another architecture"), (big, empty, "holds no labelled image")):
+        assert called(run, "--data", root, "--out", out, monkeypatch=monkeypatch) == 1
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("bantam: ")
+        assert said in lines[-1]
+        assert not out.exists()
 
 
 @pytest.mark.slow

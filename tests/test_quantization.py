@@ -16,8 +16,9 @@ from bantam.compress import packed
 from bantam.compress.quantize import INT8, calibration_batches, post_training
 from bantam.deliver.export import onnx_session
 from bantam.deliver.predict import load_shipped
-from bantam.errors import BadData, RunMismatch
+from bantam.errors import BadCheckpoint, BadData, RunMismatch
 from bantam.nets.output import Output, StagedNet
+from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.quantization import advice, in_training, quantize, require_teachers, table
 from bantam.recipe import Recipe, parse
@@ -141,8 +142,22 @@ def test_a_bad_threshold_writes_nothing(run: Path, photographs: Path, drop: floa
 
 
 def test_missing_photographs_write_nothing(run: Path, tmp_path: Path):
-    with pytest.raises(BadData):
-        quantize(run, tmp_path / "nowhere", 0, Watcher())
+    empty = tmp_path / "empty"
+    (empty / "training").mkdir(parents=True)
+    (empty / "validation").mkdir()
+    for root, said in ((tmp_path / "nowhere", "does not exist"), (empty, "holds no labelled image")):
+        with pytest.raises(BadData, match=said) as caught:
+            quantize(run, root, 0, Watcher())
+        assert "\n" not in str(caught.value)
+        assert not (run / "quantized").exists()
+
+
+def test_weights_of_another_family_write_nothing(run: Path, photographs: Path):
+    other = describe("largekernel", 5_000, 3, 32).shipped_net().state_dict()
+    torch.save(other, run / "student_best.ckpt")
+    with pytest.raises(BadCheckpoint, match="does not hold this student's weights") as caught:
+        quantize(run, photographs, 0, Watcher())
+    assert "\n" not in str(caught.value)
     assert not (run / "quantized").exists()
 
 
