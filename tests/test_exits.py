@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from bantam.deliver.predict import load_shipped, load_whole_way
 from bantam.errors import BadRecipe, BudgetExceeded
 from bantam.nets.budget import weigh
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
-from bantam.nets.students import Student
-from bantam.recipe import dump, parse
+from bantam.nets.footprint import footprint
+from bantam.nets.students import Student, describe
+from bantam.recipe import dump, load, parse
+from bantam.recipe_stages import Exiting, Training
 from tiny_run import RECIPE
 
 KEYS = """size = 32
@@ -164,6 +167,20 @@ def test_pruned_then_given_exits_then_quantized_and_exported(
     exported = sum(torch.Size(item.dims).numel() for item in weights if item.name.startswith("net."))
     assert exported == sum(parameter.numel() for parameter in whole.parameters())
     assert called("package", out, monkeypatch=monkeypatch) == 0
+
+
+def test_the_shipped_recipe_fills_its_budget_with_the_exits() -> None:
+    recipe = load("exits")
+    backbone, early = recipe.stage[1:]
+    assert isinstance(backbone, Training)
+    assert isinstance(early, Exiting)
+    student = describe(backbone.net, backbone.budget, 11, backbone.size, backbone.shape)
+    net = replace(student, exits=early.after).shipped_net()
+    assert 0.995 * recipe.budget <= weigh(net, 64).counted <= recipe.budget
+    assert isinstance(net, EarlyExitNet)
+    first, second, end = macs_of_exits(net, 64)
+    assert first < 0.45 * end < second < 0.75 * end
+    assert end < 1.03 * footprint(net, 64).macs
 
 
 def test_exits_over_the_budget_are_refused_before_the_first_step(photographs: Path, tmp_path: Path) -> None:

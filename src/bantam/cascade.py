@@ -87,16 +87,7 @@ def cascade(run: Path, root: Path, drop: float, confidence: float | None, watche
 
 def row_of(side: int, item: Point) -> dict[str, Any]:
     """One line: `side` is that of the first pass, or of the only one, in pixels."""
-    return {
-        "side": side,
-        "threshold": item.threshold,
-        "stopped": item.stopped,
-        "accuracy": item.accuracy.value,
-        "standard_error": item.accuracy.standard_error,
-        "n": item.accuracy.n,
-        "mean_macs": item.mean_macs,
-        "mcnemar_p": item.p,
-    }
+    return {"side": side, "stopped": item.stopped, **item.to_json()}
 
 
 def text(result: dict[str, Any]) -> str:

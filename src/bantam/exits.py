@@ -103,16 +103,7 @@ def exits(
 
 def row_of(kind: str, item: Point) -> dict[str, Any]:
     """One line; `shares` are those of the images that leave at each exit and at the end."""
-    return {
-        "kind": kind,
-        "threshold": item.threshold,
-        "shares": list(item.shares),
-        "accuracy": item.accuracy.value,
-        "standard_error": item.accuracy.standard_error,
-        "n": item.accuracy.n,
-        "mean_macs": item.mean_macs,
-        "mcnemar_p": item.p,
-    }
+    return {"kind": kind, "shares": list(item.shares), **item.to_json()}
 
 
 def text(result: dict[str, Any]) -> str:

@@ -37,6 +37,17 @@ class Point:
         """The share of images that do not go all the way."""
         return sum(self.shares[:-1])
 
+    def to_json(self) -> dict[str, float]:
+        """Plain values for a file; the shares are told otherwise by each kind of dynamic net."""
+        return {
+            "threshold": self.threshold,
+            "accuracy": self.accuracy.value,
+            "standard_error": self.accuracy.standard_error,
+            "n": self.accuracy.n,
+            "mean_macs": self.mean_macs,
+            "mcnemar_p": self.p,
+        }
+
 
 Choice = Callable[[Sequence[Point], Accuracy], Point | None]
 """Takes one of the points of a curve, given the accuracy of the last way out alone; or none."""

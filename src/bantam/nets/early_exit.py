@@ -69,14 +69,9 @@ class EarlyExitNet(StagedNet):
 
     def observe(self, images: Tensor) -> Output:
         """Map normalised images [N, 3, H, W] to logits, embedding, one feature map per stage, and the exits' logits."""
-        features: list[Tensor] = []
-        maps = images
-        for stage in self.stages:
-            maps = stage(maps)
-            features.append(maps)
-        exits = [leave(features[number - 1]) for leave, number in zip(self.exits, self.after, strict=True)]
-        embedding = maps.mean((2, 3))  # [N, D, h, w] -> [N, D]
-        return Output(self.head(embedding), embedding, tuple(features), tuple(exits))
+        seen = super().observe(images)
+        exits = [leave(seen.features[number - 1]) for leave, number in zip(self.exits, self.after, strict=True)]
+        return seen._replace(exits=tuple(exits))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [N, 3, H, W] to the last logits [N, K]; no exit is computed."""

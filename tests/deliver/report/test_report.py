@@ -188,7 +188,8 @@ def test_the_bonus_names_the_used_papers_in_at_most_200_words(family: str) -> No
 
 
 def test_the_bonus_stays_short_with_every_method_there_is() -> None:
-    text = " ".join(answers.bonus_text(recipe_with("largekernel", dict.fromkeys(OBJECTIVES, 0.1)), METRICS))
+    methods = {name: 0.1 for name in OBJECTIVES if name != "self_distillation"}  # that one is for another kind of stage
+    text = " ".join(answers.bonus_text(recipe_with("largekernel", methods), METRICS))
     assert len(text.split()) <= 200
 
 

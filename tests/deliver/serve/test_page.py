@@ -147,7 +147,10 @@ def test_everything_is_reached_by_keyboard(address: str, photo: Path) -> None:
     assert seen["preview"].startswith("Validation image ")
 
 
-def test_a_photograph_leaves_early_by_keyboard(exits_run: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_photograph_leaves_early_by_keyboard(
+    exits_run: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser, "RUNTIME", tmp_path / "none")  # the exits are the server's; nothing need be exported
     chosen = exits_run / "exits" / "exits.json"
     chosen.parent.mkdir()
     chosen.write_text(json.dumps({"chosen": {"threshold": 0.0}}))
