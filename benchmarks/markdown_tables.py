@@ -1,4 +1,4 @@
-"""Tables in Markdown, and what their cells are made of."""
+"""The pieces of the tables that are made from results/."""
 
 import json
 import re
@@ -21,8 +21,8 @@ def read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def with_error(value: float, standard_error: float) -> str:
-    return f"{value:.3f} ± {standard_error:.3f}"
+def with_error(value: float, standard_error: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f} ± {standard_error:.{digits}f}"
 
 
 def machine(environment: dict[str, Any]) -> str:
@@ -31,3 +31,10 @@ def machine(environment: dict[str, Any]) -> str:
         return environment["gpu"]
     processor = re.sub(r"\s+", " ", environment["processor"].replace("()", "")).strip()
     return f"{environment['cores']} cores, {processor}"
+
+
+def made_by(environment: dict[str, Any]) -> str:
+    """The line below a benchmark's table."""
+    commit = (environment.get("commit") or "no commit")[:8]
+    command = " ".join(environment["command"])
+    return f"`{command}` on {machine(environment)}; torch {environment['versions']['torch']}, commit {commit}."
