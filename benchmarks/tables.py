@@ -19,6 +19,7 @@ from bantam.files import write_text
 from compression_tables import cascade, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
+from provenance import evidence
 
 SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -305,6 +306,7 @@ def grid(results: Path, study: str) -> str:
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
+    "evidence": evidence,
     "food-11": food_11,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,

@@ -391,6 +391,7 @@ def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="A new .toml
 
 
 def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe. Raises BadRecipe for a name that there is not."""
     from bantam.errors import BadRecipe
     from bantam.recipe import nearest, shipped
 

@@ -11,7 +11,7 @@ from bantam.options import DataOption, JsonOption, RunArgument, print_json
 def export(
     run: RunArgument,
     data: DataOption,
-    to: Annotated[str, typer.Option(help="onnx, onnx-int8 or torchscript.")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript, or executorch (an extra).")] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,

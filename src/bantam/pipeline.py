@@ -192,11 +192,13 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
 
 
 def open_data(recipe: Recipe, root: Path, watcher: Watcher) -> Splits:
+    """The splits of the folder `root` at the recipe's size, decoded now or earlier."""
     progress = Counter(watcher, "decoding")
     return cache.open_splits(root, recipe.data.size, progress=progress, unlabelled=recipe.data.unlabelled)
 
 
 def leak_warnings(splits: Splits) -> list[str]:
+    """A line for the user where labelled images also stand in the evaluation split."""
     if not splits.leaks:
         return []
     shown = ", ".join(splits.leaks[:3])

@@ -194,6 +194,7 @@ def require_teachers(recipe: Recipe, run: Path) -> None:
 
 
 def checkpoint_digest(run: Path) -> str:
+    """A hexadecimal SHA-256 of the run's shipped weights."""
     return hashlib.sha256((run / "student_best.ckpt").read_bytes()).hexdigest()
 
 

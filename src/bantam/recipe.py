@@ -36,6 +36,8 @@ from bantam.toml import NAMES, describe, dotted, line_of, nearest, override, pla
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
+    """What a run does, in full: its data, its budget and its stages. Wrong values raise ValueError."""
+
     name: str = key("the recipe's name")
     stage: tuple[Stage, ...] = key("the stages, in order: [[stage]] tables")
     seed: int = key("seed of the weights, the order and the views", 0)

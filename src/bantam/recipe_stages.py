@@ -16,12 +16,14 @@ def key(sense: str, default: Any = REQUIRED) -> Any:
 
 
 def at_least(minimum: float, **values: float) -> None:
+    """Raises ValueError for a named value below `minimum`."""
     for name, value in values.items():
         if value < minimum:
             raise ValueError(f"{name} = {value} must be at least {minimum}")
 
 
 def within(low: float, high: float, **values: float) -> None:
+    """Raises ValueError for a named value outside `low`..`high`."""
     for name, value in values.items():
         if not low <= value <= high:
             raise ValueError(f"{name} = {value} must lie in {low}..{high}")
@@ -29,6 +31,8 @@ def within(low: float, high: float, **values: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
+    """The table [data]: how images are stored and normalised."""
+
     size: int = key("side of the stored images in pixels", 64)
     normalisation: Literal["imagenet", "training"] = key(
         "whose mean and standard deviation: ImageNet's, or the training split's", "imagenet"
@@ -62,6 +66,8 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
+    """The table [stage.optimizer]: the optimizer and its schedule."""
+
     name: Literal["adamw", "sgd"] = key("adamw, or sgd with Nesterov momentum", "adamw")
     lr: float = key("peak learning rate", 2e-3)
     weight_decay: float = key("decoupled for adamw; not applied to BatchNorm and biases", 0.05)
@@ -153,7 +159,7 @@ class Training:
             )
         if self.start and (self.peers > 1 or self.kind in ("prune", "exits")):
             raise ValueError(
-                f'start = "{self.start}" is not valid here: peers have starts of their own, a pruning or exits have `of`'
+                f'start = "{self.start}" is not valid here: peers start anew, a pruning or exits from `of`'
             )
         if self.shape and self.kind not in ("student", "assistant"):
             raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')

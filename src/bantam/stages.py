@@ -285,6 +285,7 @@ def answers_for(
 
 
 def parameters_of(net: nn.Module) -> int:
+    """The number of a net's parameters, each once."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 

@@ -186,10 +186,12 @@ def colour_filters(net: nn.Module, size: int) -> list[str]:
 
 
 def joined(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two pairs of tensors, joined end to end."""
     return torch.cat((a[0], b[0])), torch.cat((a[1], b[1]))
 
 
 def unfollowed(student: Student, why: str) -> BadPruning:
+    """The error for a net whose channels cannot be followed through its graph, saying `why`."""
     return BadPruning(
         f"the channels of {student.family} cannot be followed through its graph ({why}), so none may go: "
         "prune it with an unstructured method, or prune a net of another family"

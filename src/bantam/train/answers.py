@@ -217,6 +217,7 @@ class ViewCache(Answers):
 
 
 def save_array(path: Path, values: np.ndarray[Any, Any]) -> None:
+    """Write a .npy file whole or not at all."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, values)
 

@@ -135,6 +135,7 @@ def joined() -> Iterator[Processes]:
 
 
 def join(processes: Processes, store: Store) -> None:
+    """Enter the process group, with gloo on CPUs. Raises TrainingStopped for more processes than GPUs."""
     if not torch.cuda.is_available():
         dist.init_process_group("gloo", timeout=PATIENCE, store=store, rank=processes.rank, world_size=processes.world)
         return

@@ -229,6 +229,7 @@ class State:
 
 
 def part(split: LabelledSplit, processes: Processes) -> LabelledSplit:
+    """This process's share of a split."""
     rows = processes.share(len(split))
     return LabelledSplit(split.name, split.images[rows], split.labels[rows], split.ids[rows], split.classes)
 

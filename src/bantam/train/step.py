@@ -55,6 +55,7 @@ class Observed(nn.Module):
 
 
 def shown_by(net: nn.Module, images: Tensor) -> Output:
+    """What a net shows of `images`; of a net without observe() the logits alone."""
     observe: Callable[[Tensor], Output] | None = getattr(net, "observe", None)
     if observe is not None:
         return observe(images)

@@ -127,7 +127,7 @@ def hardest(
     for row in rows:
         label, predicted = classes[row["label"]], classes[row["predicted"]]
         caption = (
-            f"{row['id']}: labelled {label} ({row['probability']:.1e}), taken for {predicted} ({row['confidence']:.3f})"
+            f"{row['id']}: labelled {label} ({row['probability']:.1%}), taken for {predicted} ({row['confidence']:.1%})"
         )
         place = places.get(row["id"])
         uri = None if validation is None or place is None else as_uri(validation, place)
@@ -251,4 +251,6 @@ def told(value: Any) -> str:
     """A value of environment.json for people."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items())
+    if value is None:
+        return "none"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)

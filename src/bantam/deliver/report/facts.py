@@ -165,6 +165,7 @@ def teacher_of(run: Path, recipe: Recipe, data: Path, shipped: Shipped) -> tuple
 
 
 def as_teacher(net: nn.Module, size: int, own: Normalisation, views: Normalisation) -> Teacher:
+    """A net as a teacher that sees views normalised as `views` say, itself used to `own`."""
     return Teacher(net, size, own.mean, own.std, views.mean, views.std)
 
 

@@ -268,6 +268,7 @@ def onnx_look(path: Path, shipped: Shipped) -> Look:
 
 
 def timed(classifier: Classifier, pixels: Tensor, look: Look | None) -> dict[str, Any]:
+    """The class probabilities of one image, with the milliseconds that they took."""
     started = time.perf_counter()
     (probabilities,) = classifier.probabilities(pixels, look)
     return {"probabilities": probabilities.tolist(), "ms": milliseconds_since(started)}
@@ -294,4 +295,5 @@ def timed_early(classifier: Classifier, pixels: Tensor, exits: Exits) -> dict[st
 
 
 def milliseconds_since(started: float) -> float:
+    """Milliseconds since `started`, a reading of time.perf_counter()."""
     return (time.perf_counter() - started) * 1000
