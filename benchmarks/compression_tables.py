@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from markdown_table import NOTHING, made_by, read, table, with_error
+from markdown_tables import NOTHING, made_by, read, table, with_error
 
 RATIOS = (0, 0.25, 0.5, 0.75, 0.9, 0.95)
 """The ratios of a pruning curve that its table shows."""

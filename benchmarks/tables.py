@@ -18,7 +18,7 @@ from bantam.deliver.views import views_of
 from bantam.files import write_text
 from compression_tables import cascade, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
-from markdown_table import NOTHING, machine, made_by, read, table, with_error
+from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 
 SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -176,24 +176,60 @@ def peers(results: Path) -> str:
 
 
 def families(results: Path) -> str:
+    """The families, and among them the peers, each trained in its own way for its own number of epochs."""
     measured = read(results / "benchmarks" / "families.json")
+    if measured is None:
+        return NOTHING
+    rows: list[tuple[float, list[str]]] = []
+    for row in measured["rows"]:
+        if "failed" not in row:
+            name, weight = row["family"], max(row["parameters"].values())
+            rows.append((row["accuracy"], tournament_cells(name, row, measured["epochs"], weight)))
+    peers = [read(path) or {} for path in sorted(results.glob("benchmarks/peer-*.json"))]
+    for peer in peers:
+        accuracy, n = peer["plain"], peer["validation"]["n"]
+        row = {**peer, "accuracy": accuracy, "standard_error": (accuracy * (1 - accuracy) / n) ** 0.5, "n": n}
+        rows.append((accuracy, tournament_cells(f"*{peer['peer']}, a peer*", row, peer["epochs"], peer["parameters"])))
+    rows.sort(key=lambda ranked: -ranked[0])
+    head = ("family", "validation accuracy", "n", "parameters", "M MACs", "epochs", "minutes")
+    commits = sorted({commit[:8] for row in measured["rows"] for commit in row.get("commits", ()) if commit})
+    below = f"One plain view, {len(measured['seeds'])} seed(s); families at commit(s) {', '.join(commits)}. "
+    if peers:
+        below += "Peers look at 224 px and train in their own way, with the same teacher (`benchmarks/peers.py`). "
+    return table(head, [cells for _, cells in rows]) + "\n\n" + below + made_by(measured["environment"])
+
+
+def tournament_cells(name: str, row: dict[str, Any], epochs: int, parameters: int) -> list[str]:
+    return [
+        name,
+        with_error(row["accuracy"], row["standard_error"]),
+        f"{row['n']:,}",
+        f"{parameters:,}",
+        f"{row['macs'] / 1e6:.1f}" if "macs" in row else "-",
+        str(epochs),
+        f"{row['seconds'] / 60:.0f}",
+    ]
+
+
+def against_peers(results: Path) -> str:
+    measured = read(results / "benchmarks" / "against-peers.json")
     if measured is None:
         return NOTHING
     rows = [
         [
-            row["family"],
+            f"{row['views']} against {row['peer']}",
             with_error(row["accuracy"], row["standard_error"]),
+            with_error(row["peer_accuracy"], row["peer_standard_error"]),
+            f"{measured['epochs']} / {row['peer_epochs']}",
+            f"{100 * row['difference']:+.1f} points",
+            f"{row['only_ours']:,} / {row['only_peer']:,}",
+            f"{row['p']:.2g}",
             f"{row['n']:,}",
-            f"{max(row['parameters'].values()):,}",
-            f"{row['macs'] / 1e6:.1f}",
-            f"{row['seconds'] / 60:.0f}",
         ]
         for row in measured["rows"]
-        if "failed" not in row
     ]
-    head = ("family", "validation accuracy", "n", "parameters", "M MACs", "minutes")
-    below = f"{measured['epochs']} epochs, {len(measured['seeds'])} seed(s), one plain view. "
-    return table(head, rows) + "\n\n" + below + made_by(measured["environment"])
+    head = ("views", measured["recipe"], "peer", "epochs", "difference", "only one right", "p, paired", "n")
+    return table(head, rows) + "\n\n" + made_by(measured["environment"])
 
 
 def levers(results: Path) -> str:
@@ -278,6 +314,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "views": views,
     "peers": peers,
     "families": families,
+    "against-peers": against_peers,
     "levers": levers,
     "distillation": distillation,
     "distillation-temperature": partial(grid, study="temperature"),

@@ -14,8 +14,8 @@ from bantam.errors import BadData
 from bantam.files import write_json, writing
 from bantam.measure.accuracy import accuracy, mcnemar
 from bantam.measure.accuracy import hits as hits_of
-from bantam.measure.curves import plot_cascade
-from bantam.measure.dynamic import Point, cheapest, curve, held_out, point, require_reached
+from bantam.measure.curves import plot_dynamic
+from bantam.measure.dynamic import Point, curve, held_out, point, require_reached, within_drop
 from bantam.measure.logits import logits_of
 from bantam.nets.footprint import footprint
 from bantam.train.runlog import Watcher, environment
@@ -42,23 +42,24 @@ def cascade(run: Path, root: Path, drop: float, confidence: float | None, watche
     macs = {side: footprint(net, side).macs for side in sizes}
 
     last = logits[size]
-    reference = accuracy(last, labels)
+    reference, choose = accuracy(last, labels), within_drop(drop)
     rows: list[dict[str, Any]] = []
     for side in sizes:
         alone = accuracy(logits[side], labels)
         p = mcnemar(hits_of(last, labels), hits_of(logits[side], labels)).p
-        rows.append({"kind": "static", **row_of(side, Point(0.0, 1.0, alone, macs[side], p))})
+        rows.append({"kind": "static", **row_of(side, Point(0.0, (1.0, 0.0), alone, macs[side], p))})
     chosen: dict[str, Any] | None = None
     for side in sizes[:-1]:
-        pair = macs[side], macs[size]
-        rows += [{"kind": "cascade", **row_of(side, item)} for item in curve(logits[side], last, labels, pair)]
+        ways, paid = (logits[side], last), (macs[side], macs[side] + macs[size])
+        points = curve(ways, labels, paid)
+        rows += [{"kind": "cascade", **row_of(side, item)} for item in points]
         if confidence is None:
-            found = cheapest(curve(logits[side], last, labels, pair), reference, drop)
+            found = choose(points, reference)
         else:
-            require_reached(logits[side], confidence)
-            found = point(logits[side], last, labels, pair, confidence)
+            require_reached(ways, confidence)
+            found = point(ways, labels, paid, confidence)
         if found and (chosen is None or found.mean_macs < chosen["mean_macs"]):
-            outside = held_out(logits[side], last, labels, pair, drop) if confidence is None else found.accuracy
+            outside = held_out(ways, labels, paid, choose) if confidence is None else found.accuracy
             chosen = {**row_of(side, found), "held_out_accuracy": outside.value}
     result = {
         "student": shipped.student.family,
@@ -75,7 +76,12 @@ def cascade(run: Path, root: Path, drop: float, confidence: float | None, watche
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    plot_cascade(rows, folder / "cascade.svg")
+    static = [row for row in rows if row["kind"] == "static"]
+    lines = {
+        f"{side} px first": [row for row in rows if row["kind"] == "cascade" and row["side"] == side]
+        for side in sizes[:-1]
+    }
+    plot_dynamic(static, "one pass, " + ", ".join(map(str, sizes)) + " px", lines, folder / "cascade.svg")
     return result
 
 

@@ -1,6 +1,5 @@
 """The command line: one command a verb; parses, calls, prints. Heavy imports stay inside the commands."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost, cli_export, cli_leaderboard, cli_package, cli_predict, cli_prune, cli_serve
+from bantam import cli_cost, cli_dynamic, cli_export, cli_leaderboard, cli_package, cli_predict, cli_prune, cli_serve
 from bantam.errors import BadData, BantamError
 from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
 
@@ -38,7 +37,8 @@ app.command()(cli_serve.serve)
 bench_app.command("cost")(cli_cost.cost)
 app.command()(cli_export.export)
 app.command()(cli_export.quantize)
-app.command()(cli_export.cascade)
+app.command()(cli_dynamic.cascade)
+app.command()(cli_dynamic.exits)
 
 
 INTERRUPTED = 130
@@ -97,6 +97,9 @@ def run(
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Run folder; a killed run in it goes on.")],
     settings: SetOption = None,
+    reuse: Annotated[
+        Path | None, typer.Option(help="Another run: what it has finished of the same stages is taken from there.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe's stages on a folder of photographs; run it again after a kill and it goes on."""
@@ -111,7 +114,7 @@ def run(
     console = Console(stderr=as_json)
     with joined() as processes:
         watcher = Watcher() if processes.rank else Bar(console)
-        metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, watcher, processes)
+        metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, watcher, processes, reuse)
     if processes.rank:
         return
     if as_json:
@@ -178,31 +181,21 @@ def predict(
         Path | None,
         typer.Option("--probabilities", help="Also write every class's probability to this file."),
     ] = None,
+    exit_confidence: Annotated[
+        float | None,
+        typer.Option(help="Let an image leave at the first early exit that is so sure, 0..1; one plain view."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the classes of photographs; or, with --data, write the submission of a run's student."""
     if data is None:
         if probabilities is not None:
             raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
-        cli_predict.photographs(paths, run, views, as_json)
+        cli_predict.photographs(paths, run, views, exit_confidence, as_json)
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
-    (run,) = paths
-    from bantam import pipeline
-    from bantam.data import cache
-    from bantam.deliver.predict import load_shipped
-    from bantam.deliver.predict import predict as write_predictions
-    from bantam.deliver.views import views_of
-
-    net, shipped = load_shipped(run)
-    recipe = pipeline.recipe_of(run)
-    images = cache.open_splits(data, recipe.data.size).evaluation
-    if images is None:
-        raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
-    chosen = views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
-    write_predictions(net, shipped, images, views=views or chosen, path=out, probabilities=probabilities)
-    typer.echo(f"{len(images):,} predictions: {out}")
+    cli_predict.evaluation_images(paths[0], data, out, views, probabilities, exit_confidence)
 
 
 @app.command()

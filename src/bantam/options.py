@@ -34,6 +34,7 @@ ClassesOption = Annotated[
 SizeOption = Annotated[
     int, typer.Option("--size", parser=above_zero("--size"), metavar="N", help="Input size in pixels.")
 ]
+RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of photographs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 SetOption = Annotated[

@@ -14,28 +14,18 @@ from torch import nn
 from bantam import pipeline
 from bantam import recipe as recipes
 from bantam.compress.channels import IMPORTANCES, bundles, prune_to
-from bantam.compress.curve import (
-    METHODS,
-    Finetune,
-    Point,
-    Subject,
-    curve,
-    kept_points,
-    plain_views,
-    some,
-    write_curve,
-)
+from bantam.compress.curve import METHODS, Finetune, Point, Subject, curve, kept_points, some, write_curve
 from bantam.data.splits import IMAGENET, Splits
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
-from bantam.files import replacing, write_json
+from bantam.files import write_json
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.teachers import load_weights, read_state_dict
-from bantam.nets.unfold import unfold
 from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Training
-from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
+from bantam.recipe_stages import Exiting, GivenTeacher, Pruning, Refit, Training
+from bantam.reuse import unfolded
+from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of, learned_from
 from bantam.train.answers import digest_of
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
@@ -89,12 +79,8 @@ class Source:
             template, name=self.architecture, data=replace(template.data, size=self.size), stage=(given, student)
         )
 
-    def trained(self, recipe: Recipe) -> Path:
-        """Where a run has its student's weights as they were trained, if it still has them."""
-        return self.path / "stages" / recipe.shipped.name / "best.ckpt"
-
     def subject(self, recipe: Recipe, splits: Splits) -> Subject:
-        """The net in its trained form; what only shipped is unfolded, by a few training images.
+        """The net in the form that trains; of a run without its stages' folders made again from what shipped.
 
         Raises BadCheckpoint for weights of another net, and BadData for other classes than those of `splits`.
         """
@@ -103,18 +89,19 @@ class Source:
             net = student.build()
             load_weights(net, read_state_dict(self.path), self.path)
             return Subject(student, net.eval(), IMAGENET)
-        form, shipped = load_shipped(self.path)
+        _, shipped = load_shipped(self.path)
         require_classes(shipped, splits)
-        student, normalisation = shipped.student, shipped.normalisation
-        trained = self.trained(recipe)
+        if shipped.student.exits:
+            raise BadPruning(f"the student of {self.path} has early exits; prune first, then give it exits")
+        trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
         if trained.exists():
-            net = student.build()
+            net = shipped.student.build()
             load_weights(net, read_state_dict(trained), trained)
-            return Subject(student, net.eval(), normalisation)
-        views = plain_views(splits.training, student.size, normalisation)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            return Subject(student, unfold(student, form, views), normalisation)
+        else:
+            with torch.random.fork_rng(devices=[]):  # what branches start with is drawn: a resumed call draws the same
+                torch.manual_seed(recipe.seed)
+                _, net = unfolded(self.path, splits.training)
+        return Subject(shipped.student, net.eval(), shipped.normalisation)
 
 
 def prune_curve(
@@ -175,7 +162,8 @@ def finetuner(
         for other in recipe.stage:
             if other.name in stage.teachers:
                 STAGES[other.kind](here, other)
-    answers = answers_for(here, stage, goals_of(stage), splits.training, splits.fingerprint)
+    learned = learned_from(splits, stage)
+    answers = answers_for(here, stage, goals_of(stage), learned, splits.fingerprint)
 
     def finetune(net: nn.Module, place: str) -> nn.Module:
         torch.manual_seed(recipe.seed)
@@ -183,7 +171,7 @@ def finetuner(
         choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
         with choice.threading():
             trained = train(
-                net.to(memory_format=choice.format), stage, splits.training, splits.validation, subject.normalisation,
+                net.to(memory_format=choice.format), stage, learned, splits.validation, subject.normalisation,
                 goals_of(stage), answers, recipe.seed, out / "finetune" / place, Watcher(), choice.autocast,
                 memory_format=choice.format,
             )  # fmt: skip
@@ -207,20 +195,13 @@ def prune_to_budget(
         raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
     if out.resolve() == source.path.resolve():
         raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
-    prunable_now(source, recipe, splits, parameters)
-    pipeline.check(recipe)
-    pipeline.claim(recipe, out, splits.fingerprint, ALONE)
-    if source.is_run:
-        adopt(source.path / "stages", out / "stages")
-    return pipeline.run(recipe, root, out, watcher)
+    prunable_now(source, splits, parameters)
+    return pipeline.run(recipe, root, out, watcher, reuse=source.path if source.is_run else None)
 
 
-def prunable_now(source: Source, recipe: Recipe, splits: Splits, parameters: int) -> None:
+def prunable_now(source: Source, splits: Splits, parameters: int) -> None:
     """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
-    own = source.recipe()
-    if source.is_run and not source.trained(own).exists():
-        raise BadPruning(f"{source.path} holds only what shipped; give the whole run folder, with its stages")
-    subject = source.subject(own, splits)
+    subject = source.subject(source.recipe(), splits)
     dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
     if dense <= parameters:
         raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")
@@ -233,6 +214,8 @@ def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) 
     if importance not in IMPORTANCES:
         raise BadPruning(f'no importance is named "{importance}"; there are {", ".join(IMPORTANCES)}')
     last = recipe.shipped
+    if isinstance(last, Exiting):
+        raise BadPruning(f"the student of {recipe.name} has early exits; prune first, then give it exits")
     of = DENSE if last.teacher == DENSE else last.name
     # A refit is of the net before pruning, and would have to come last.
     earlier = tuple(
@@ -254,17 +237,6 @@ def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) 
         return replace(recipe, name=f"{recipe.name}-pruned", stage=(*earlier, stage))
     except ValueError as error:
         raise BadPruning(f"the pruning of {recipe.name}: {error}") from error
-
-
-def adopt(stages: Path, into: Path) -> None:
-    """Copy the finished stages of another run, whole or not at all, so that they count as done."""
-    for folder in sorted(stages.iterdir()):
-        done = folder / "done.json"
-        if not done.exists() or (into / folder.name / "done.json").exists():
-            continue
-        for path in [*(path for path in folder.iterdir() if path != done), done]:  # done.json last: it says "finished"
-            with replacing(into / folder.name / path.name) as temporary:
-                shutil.copyfile(path, temporary)
 
 
 def default_out(source: Source) -> Path:

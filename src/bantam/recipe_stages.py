@@ -33,6 +33,7 @@ class Data:
     normalisation: Literal["imagenet", "training"] = key(
         "whose mean and standard deviation: ImageNet's, or the training split's", "imagenet"
     )
+    unlabelled: bool = key("whether the images in unlabelled/ join the training of stages that have a teacher", False)
 
     def __post_init__(self) -> None:
         within(8, 1024, size=self.size)
@@ -98,7 +99,7 @@ class Training:
     """A stage that trains a student, held to the recipe's budget, an assistant, held to its own, or a teacher."""
 
     name: str = key("the stage's name, by which later stages ask for it")
-    kind: Literal["student", "teacher", "assistant", "prune"] = key(
+    kind: Literal["student", "teacher", "assistant", "prune", "exits"] = key(
         "student: held to the budget, shipped if it is the last; assistant: a student family at a budget of its own, "
         "which teaches; teacher: a classifier of any size"
     )
@@ -111,6 +112,7 @@ class Training:
         "what several answers of the teacher are averaged as", "probabilities"
     )
     teacher_flip: bool = key("whether the teacher also looks at the view's mirror image, and averages", False)
+    start: str = key("the earlier stage of the same net whose weights this one starts from; empty for fresh ones", "")
     peers: int = key("nets that train together and teach one another (objective dml); the best is kept", 1)
     epochs: int = key("passes over the training split")
     batch_size: int = key("images a step, even, over all processes", 64)
@@ -149,11 +151,20 @@ class Training:
                 f'budget = {self.budget} is not valid for kind = "{self.kind}": an assistant needs a budget of its '
                 "own, a student has the recipe's, a teacher has none"
             )
+        if self.start and (self.peers > 1 or self.kind in ("prune", "exits")):
+            raise ValueError(
+                f'start = "{self.start}" is not valid here: peers have starts of their own, `of` is that of a pruning or '
+                "of exits"
+            )
         if self.shape and self.kind not in ("student", "assistant"):
             raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')
         if (self.peers > 1) != ("dml" in self.objectives):
             raise ValueError(
                 f"peers = {self.peers} is not valid: objectives.dml is for 2 peers or more, and they are for it"
+            )
+        if ("self_distillation" in self.objectives) != (self.kind == "exits"):
+            raise ValueError(
+                f'kind = "{self.kind}" is not valid: objectives.self_distillation is what teaches early exits'
             )
 
 
@@ -179,12 +190,27 @@ class Refit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruning(Training):
+class Derived(Training):
+    """A stage that changes an earlier stage's net and trains it on."""
+
+    net: str = key("left empty: the net is that of the stage `of`", "")
+    of: str = key("the earlier stage whose net is changed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.peers > 1:
+            raise ValueError("peers must be 1: copies of one net have nothing to teach one another")
+        if self.net:
+            raise ValueError(
+                f"net must be left out of a stage of kind {self.kind}: `of` names the stage whose net it is"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Derived):
     """A stage that prunes an earlier stage's net to an exact budget, whole channels at a time, and trains the rest."""
 
-    kind: Literal["student", "teacher", "prune"] = key("what the stage does", "prune")
-    net: str = key("left empty: the net is that of the stage `of`", "")
-    of: str = key("the earlier stage whose net is pruned")
+    kind: Literal["prune"] = key("what the stage does", "prune")
     to_params: int = key("most parameters of what is left, by the larger count of the shipped form")
     importance: Literal["magnitude", "taylor", "bn_scale"] = key(
         "by what the least important channels are found", "taylor"
@@ -193,10 +219,21 @@ class Pruning(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, to_params=self.to_params)
-        if self.peers > 1:
-            raise ValueError("peers must be 1: copies of one pruned net have nothing to teach one another")
-        if self.kind != "prune" or self.net:
-            raise ValueError("net must be left out of a stage of kind prune: `of` names the stage whose net is pruned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exiting(Derived):
+    """A stage that gives an earlier stage's net early exits, and trains the whole of it on."""
+
+    kind: Literal["exits"] = key("what the stage does", "exits")
+    after: tuple[int, ...] = key("numbers of the net's stages, from 1 on, after which there is an exit")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.objectives) == 1:
+            raise ValueError(
+                "objectives holds self_distillation alone; the net's end needs one too, such as supervised"
+            )
 
 
 Stage = GivenTeacher | Training | Refit
@@ -207,6 +244,7 @@ STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training] | type[Refit]] = {
     "teacher": Training,
     "refit": Refit,
     "prune": Pruning,
+    "exits": Exiting,
 }
-SHIPPED = ("student", "prune")
+SHIPPED = ("student", "prune", "exits")
 """The kinds of stages whose nets make the weight."""

@@ -1,7 +1,7 @@
 """Curves and scatter plots of what was measured, as SVG files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,16 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "side" first, one of the static nets."""
+def plot_dynamic(
+    static: Sequence[dict[str, Any]], name: str, lines: Mapping[str, Sequence[dict[str, Any]]], path: Path
+) -> None:
+    """Draw "accuracy" over "mean_macs" into an SVG: a line for each dynamic net by its name, and one of static nets.
+
+    The rows of `static`, which goes by `name`, have a "standard_error" as well.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
-        static = [row for row in rows if row["kind"] == "static"]
         axes.errorbar(
             [row["mean_macs"] / 1e6 for row in static],
             [100 * row["accuracy"] for row in static],
@@ -111,17 +115,16 @@ def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
             fmt="ks--",
             elinewidth=0.8,
             linewidth=0.8,
-            label="one pass, " + ", ".join(f"{row['side']}" for row in static) + " px",
+            label=name,
         )
-        for number, side in enumerate(sorted({row["side"] for row in rows if row["kind"] == "cascade"})):
-            line = [row for row in rows if row["kind"] == "cascade" and row["side"] == side]
+        for number, (label, line) in enumerate(lines.items()):
             axes.plot(
                 [row["mean_macs"] / 1e6 for row in line],
                 [100 * row["accuracy"] for row in line],
                 marker=MARKERS[number],
                 markersize=4,
                 color=f"C{number}",
-                label=f"{side} px first",
+                label=label,
             )
         axes.set_xlabel("million multiply-accumulates, mean of an image")
         axes.set_ylabel("validation accuracy ± standard error, %")

@@ -23,9 +23,9 @@ BATCH = 256
 def unfold(student: Student, shipped: StagedNet, images: Tensor) -> StagedNet:
     """The trained form of `student` that gives the logits of `shipped`, its shipped form; a new net in eval mode.
 
-    `images` float32 [N, 3, S, S], normalised, are what the statistics are taken on; a few hundred do. The float32 logits
-    are equal to 1e-4. A family that ships as it trains is copied. What weights training-only branches start with is
-    drawn from torch's random numbers.
+    `images` float32 [N, 3, S, S], normalised, are what the statistics are taken on; a few hundred do. The float32
+    logits are equal to 1e-4. A family that ships as it trains is copied. The weights with which training-only branches
+    start are drawn from torch's random numbers.
     """
     if not student.kind.folds:
         return copy.deepcopy(shipped).eval()
@@ -76,10 +76,12 @@ def _take_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d, folded: nn.Conv2d, returne
 
 def _take_merged(block: ParallelConv, folded: nn.Conv2d, returned: list[nn.BatchNorm2d]) -> None:
     """The branch with the widest kernel takes it all; the others add nothing."""
-    pairs = [tuple(branch) for branch in block.branches if isinstance(branch, nn.Sequential)]
-    conv, norm = next(pair for pair in pairs if pair[0].kernel_size == folded.kernel_size)
-    _take_pair(conv, norm, folded, returned)
-    for other in (layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d) and layer is not norm):
+    branches = [branch for branch in block.branches if isinstance(branch, nn.Sequential)]
+    for conv, norm in branches:
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.kernel_size == folded.kernel_size:
+            _take_pair(conv, norm, folded, returned)
+            break
+    for other in (layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d) and layer not in returned):
         nn.init.zeros_(other.weight)
         nn.init.zeros_(other.bias)
         returned.append(other)

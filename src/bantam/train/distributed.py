@@ -75,6 +75,13 @@ class Processes:
         dist.all_reduce(values)
         return dict(zip(terms, (values / self.world).unbind(), strict=True))
 
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum of one tensor over the processes."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
     def replicated(self, module: nn.Module) -> nn.Module:
         """`module` with process 0's parameters, their gradients averaged over the processes in every backward pass.
 

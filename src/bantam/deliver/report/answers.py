@@ -205,7 +205,7 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
         f"the stage {name} ({nets[name]})" if nets.get(name) else f"the stage {name}" for name in shipped.teachers
     ]
     sentences = [
-        f"The student is a {shipped.net} of {metrics['parameters']['unique']:,} parameters on {shipped.size} px "
+        f"The student is a {metrics['student']} of {metrics['parameters']['unique']:,} parameters on {shipped.size} px "
         f"images, trained for {shipped.epochs} epochs"
         + (f" under {' and '.join(taught)}" if taught else " without a teacher")
         + f" with {' and '.join(shipped.objectives)}.",

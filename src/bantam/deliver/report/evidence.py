@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from bantam.data.splits import LabelledSplit
+from bantam.deliver.exits import RESULT as EXITS
 from bantam.deliver.report import plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
 from bantam.deliver.views import views_of
@@ -206,6 +207,28 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
     if not costs:
         blocks.append(Missing(f"MACs, file sizes and latencies were not measured yet; {again} measures them."))
     return Section("stages", "Every stage", blocks)
+
+
+def early_exits(run: Path) -> list[Section]:
+    """What the early exits save, where `bantam exits` has measured them."""
+    path = run / EXITS
+    if not path.is_file():
+        return []
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    kept = measured["rows"][: len(measured["macs"])] + ([measured["chosen"]] if measured["chosen"] else [])
+    rows = [
+        [
+            row["kind"] + (f", at a confidence of {row['threshold']:.3f}" if row["kind"] == "early exits" else ""),
+            f"{row['accuracy']:.3f} ± {row['standard_error']:.3f}",
+            f"{row['mean_macs'] / 1e6:,.2f}",
+            ", ".join(f"{share:.0%}" for share in row["shares"]),
+            f"{row['mcnemar_p']:.3f}",
+        ]
+        for row in kept
+    ]
+    columns = ("way out", "validation accuracy", "million MACs, mean", "images at each exit and the end", "p")
+    caption = f"One plain view, {kept[0]['n']:,} images; p: McNemar's test against the net alone"
+    return [Section("exits", "Early exits", [Table(caption, columns, rows)])]
 
 
 def provenance(run: Path, metrics: dict[str, Any], facts: dict[str, Any]) -> Section:

@@ -14,6 +14,7 @@ import torch
 
 from bantam.errors import BadCheckpoint, BadRecipe
 from bantam.nets.deploy import deploy
+from bantam.nets.early_exit import with_exits
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
 from bantam.nets.pruned import Widths, shrink
@@ -97,7 +98,8 @@ def family(name: str) -> Family:
 class Student:
     """A student as plain data, saved beside its weights so that they load although `fit` changes later.
 
-    `size` is the side of the square input in pixels; `pruned` names the layers that are narrower than the shape says.
+    `size` is the side of the square input in pixels; `pruned` names the layers that are narrower than the shape says;
+    `exits` are the numbers of the stages after which there is an early exit (`bantam.nets.early_exit`).
     """
 
     family: str
@@ -105,6 +107,7 @@ class Student:
     classes: int
     size: int
     pruned: Widths | None = None
+    exits: tuple[int, ...] = ()
 
     @property
     def kind(self) -> Family:
@@ -115,7 +118,7 @@ class Student:
         """Build the net, freshly initialised; raises BadRecipe if there is no such family."""
         net = self.kind.build(self.shape, self.classes)
         shrink(net, self.pruned or {})
-        return net
+        return with_exits(net, self.exits, self.size) if self.exits else net
 
     def shipped_form(self, net: StagedNet) -> StagedNet:
         """Return the form of a trained `net` of this description that is weighed and shipped.
@@ -130,7 +133,8 @@ class Student:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as a dict that `json` can write."""
-        return {name: value for name, value in asdict(self).items() if name != "pruned" or value is not None}
+        absent = {"pruned": None, "exits": ()}
+        return {name: value for name, value in asdict(self).items() if name not in absent or value != absent[name]}
 
     @classmethod
     def from_json(cls, value: Any) -> "Student":
@@ -146,8 +150,8 @@ class Student:
         for key, number in (("classes", classes), ("size", size)):
             if type(number) is not int or number < 1:
                 raise BadCheckpoint(f"the student's {key} must be a whole number above 0, not {number!r}")
-        student = cls(name, shape, classes, size, value.get("pruned"))
         try:
+            student = cls(name, shape, classes, size, value.get("pruned"), tuple(value.get("exits", ())))
             with torch.device("meta"):
                 student.build()
         # A family reads its shape without checks, so a wrong one may fail anywhere in the building.

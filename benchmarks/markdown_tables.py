@@ -1,4 +1,4 @@
-"""What the tables that are made from results/ have in common."""
+"""The pieces of the tables that are made from results/."""
 
 import json
 import re
