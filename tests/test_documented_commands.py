@@ -99,13 +99,21 @@ STEPS = [
 
 SERVER = "a server does not end; tests/deliver/serve asks it and drives its page"
 HOURS = "the same command as with medium; the recipe trains for hours, and tests/test_recipe.py loads it"
+REUSE = "tests/test_reuse.py goes on from another run's stages"
+EXITS = "needs a student that was trained with exits; tests/test_exits.py trains one and runs these"
 NOT_RUN = {
     "bantam serve RUN --data DIR": SERVER,
     "bantam serve [RUN] [--data DIR] [--labels labels.csv] [--port 8000]": SERVER,
     "bantam run strong --data DIR --out RUN": HOURS,
     "bantam run takd --data DIR --out RUN": HOURS,
     "bantam run RECIPE --data DIR --out RUN": HOURS,
-    "bantam run boss --data DIR --out RUN --reuse RUN": "tests/test_reuse.py goes on from another run's stages",
+    "bantam run boss --data DIR --out RUN --reuse RUN": REUSE,
+    "bantam run RECIPE --data DIR --out RUN --reuse OTHER": REUSE,
+    "bantam run exits --data DIR --out RUN": EXITS,
+    "bantam exits RUN --data DIR": EXITS,
+    "bantam exits RUN --data DIR [--drop 0.003]": EXITS,
+    "bantam predict PHOTO --run RUN --exit-confidence C": EXITS,
+    "bantam predict RUN --data DIR --exit-confidence C": EXITS,
     "bantam demo --out /tmp/demo": "a minute and a half; make demo",
     "bantam search --budget 60000 --data DIR --trials 30": "dozens of trainings; tests/search runs searches",
     "bantam search --budget 60000 --data DIR --trials 40 --workers 2 --out RUN": "as the other search",
