@@ -159,8 +159,7 @@ class Training:
             )
         if self.start and (self.peers > 1 or self.kind in ("prune", "exits")):
             raise ValueError(
-                f'start = "{self.start}" is not valid here: peers have starts of their own, '
-                "a pruning or exits have `of`"
+                f'start = "{self.start}" is not valid here: peers start anew, a pruning or exits from `of`'
             )
         if self.shape and self.kind not in ("student", "assistant"):
             raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')
