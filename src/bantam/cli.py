@@ -8,9 +8,18 @@ from typing import Annotated
 
 import typer
 
-from bantam import cli_cost, cli_export, cli_leaderboard, cli_package, cli_predict, cli_prune, cli_serve
+from bantam import cli_cost, cli_dynamic, cli_export, cli_leaderboard, cli_package, cli_predict, cli_prune, cli_serve
 from bantam.errors import BadData, BantamError
-from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
+from bantam.options import (
+    BudgetOption,
+    ClassesOption,
+    DataOption,
+    JsonOption,
+    SetOption,
+    SizeOption,
+    WidthOption,
+    print_json,
+)
 
 app = typer.Typer(
     name="bantam",
@@ -38,7 +47,8 @@ app.command()(cli_serve.serve)
 bench_app.command("cost")(cli_cost.cost)
 app.command()(cli_export.export)
 app.command()(cli_export.quantize)
-app.command()(cli_export.cascade)
+app.command()(cli_dynamic.cascade)
+app.command()(cli_dynamic.slim)
 
 
 INTERRUPTED = 130
@@ -178,13 +188,14 @@ def predict(
         Path | None,
         typer.Option("--probabilities", help="Also write every class's probability to this file."),
     ] = None,
+    width: WidthOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the classes of photographs; or, with --data, write the submission of a run's student."""
     if data is None:
         if probabilities is not None:
             raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
-        cli_predict.photographs(paths, run, views, as_json)
+        cli_predict.photographs(paths, run, views, width, as_json)
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
@@ -195,7 +206,7 @@ def predict(
     from bantam.deliver.predict import predict as write_predictions
     from bantam.deliver.views import views_of
 
-    net, shipped = load_shipped(run)
+    net, shipped = load_shipped(run, width)
     recipe = pipeline.recipe_of(run)
     images = cache.open_splits(data, recipe.data.size).evaluation
     if images is None:

@@ -1,13 +1,11 @@
-"""The commands that bring a student elsewhere: `bantam export`, `bantam quantize` and `bantam cascade`."""
+"""The commands that bring a student elsewhere: `bantam export` and `bantam quantize`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bantam.options import DataOption, JsonOption, print_json
-
-RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
+from bantam.options import DataOption, JsonOption, RunArgument, WidthOption, print_json
 
 
 def export(
@@ -17,6 +15,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,
+    width: WidthOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
@@ -31,9 +30,10 @@ def export(
     from bantam.screen import Bar
 
     target = target_of(to)
-    net, shipped = load_shipped(run)
+    net, shipped = load_shipped(run, width)
     splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
-    path = out or run / f"student{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
+    named = f"student{'' if width is None else f'-{width:g}'}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
+    path = out or run / named
     parity = exported(Material(run, net, shipped, splits), to, path)
     size = path.stat().st_size
     if as_json:
@@ -59,23 +59,3 @@ def quantize(
 
     result = quantized(run, data, epochs, Bar(Console(stderr=True)))
     typer.echo(table(result)) if not as_json else print_json(result)
-
-
-def cascade(
-    run: RunArgument,
-    data: DataOption,
-    drop: Annotated[float, typer.Option(help="Most accuracy, 0..1, that the saving may cost on validation.")] = 0.003,
-    confidence: Annotated[
-        float | None, typer.Option(help="Measure this threshold, 0..1, instead of choosing one.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Try a low resolution first and the full one only when unsure: accuracy against mean MACs."""
-    from rich.console import Console
-
-    from bantam.cascade import cascade as measured
-    from bantam.cascade import text
-    from bantam.screen import Bar
-
-    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
-    typer.echo(text(result)) if not as_json else print_json(result)

@@ -11,7 +11,7 @@ SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
 
 
-def photographs(paths: list[Path], run: Path | None, views: str | None, as_json: bool) -> None:
+def photographs(paths: list[Path], run: Path | None, views: str | None, width: float | None, as_json: bool) -> None:
     """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam."""
     from bantam import pipeline
     from bantam.deliver.classify import FOOD11, classify_files, load_classifier, ranked
@@ -23,7 +23,7 @@ def photographs(paths: list[Path], run: Path | None, views: str | None, as_json:
             f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
         )
     run = run or FOOD11
-    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views)
+    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width)
     answers = classify_files(classifier, paths)
     labels = classifier.shipped.classes
     if as_json:

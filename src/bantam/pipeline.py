@@ -17,6 +17,7 @@ from bantam.errors import BadData, BadRecipe, RunMismatch
 from bantam.files import explained, write_json, write_text
 from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
+from bantam.nets.slimmable import SANDWICH
 from bantam.nets.students import check_choices, describe
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import Recipe
@@ -53,7 +54,9 @@ def run(
     ]
     limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
     described = {
-        stage.name: describe(stage.net, limits[stage.name], len(splits.classes), stage.size, stage.shape)
+        stage.name: describe(
+            stage.net, limits[stage.name], len(splits.classes), stage.size, stage.shape, stage.switches
+        )
         for stage in weighed
     }
     for stage in weighed:
@@ -121,7 +124,7 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
         if not isinstance(stage, Training):
             continue
         if stage.kind in ("student", "assistant"):
-            check_choices(stage.net, stage.shape)
+            check_choices(stage.net, stage.shape, stage.switches)
         if isinstance(stage, Pruning):
             of = next(other for other in recipe.stage if other.name == stage.of)
             if isinstance(of, GivenTeacher):
@@ -129,6 +132,11 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
             elif isinstance(of, Training) and of.kind == "teacher":
                 prunable(stage, of.net)
         goals_of(stage)
+        if processes.world > 1 and len(stage.switches) > SANDWICH:
+            raise BadRecipe(
+                f'stage "{stage.name}": {len(stage.switches)} widths and sizes take turns, but each of several '
+                f"processes waits for the gradients of all; name at most {SANDWICH}, or train in one process"
+            )
         share = 2 * processes.world  # whole pairs for every process
         if stage.batch_size % share:
             raise BadRecipe(

@@ -57,6 +57,12 @@ class Recipe:
                         f'stage "{stage.name}" prunes "{stage.of}", which no earlier stage is named'
                         + nearest(stage.of, names[:position])
                     )
+                if any(
+                    isinstance(other, Training) and other.name == stage.of and other.switches for other in self.stage
+                ):
+                    raise ValueError(
+                        f'stage "{stage.name}" cannot prune "{stage.of}", whose widths or sizes share their channels'
+                    )
                 if stage.to_params > self.budget:
                     raise ValueError(f'stage "{stage.name}": to_params = {stage.to_params} is above the budget')
         if not any(stage.kind in SHIPPED for stage in self.stage):
@@ -130,6 +136,8 @@ class Parser:
         if origin is tuple:
             kinds = typing.get_args(wanted)
             items = self.items(value, path)
+            if kinds[-1] is Ellipsis:
+                kinds = kinds[:1] * len(items)
             if len(items) != len(kinds):
                 self.fail(path, f"{dotted(path)} must hold {len(kinds)} numbers, not {len(items)}")
             return tuple(self.value(item_kind, item, path) for item_kind, item in zip(kinds, items, strict=True))

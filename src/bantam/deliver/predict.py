@@ -1,7 +1,7 @@
 """Shipping a student, loading it again, and its predictions on unlabelled images."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from bantam.deliver.views import logits_of_views
 from bantam.errors import BadCheckpoint, BadData
 from bantam.files import replacing, write_json
 from bantam.nets.output import StagedNet
+from bantam.nets.slimmable import SwitchableNet, extract
 from bantam.nets.students import Student
 
 
@@ -58,8 +59,30 @@ def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Modul
     return net.eval()
 
 
-def load_shipped(folder: Path) -> tuple[StagedNet, Shipped]:
-    """The student that the run in `folder` shipped. Raises BadData without one, BadCheckpoint for unfit weights."""
+def load_shipped(folder: Path, width: float | None = None) -> tuple[StagedNet, Shipped]:
+    """The student that the run in `folder` shipped, as an ordinary net: of a switchable one, the net at `width`.
+
+    The width is one of the switches' at the student's own size, by default the largest. Raises BadData without a
+    student or without this width, BadCheckpoint for unfit weights.
+    """
+    net, shipped = load_whole(folder)
+    student = shipped.student
+    at = {switch.width: number for number, switch in enumerate(student.switches) if switch.size == student.size}
+    if width is not None and width not in (at or {1.0: 0}):
+        valid = ", ".join(f"{one:g}" for one in sorted(at)) or "1 alone"
+        raise BadData(f"the student in {folder} has no width {width:g}; it has {valid}")
+    if not isinstance(net, SwitchableNet):
+        return net, shipped
+    number = at[width or 1.0]
+    ordinary = student.at(student.switches[number])
+    return extract(net, number, ordinary.shipped_net()), replace(shipped, student=ordinary)
+
+
+def load_whole(folder: Path) -> tuple[StagedNet, Shipped]:
+    """The student that the run in `folder` shipped, with all its switches if it is a switchable net.
+
+    Raises BadData without one, BadCheckpoint for unfit weights.
+    """
     path = folder / "student.json"
     if not path.exists():
         raise BadData(f"{folder} has no student.json: the run is not finished; `bantam run` goes on with it")

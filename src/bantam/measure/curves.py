@@ -99,7 +99,7 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "side" first, one of the static nets."""
+    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "pass" first, one of each alone."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
@@ -111,17 +111,20 @@ def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
             fmt="ks--",
             elinewidth=0.8,
             linewidth=0.8,
-            label="one pass, " + ", ".join(f"{row['side']}" for row in static) + " px",
+            label="one pass alone",
         )
-        for number, side in enumerate(sorted({row["side"] for row in rows if row["kind"] == "cascade"})):
-            line = [row for row in rows if row["kind"] == "cascade" and row["side"] == side]
+        for row in static:
+            place = row["mean_macs"] / 1e6, 100 * row["accuracy"]
+            axes.annotate(row["pass"], place, xytext=(5, -12), textcoords="offset points", fontsize=8)
+        for number, name in enumerate(dict.fromkeys(row["pass"] for row in rows if row["kind"] == "cascade")):
+            line = [row for row in rows if row["kind"] == "cascade" and row["pass"] == name]
             axes.plot(
                 [row["mean_macs"] / 1e6 for row in line],
                 [100 * row["accuracy"] for row in line],
-                marker=MARKERS[number],
+                marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
-                color=f"C{number}",
-                label=f"{side} px first",
+                color=f"C{number % 10}",
+                label=f"{name} first",
             )
         axes.set_xlabel("million multiply-accumulates, mean of an image")
         axes.set_ylabel("validation accuracy ± standard error, %")

@@ -1,8 +1,8 @@
 """One net at several widths and resolutions: the same convolutions, at each switch with BatchNorms of its own.
 
 A switch is a width, of which each layer uses its first channels (Yu et al., "Slimmable Neural Networks", ICLR 2019,
-arXiv:1812.08928), and a resolution, to which the images are brought first (Wang et al., "Resolution Switchable Networks",
-ECCV 2020, arXiv:2007.09558). Both papers find that the convolutions can be shared and the statistics cannot.
+arXiv:1812.08928), and a resolution, to which the images are brought first (Wang et al., "Resolution Switchable
+Networks", ECCV 2020, arXiv:2007.09558). Both papers find that convolutions can be shared and statistics cannot.
 
 A convolution that is shared cannot be folded with every switch's BatchNorm. It is folded with that of the first
 switch, which so ships as any other net; each further one ships a scale and a bias for each of its channels. Scaling the
@@ -207,7 +207,10 @@ def deploy(net: SwitchableNet) -> SwitchableNet:
     deployed = copy.deepcopy(net).eval()
     with torch.no_grad():
         for module in list(deployed.modules()):
-            for place in reversed(range(len(module) - 1)) if isinstance(module, nn.Sequential) else ():
+            if not isinstance(module, nn.Sequential):
+                continue
+            # From the end, because a deletion moves the places behind it.
+            for place in reversed(range(len(module) - 1)):
                 conv, norms = module[place], module[place + 1]
                 if isinstance(conv, SharedConv) and isinstance(norms, OwnNorms):
                     module[place] = FoldedConv(conv, norms)
@@ -229,8 +232,7 @@ def extract(net: SwitchableNet, number: int, into: StagedNet) -> StagedNet:
             elif isinstance(theirs, nn.Conv2d) and isinstance(layer, SharedConv):
                 weight, bias = layer.used(theirs.in_channels)
                 theirs.weight.copy_(weight)
-                assert theirs.bias is not None and bias is not None, "what ships is folded"
-                theirs.bias.copy_(bias)
+                theirs.bias = None if bias is None else nn.Parameter(bias.clone())
     return into.eval()
 
 
@@ -245,4 +247,3 @@ def narrowed_to(net: StagedNet, width: float) -> Widths:
         ]
         for path, (outputs, inputs) in layers.items()
     }
-

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
+from bantam.nets.slimmable import each_switch
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -33,7 +34,8 @@ def reestimated(
     """`net` itself, in eval mode, its BatchNorm statistics now the means over plain views of `images` of `training`.
 
     The mean and the variance are averages over batches of one size, drawn from all classes; an incomplete last batch is
-    left out. A net without BatchNorm stays as it is. Raises SplitLeak for an unlabelled split.
+    left out. Every switch of a switchable net gets its own. A net without BatchNorm stays as it is. Raises SplitLeak
+    for an unlabelled split.
     """
     training = require_labelled(training, "the estimation of BatchNorm statistics")
     layers = [module for module in net.modules() if isinstance(module, _BatchNorm)]
@@ -50,7 +52,9 @@ def reestimated(
     # Photographs stand in the order of their classes: batches cut from that would hide how far the classes differ.
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:images]
     for index in chosen[: max(1, images // BATCH) * BATCH].split(BATCH):
-        net(plain(training.images[index].to(device), size, normalisation.mean, normalisation.std))
+        views = plain(training.images[index].to(device), size, normalisation.mean, normalisation.std)
+        for _ in each_switch(net):
+            net(views)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return net.eval()

@@ -147,7 +147,9 @@ class Student:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as a dict that `json` can write."""
-        unused = {name for name, value in (("pruned", self.pruned), ("switches", self.switches or None)) if value is None}
+        unused = {
+            name for name, value in (("pruned", self.pruned), ("switches", self.switches or None)) if value is None
+        }
         return {name: value for name, value in asdict(self).items() if name not in unused}
 
     @classmethod

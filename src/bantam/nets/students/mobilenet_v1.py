@@ -27,12 +27,11 @@ PROPORTIONS = (1.0, 1.5, 2.5, 4.0, 4.0)
 """Widths of the four stages and of the last block, as multiples of the first stage's."""
 
 
-def fit(
-    budget: int, classes: int, size: int, family: str = "mobilenet_v1", switches: Sequence[Switch] = ()
-) -> Shape:
+def fit(budget: int, classes: int, size: int, family: str = "mobilenet_v1", switches: Sequence[Switch] = ()) -> Shape:
     """Return the shape that fills 99.5% to 100% of `budget` parameters, for `size` x `size` pixels.
 
-    What `switches` ship beside it counts too. Raises BudgetExceeded, in the name of `family`, if the smallest net is heavier than the budget.
+    What `switches` ship beside it counts too. Raises BudgetExceeded, in the name of `family`, if the smallest net is
+    heavier than the budget.
     """
     blocks, strides = _blocks(budget), late_strides(size)
 

@@ -1,0 +1,50 @@
+"""The commands that measure nets which compute more only where it is needed: `bantam cascade` and `bantam slim`."""
+
+from typing import Annotated
+
+import typer
+
+from bantam.options import DataOption, JsonOption, RunArgument, print_json
+
+DropOption = Annotated[
+    float, typer.Option("--drop", help="Most accuracy, 0..1, that the saving may cost on validation.")
+]
+ConfidenceOption = Annotated[
+    float | None, typer.Option("--confidence", help="Measure this threshold, 0..1, instead of choosing one.")
+]
+
+
+def cascade(
+    run: RunArgument,
+    data: DataOption,
+    drop: DropOption = 0.003,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a low resolution first and the full one only when unsure: accuracy against mean MACs."""
+    from rich.console import Console
+
+    from bantam.cascade import cascade as measured
+    from bantam.cascade import text
+    from bantam.screen import Bar
+
+    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
+
+
+def slim(
+    run: RunArgument,
+    data: DataOption,
+    drop: DropOption = 0.003,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the widths of one student, each alone and first in a cascade: accuracy against mean MACs."""
+    from rich.console import Console
+
+    from bantam.cascade import text
+    from bantam.screen import Bar
+    from bantam.slim import slim as measured
+
+    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
