@@ -61,7 +61,9 @@ ALLOWED = {
         "pipeline",
     },
     "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
-    "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "cascade", "screen"},
+    "slim": BASE | {"cascade", "nets", "train", "deliver", "pipeline"},
+    "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "screen"},
+    "cli_dynamic": {"options", "cascade", "slim", "screen"},
     "cli_package": BASE | {"options", "deliver", "screen", "train"},
     "cli_leaderboard": BASE | {"options", "deliver"},
     "cli_serve": BASE | {"recipe", "recipe_stages", "deliver", "pipeline", "screen"},
@@ -70,6 +72,7 @@ ALLOWED = {
     | {
         "options",
         "cli_cost",
+        "cli_dynamic",
         "cli_export",
         "cli_prune",
         "cli_package",

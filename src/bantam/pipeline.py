@@ -17,7 +17,6 @@ from bantam.errors import BadData, BadRecipe, RunMismatch
 from bantam.files import explained, write_json, write_text
 from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
-from bantam.nets.slimmable import SANDWICH
 from bantam.nets.students import check_choices, describe
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import Recipe
@@ -132,11 +131,6 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
             elif isinstance(of, Training) and of.kind == "teacher":
                 prunable(stage, of.net)
         goals_of(stage)
-        if processes.world > 1 and len(stage.switches) > SANDWICH:
-            raise BadRecipe(
-                f'stage "{stage.name}": {len(stage.switches)} widths and sizes take turns, but each of several '
-                f"processes waits for the gradients of all; name at most {SANDWICH}, or train in one process"
-            )
         share = 2 * processes.world  # whole pairs for every process
         if stage.batch_size % share:
             raise BadRecipe(

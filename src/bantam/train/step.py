@@ -219,6 +219,9 @@ class Step:
             taught = outputs[0].logits.detach()
             apart = torch.stack([mutual_divergence(output.logits, taught) for output in switches])
             terms, loss = terms | {"in_place": apart.mean()}, loss + apart.sum()
+        if self.takes_turns:
+            # The switches that rest get gradients of 0 and not none: optimizers and processes expect them all.
+            loss = loss + 0 * torch.stack([parameter.sum() for parameter in self.net.parameters()]).sum()
         return terms | {"loss": loss}
 
     def terms_of(
