@@ -67,7 +67,7 @@ ALLOWED = {
     "cli_package": BASE | {"options", "deliver", "screen", "train"},
     "cli_leaderboard": BASE | {"options", "deliver"},
     "cli_serve": BASE | {"recipe", "recipe_stages", "deliver", "pipeline", "screen"},
-    "cli_predict": BASE | {"options", "deliver", "pipeline"},
+    "cli_predict": BASE | {"options", "data", "deliver", "pipeline"},
     "cli": BASE
     | {
         "options",

@@ -26,7 +26,7 @@ from bantam.nets.slimmable import SwitchableNet
 from bantam.pipeline import check
 from bantam.pruning import Source
 from bantam.recipe import dump, load, parse
-from bantam.search.search import joined
+from bantam.search.search import planned
 from bantam.slim import slim
 from bantam.train.runlog import Watcher
 from tiny_run import RECIPE
@@ -188,7 +188,7 @@ def test_pruning_and_searching_are_refused_in_one_line(run: Path, photographs: P
         Source(run, "resnet18", 32).recipe()
     assert "\n" not in str(caught.value)
     with pytest.raises(BadRecipe, match="a search compares ordinary nets"):
-        joined(parse(BOTH), photographs, tmp_path / "search", 1, None, Watcher())
+        planned(parse(BOTH), photographs, tmp_path / "search", 1, None, Watcher(), 60)
     assert not (tmp_path / "search").exists()
 
 

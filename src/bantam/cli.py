@@ -1,6 +1,5 @@
 """The command line: one command a verb; parses, calls, prints. Heavy imports stay inside the commands."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -199,21 +198,7 @@ def predict(
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
-    (run,) = paths
-    from bantam import pipeline
-    from bantam.data import cache
-    from bantam.deliver.predict import load_shipped
-    from bantam.deliver.predict import predict as write_predictions
-    from bantam.deliver.views import views_of
-
-    net, shipped = load_shipped(run, width)
-    recipe = pipeline.recipe_of(run)
-    images = cache.open_splits(data, recipe.data.size).evaluation
-    if images is None:
-        raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
-    chosen = views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
-    write_predictions(net, shipped, images, views=views or chosen, path=out, probabilities=probabilities)
-    typer.echo(f"{len(images):,} predictions: {out}")
+    cli_predict.evaluation(paths[0], data, out, views, width, probabilities)
 
 
 @app.command()

@@ -1,5 +1,6 @@
-"""`bantam predict PHOTO...`: the classes of single photographs."""
+"""`bantam predict`: the classes of single photographs, or of a data folder's evaluation images."""
 
+import json
 from pathlib import Path
 
 import typer
@@ -9,6 +10,25 @@ from bantam.options import print_json
 
 SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
+
+
+def evaluation(
+    run: Path, data: Path, out: Path, views: str | None, width: float | None, probabilities: Path | None
+) -> None:
+    """Write the submission `out` of the student of `run` on the evaluation images of `data`."""
+    from bantam import pipeline
+    from bantam.data import cache
+    from bantam.deliver.predict import load_shipped, predict
+    from bantam.deliver.views import views_of
+
+    net, shipped = load_shipped(run, width)
+    recipe = pipeline.recipe_of(run)
+    images = cache.open_splits(data, recipe.data.size).evaluation
+    if images is None:
+        raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
+    chosen = views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
+    predict(net, shipped, images, views=views or chosen, path=out, probabilities=probabilities)
+    typer.echo(f"{len(images):,} predictions: {out}")
 
 
 def photographs(paths: list[Path], run: Path | None, views: str | None, width: float | None, as_json: bool) -> None:

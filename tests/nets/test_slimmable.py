@@ -57,7 +57,7 @@ def resized(images: Tensor, size: int) -> Tensor:
 @pytest.mark.parametrize("switches", [WIDTHS, BOTH], ids=["widths", "widths and sizes"])
 @pytest.mark.parametrize("family", SLIMS)
 def test_every_switch_is_the_ordinary_net_that_it_names(family: str, switches: tuple[tuple[float, int], ...]) -> None:
-    """Trained form, shipped form and extracted net give what a net cut out by hand gives; the last two the same bits."""
+    """Trained form, shipped form and extracted net give what a net cut out by hand does; the last two the same bits."""
     student = describe(family, 20_000, 5, 32, {}, switches)
     net = trained(student)
     shipped = student.shipped_form(net)

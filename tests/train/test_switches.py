@@ -45,7 +45,7 @@ def test_steps_equal_in_place_distillation_by_hand(text: str, photographs: Path)
     """In float64: the whole net follows cross-entropy, each other switch that learns the divergence from it."""
     splits = cache.open_splits(photographs, 32)
     stage = parse(text.replace("lr = 5e-3", 'lr = 0.05\nname = "sgd"\nclip = 0.5')).shipped
-    student, net = switchable(text)
+    _, net = switchable(text)
     slow = copy.deepcopy(net).double()
     step = Exact(net, stage, splits.training, IMAGENET, pipeline.goals_of(stage), None, 0, 100, None)
     optimizer = torch.optim.SGD(
