@@ -129,6 +129,22 @@ def test_to_an_exact_budget(big: Path, photographs: Path, tmp_path: Path, monkey
     assert {path: path.read_bytes() for path in files_in(big)} == before
 
 
+def test_what_a_run_shipped_is_enough(
+    big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = tmp_path / "shipped"
+    shutil.copytree(big, shipped, ignore=shutil.ignore_patterns("stages"))
+    words = ("--ratios", "0,0.4", "--methods", "structured-bn_scale", "--json", "--out", tmp_path / "curve")
+    assert called(shipped, "--data", photographs, *words, monkeypatch=monkeypatch) == 0
+    rows = json.loads(capsys.readouterr().out)
+    whole = json.loads((big / "metrics.json").read_text())["validation"]["by_batchnorm"]
+    assert rows[0]["before"]["accuracy"] in whole.values()
+    words = ("--to-params", 3000, "--finetune", 1, "--out", tmp_path / "small")
+    assert called(shipped, "--data", photographs, *words, monkeypatch=monkeypatch) == 0
+    net, _ = load_shipped(tmp_path / "small")
+    assert 2970 <= weigh(net, 32).counted <= 3000
+
+
 def test_a_pruned_net_loads_without_the_pruning_library(
     big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,9 @@ def run(
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Run folder; a killed run in it goes on.")],
     settings: SetOption = None,
+    reuse: Annotated[
+        Path | None, typer.Option(help="Another run: what it has finished of the same stages is taken from there.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe's stages on a folder of photographs; run it again after a kill and it goes on."""
@@ -120,7 +123,7 @@ def run(
     console = Console(stderr=as_json)
     with joined() as processes:
         watcher = Watcher() if processes.rank else Bar(console)
-        metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, watcher, processes)
+        metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, watcher, processes, reuse)
     if processes.rank:
         return
     if as_json:

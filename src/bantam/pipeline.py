@@ -21,6 +21,7 @@ from bantam.nets.students import check_choices, describe
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import Recipe
 from bantam.recipe_stages import GivenTeacher, Pruning, Training
+from bantam.reuse import found, take
 from bantam.selection import choose_on_validation, trained_net
 from bantam.stages import STAGES, Run, as_teacher, goals_of, prunable, pruned_student
 from bantam.train.allocator import keep_memory
@@ -30,10 +31,16 @@ from bantam.train.runlog import Counter, Watcher, environment
 
 
 def run(
-    recipe: Recipe, root: Path, out: Path, watcher: Watcher | None = None, processes: Processes = ALONE
+    recipe: Recipe,
+    root: Path,
+    out: Path,
+    watcher: Watcher | None = None,
+    processes: Processes = ALONE,
+    reuse: Path | None = None,
 ) -> dict[str, Any]:
     """Run `recipe` on the photographs in `root`, in the folder `out`; gives what metrics.json holds.
 
+    Stages that the run in the folder `reuse` has finished, with the same keys, are taken from there.
     Each of several `processes` calls it with the same arguments; process 0 writes the files.
     Raises a BantamError for what a user can cause; BudgetExceeded comes before the first step.
     """
@@ -65,7 +72,11 @@ def run(
 
     # Stages, in order; a finished one is taken from its folder.
     if processes.rank == 0:
+        finished = found(reuse, recipe, splits.fingerprint) if reuse else []
         claim(recipe, out, splits.fingerprint, processes)
+        if reuse:
+            take(reuse, finished, out, splits)
+            watcher.say(f"taken from {reuse}: {', '.join(stage.name for stage in finished)}")
     here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {})
     results: dict[str, dict[str, Any]] = {}
     for stage in recipe.stage:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,15 +15,15 @@ from bantam import pipeline
 from bantam import recipe as recipes
 from bantam.compress.channels import IMPORTANCES, bundles, prune_to
 from bantam.compress.curve import METHODS, Finetune, Point, Subject, curve, kept_points, methods_of, some, write_curve
-from bantam.data.splits import IMAGENET, Splits
+from bantam.data.splits import IMAGENET, LabelledSplit, Splits
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
-from bantam.files import replacing, write_json
-from bantam.nets.output import StagedNet
+from bantam.files import write_json
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.teachers import load_weights, read_state_dict
 from bantam.recipe import Recipe
 from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Training
+from bantam.reuse import unfolded
 from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
 from bantam.train.answers import digest_of
 from bantam.train.distributed import ALONE
@@ -83,8 +83,12 @@ class Source:
             template, name=self.architecture, data=replace(template.data, size=self.size), stage=(given, student)
         )
 
-    def subject(self, recipe: Recipe, classes: int) -> Subject:
-        """The net, in its trained form where that is still there. Raises BadCheckpoint for weights of another net."""
+    def subject(self, recipe: Recipe, classes: int, training: LabelledSplit | None = None) -> Subject:
+        """The net, in the form that trains. Raises BadCheckpoint for weights of another net.
+
+        Of a run without its stages' folders it is made again from what shipped, with statistics of `training`, and is
+        the shipped form without one.
+        """
         if not self.is_run:
             student = Student(self.architecture, {}, classes, self.size)
             net = student.build()
@@ -92,11 +96,13 @@ class Source:
             return Subject(student, net.eval(), IMAGENET)
         net, shipped = load_shipped(self.path)
         trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
-        if not trained.exists():
-            form = cast(StagedNet, net)
-            return Subject(shipped.student, form, shipped.normalisation, trained=not shipped.student.kind.folds)
-        net = shipped.student.build()
-        load_weights(net, read_state_dict(trained), trained)
+        if trained.exists():
+            net = shipped.student.build()
+            load_weights(net, read_state_dict(trained), trained)
+        elif training is not None:
+            _, net = unfolded(self.path, training)
+        elif shipped.student.kind.folds:
+            return Subject(shipped.student, net, shipped.normalisation, trained=False)
         return Subject(shipped.student, net.eval(), shipped.normalisation)
 
 
@@ -115,7 +121,7 @@ def prune_curve(
         if name not in METHODS:
             raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
     splits = pipeline.open_data(recipe, root, watcher)
-    subject = source.subject(recipe, len(splits.classes))
+    subject = source.subject(recipe, len(splits.classes), splits.training)
     chosen = methods_of(subject, methods)
     validation = some(splits.validation, images)
     made_of = {
@@ -190,19 +196,13 @@ def prune_to_budget(
         raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
     if out.resolve() == source.path.resolve():
         raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
-    prunable_now(source, recipe, len(splits.classes), parameters)
-    pipeline.check(recipe)
-    pipeline.claim(recipe, out, splits.fingerprint, ALONE)
-    if source.is_run:
-        adopt(source.path / "stages", out / "stages")
-    return pipeline.run(recipe, root, out, watcher)
+    prunable_now(source, splits, parameters)
+    return pipeline.run(recipe, root, out, watcher, reuse=source.path if source.is_run else None)
 
 
-def prunable_now(source: Source, recipe: Recipe, classes: int, parameters: int) -> None:
+def prunable_now(source: Source, splits: Splits, parameters: int) -> None:
     """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
-    subject = source.subject(source.recipe(), classes)
-    if not subject.trained:
-        raise BadPruning(f"{source.path} holds only what shipped; give the whole run folder, with its stages")
+    subject = source.subject(source.recipe(), len(splits.classes), splits.training)
     dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
     if dense <= parameters:
         raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")
@@ -236,17 +236,6 @@ def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) 
         return replace(recipe, name=f"{recipe.name}-pruned", stage=(*earlier, stage))
     except ValueError as error:
         raise BadPruning(f"the pruning of {recipe.name}: {error}") from error
-
-
-def adopt(stages: Path, into: Path) -> None:
-    """Copy the finished stages of another run, whole or not at all, so that they count as done."""
-    for folder in sorted(stages.iterdir()):
-        done = folder / "done.json"
-        if not done.exists() or (into / folder.name / "done.json").exists():
-            continue
-        for path in [*(path for path in folder.iterdir() if path != done), done]:  # done.json last: it says "finished"
-            with replacing(into / folder.name / path.name) as temporary:
-                shutil.copyfile(path, temporary)
 
 
 def default_out(source: Source) -> Path:

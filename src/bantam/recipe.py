@@ -51,6 +51,19 @@ class Recipe:
                         f'stage "{stage.name}": the refit "{teacher}" has trained on validation and cannot teach; '
                         "name the student that it repeats"
                     )
+            if isinstance(stage, Training) and stage.start:
+                before = next((other for other in self.stage[:position] if other.name == stage.start), None)
+                if not isinstance(before, Training) or isinstance(before, Pruning):
+                    raise ValueError(
+                        f'stage "{stage.name}" starts from "{stage.start}", which is no earlier stage that trains a net'
+                        + nearest(stage.start, names[:position])
+                    )
+                own, other = ((one.kind, one.net, one.shape, one.size, one.budget) for one in (stage, before))
+                if own != other:
+                    raise ValueError(
+                        f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size or budget '
+                        "differs: both must be the same net"
+                    )
             if isinstance(stage, Pruning):
                 if stage.of not in names[:position]:
                     raise ValueError(

@@ -114,6 +114,7 @@ class Training:
         "what several answers of the teacher are averaged as", "probabilities"
     )
     teacher_flip: bool = key("whether the teacher also looks at the view's mirror image, and averages", False)
+    start: str = key("the earlier stage of the same net whose weights this one starts from; empty for fresh ones", "")
     peers: int = key("nets that train together and teach one another (objective dml); the best is kept", 1)
     epochs: int = key("passes over the training split")
     batch_size: int = key("images a step, even, over all processes", 64)
@@ -165,6 +166,10 @@ class Training:
             raise ValueError(
                 f'budget = {self.budget} is not valid for kind = "{self.kind}": an assistant needs a budget of its '
                 "own, a student has the recipe's, a teacher has none"
+            )
+        if self.start and (self.peers > 1 or self.kind == "prune"):
+            raise ValueError(
+                f'start = "{self.start}" is not valid here: peers start from nets of their own, and a pruning from `of`'
             )
         if self.shape and self.kind not in ("student", "assistant"):
             raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')

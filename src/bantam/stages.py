@@ -212,6 +212,8 @@ def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
         if isinstance(stage, Pruning):
             net.load_state_dict(checkpoint.load(here.out / "stages" / stage.name / "start.ckpt"))
         weighed = student.shipped_form(net)
+    if stage.start:
+        net.load_state_dict(checkpoint.load(here.out / "stages" / stage.start / "best.ckpt"))
     return net.to(device=here.device).to(memory_format=torch.channels_last), weighed
 
 
