@@ -26,6 +26,7 @@ from bantam.nets.slimmable import SwitchableNet
 from bantam.pipeline import check
 from bantam.pruning import Source
 from bantam.recipe import dump, load, parse
+from bantam.reuse import found
 from bantam.search.search import planned
 from bantam.slim import slim
 from bantam.train.runlog import Watcher
@@ -224,6 +225,21 @@ def test_only_students_of_some_families_have_widths() -> None:
     )
     with pytest.raises(BadRecipe, match='"small" cannot prune "student"'):
         parse(BOTH + pruned.replace("widths = [0.5, 1.0]\nsizes = [20, 32]\n", ""))
+
+
+def test_a_stage_starts_from_the_same_widths_alone() -> None:
+    stage = BOTH[BOTH.index("[[stage]]") :].replace('name = "student"', 'name = "longer"\nstart = "student"')
+    assert parse(BOTH + stage).shipped.start == "student"
+    with pytest.raises(BadRecipe, match="widths or budget differs"):
+        parse(BOTH + stage.replace("widths = [0.5, 1.0]", "widths = [0.25, 1.0]"))
+
+
+def test_a_checkpoint_of_several_widths_is_no_finished_stage(run: Path, photographs: Path) -> None:
+    """Its stages' folders gone, what it shipped does not become the form that trains again."""
+    shutil.rmtree(run / "stages")
+    fingerprint = cache.open_splits(photographs, 32).fingerprint
+    with pytest.raises(BadData, match="has finished no stage that is the same"):
+        found(run, parse(BOTH), fingerprint)
 
 
 def test_the_shipped_recipe_serves_three_widths() -> None:

@@ -201,7 +201,7 @@ def predict(
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
-    cli_predict.evaluation(paths[0], data, out, views, width, probabilities)
+    cli_predict.evaluation_images(paths[0], data, out, views, probabilities, width)
 
 
 @app.command()

@@ -6,12 +6,8 @@ import typer
 
 from bantam.options import DataOption, JsonOption, RunArgument, print_json
 
-DropOption = Annotated[
-    float, typer.Option("--drop", help="Most accuracy, 0..1, that the saving may cost on validation.")
-]
-ConfidenceOption = Annotated[
-    float | None, typer.Option("--confidence", help="Measure this threshold, 0..1, instead of choosing one.")
-]
+DropOption = Annotated[float, typer.Option(help="Most accuracy, 0..1, that the saving may cost on validation.")]
+ConfidenceOption = Annotated[float | None, typer.Option(help="Measure this threshold, 0..1, instead of choosing one.")]
 
 
 def cascade(

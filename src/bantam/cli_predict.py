@@ -12,8 +12,8 @@ SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
 
 
-def evaluation(
-    run: Path, data: Path, out: Path, views: str | None, width: float | None, probabilities: Path | None
+def evaluation_images(
+    run: Path, data: Path, out: Path, views: str | None, probabilities: Path | None, width: float | None
 ) -> None:
     """Write the submission `out` of the student of `run` on the evaluation images of `data`."""
     from bantam import pipeline

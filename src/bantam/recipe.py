@@ -58,11 +58,13 @@ class Recipe:
                         f'stage "{stage.name}" starts from "{stage.start}", which is no earlier stage that trains a net'
                         + nearest(stage.start, names[:position])
                     )
-                own, other = ((one.kind, one.net, one.shape, one.size, one.budget) for one in (stage, before))
+                own, other = (
+                    (one.kind, one.net, one.shape, one.size, one.switches, one.budget) for one in (stage, before)
+                )
                 if own != other:
                     raise ValueError(
-                        f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size or budget '
-                        "differs: both must be the same net"
+                        f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size, widths '
+                        "or budget differs: both must be the same net"
                     )
             if isinstance(stage, Pruning):
                 if stage.of not in names[:position]:
