@@ -24,7 +24,7 @@ from bantam.train.loop import selected_by
 from bantam.train.reestimate import reestimated
 from bantam.train.runlog import read_rows
 from ranks import Exact
-from tiny_run import RECIPE
+from tiny_run import RECIPE, RUNS_AND_DIES
 
 WIDTHS = RECIPE.replace("epochs = 4", "epochs = 2\nwidths = [0.5, 0.75, 1.0]")
 # Four switches take turns: what a resumed run must not forget is whose turn it is.
@@ -111,33 +111,6 @@ def test_statistics_are_estimated_anew_for_every_switch(photographs: Path) -> No
 def test_the_best_epoch_is_that_of_the_mean_over_the_switches() -> None:
     assert selected_by({"validation": {"accuracy": 0.9}, "switches": [0.9, 0.3, 0.3]}) == pytest.approx(0.5)
     assert selected_by({"validation": {"accuracy": 0.8}}) == 0.8
-
-
-# Runs the pipeline with a checkpoint after every step, and kills itself before the step of the given number.
-RUNS_AND_DIES = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from bantam import pipeline, recipe
-from bantam.train import loop
-from bantam.train.step import Step
-
-text, root, out, at = sys.argv[1:]
-if int(at):
-    loop.SAVE_EVERY = 0.0
-count, original = 0, Step.__call__
-
-def counted(*args):
-    global count
-    count += 1
-    if count == int(at):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args)
-
-Step.__call__ = counted
-pipeline.run(recipe.parse(text), Path(root), Path(out))
-"""
 
 
 def test_killed_between_turns_and_run_again_ends_with_the_same_bits(photographs: Path, tmp_path: Path) -> None:
