@@ -116,7 +116,7 @@ def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for row in static:
             place = row["mean_macs"] / 1e6, 100 * row["accuracy"]
             axes.annotate(row["pass"], place, xytext=(-5, 6), textcoords="offset points", ha="right", fontsize=8)
-        axes.margins(x=0.1)
+        axes.margins(x=0.15)
         for number, name in enumerate(dict.fromkeys(row["pass"] for row in rows if row["kind"] == "cascade")):
             line = [row for row in rows if row["kind"] == "cascade" and row["pass"] == name]
             axes.plot(
