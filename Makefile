@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow test-gpu check format results bench web browser clean
+.PHONY: demo test test-slow test-gpu check format results bench docs web browser clean
 
 demo: $(READY)
 	$(BIN)/bantam demo
@@ -32,6 +32,10 @@ results: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py
+
+# The reference of every public name, from the docstrings: open build/api/bantam.html.
+docs: $(READY)
+	$(BIN)/pdoc bantam -o build/api
 
 # ONNX Runtime Web, for the student in the browser: two files of 14 MB, served locally by `bantam serve`.
 ORT := src/bantam/deliver/serve/static/ort

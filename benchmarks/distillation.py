@@ -73,6 +73,10 @@ def variants() -> dict[str, Variant]:
         "dkd": Variant("decoupled KD", {**alone, "dkd": {"weight": 1.0, "temperature": TEMPERATURE}}),
         "dist": Variant("DIST", {**alone, "dist": {"weight": 2.0}}),
         "standardised-kd": Variant("KD of standardised logits", kd(temperature=2.0, standardize=True)),
+        "standardised-dkd": Variant(
+            "decoupled KD of standardised logits",
+            {**alone, "dkd": {"weight": 1.0, "temperature": 2.0, "standardize": True}},
+        ),
         "fitnet": Variant("KD and a hint", kd() | {"fitnet": {"weight": 10.0}}),
         "rkd": Variant("KD, distances and angles", kd() | {"rkd": {"weight": 25.0}}),
         "attention": Variant("KD and attention maps", kd() | {"attention": {"weight": 10.0}}),
@@ -210,35 +214,34 @@ def report_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Three panels as SVG: accuracy against temperature, against alpha, and against the teacher's accuracy."""
+    """Three panels as SVG: accuracy against temperature, against alpha, and against the teacher's accuracy.
+
+    A teacher has nearly the same accuracy at several input sizes, so in the last panel they stand side by side, the
+    weakest first, each with its size and accuracy below.
+    """
+
+    def told(row: Mapping[str, Any]) -> float:
+        return report["teacher"][str(row["teacher_size"])]["accuracy"]
+
     panels = {
         "temperature": ("temperature T", lambda row: row["objectives"]["kd"]["temperature"]),
         "alpha": ("alpha, the teacher's share", lambda row: row["objectives"]["kd"]["weight"]),
-        "teacher": ("the teacher's accuracy, %", lambda row: 100 * at_size(row)["accuracy"]),
+        "teacher": ("the teacher's input and its accuracy", told),
     }
-
-    def at_size(row: Mapping[str, Any]) -> dict[str, float]:
-        return report["teacher"][str(row["teacher_size"])]
-
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
         for axes, (study, (label, value)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
             rows = sorted((row for row in report["rows"] if study in row["studies"]), key=value)
-            heights, errors = ([100 * row[key] for row in rows] for key in ("accuracy", "standard_error"))
-            axes.errorbar([value(row) for row in rows], heights, errors, fmt="o-", capsize=3)
+            places, names = [value(row) for row in rows], [f"{value(row):g}" for row in rows]
+            if study == "teacher":
+                places = list(range(len(rows)))
+                names = [f"{row['teacher_size']} px\n{told(row):.1%}" for row in rows]
             if study == "temperature":
                 axes.set_xscale("log")
-                axes.set_xticks(TEMPERATURES, [f"{temperature:g}" for temperature in TEMPERATURES])
                 axes.minorticks_off()
-            if study == "teacher":
-                for row, height in zip(rows, heights, strict=True):
-                    axes.annotate(
-                        f"{row['teacher_size']} px",
-                        (value(row), height),
-                        (5, 5),
-                        textcoords="offset points",
-                        fontsize=8,
-                    )
+            heights, errors = ([100 * row[key] for row in rows] for key in ("accuracy", "standard_error"))
+            axes.errorbar(places, heights, errors, fmt="o-", capsize=3)
+            axes.set_xticks(places, names)
             axes.set_xlabel(label)
             axes.grid(alpha=0.3)
             axes.margins(x=0.12)

@@ -4,11 +4,14 @@
 
 Each family and seed is one `bantam run` of the recipe with another net, in a folder of its own, so the tournament may
 be killed and goes on, and several calls with other families may fill the same folder. Writes
-results/benchmarks/families.json and prints its table.
+results/benchmarks/families.json and prints its table; the families that it has already, of the same recipe, epochs,
+seeds, settings and photographs, stay in it, so that a tournament may be held in parts.
 """
 
 import argparse
+import json
 import statistics
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,20 @@ def row_of(family: str, found: list[dict[str, Any]], size: int, budget: int) -> 
     }
 
 
+def with_earlier(report: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """`report` with the rows of an `earlier` one for other families, if both are parts of the same tournament.
+
+    A family that failed now keeps its earlier row.
+    """
+    photographs = {part["environment"]["data"] for part in (report, earlier) if part.get("environment")}
+    if len(photographs) > 1 or any(report[key] != earlier.get(key) for key in ("what", "epochs", "seeds", "settings")):
+        return report
+    rows = {row["family"]: row for row in earlier["rows"]}
+    rows |= {row["family"]: row for row in report["rows"] if "failed" not in row or row["family"] not in rows}
+    ranked = sorted(rows.values(), key=lambda row: -row.get("accuracy", 0.0))
+    return {**report, "environment": report["environment"] or earlier["environment"], "rows": ranked}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -75,7 +92,6 @@ def main() -> None:
             results[family].append(metrics)
 
     rows = [row_of(family, found, 64, 60_000) for family, found in results.items()]
-    rows.sort(key=lambda row: -row.get("accuracy", 0.0))
     environments = [
         metrics["environment"] for found in results.values() for metrics in found if "environment" in metrics
     ]
@@ -85,13 +101,15 @@ def main() -> None:
         "seeds": options.seeds,
         "settings": options.set,
         "environment": environments[0] if environments else None,
-        "rows": rows,
+        "rows": sorted(rows, key=lambda row: -row.get("accuracy", 0.0)),
     }
+    if options.out.exists():
+        report = with_earlier(report, json.loads(options.out.read_text(encoding="utf-8")))
     write_json(options.out, report)
     table = Table(title=report["what"])
     for name in ("family", "accuracy", "between seeds", "parameters", "M MACs", "seconds"):
         table.add_column(name, justify="left" if name == "family" else "right")
-    for row in rows:
+    for row in report["rows"]:
         if "failed" in row:
             table.add_row(row["family"], "failed", row["failed"][:60])
             continue

@@ -1,6 +1,6 @@
 """The two best public solutions, trained on a folder in their own way, to be set beside Bantam's own results.
 
-    python benchmarks/peers.py P1|P2 --data DIR [--epochs N] [--patience N] [--workers N] [--out FILE]
+    python benchmarks/peers.py P1|P2 --data DIR [--epochs N] [--patience N] [--workers N] [--folder DIR] [--hits FILE]
 
 Nets in peer_nets.py. What they do:
   P1  random resized crop, flip, TrivialAugmentWide, random erasing; of the batches 25% with CutMix and 25% with FMix;
@@ -12,10 +12,14 @@ the same mixed image at `--teacher-size`, where it is at its best; in the origin
 
 For speed the photographs are decoded once, into Bantam's cache. Nothing else is Bantam's: the views are made image by
 image, as the originals make them. Validation chooses the epoch; the evaluation split is not touched.
+
+With `--folder` what a killed training needs is kept there after every epoch, and the same command goes on; on a CPU,
+without `--workers`, to the same bits. `--hits` keeps which validation images are right, for against_peers.py.
 """
 
 import argparse
 import copy
+import hashlib
 import random
 import time
 from dataclasses import dataclass
@@ -31,13 +35,17 @@ from torchvision.transforms import v2
 
 from bantam.data import cache
 from bantam.data.splits import IMAGENET, LabelledSplit
-from bantam.measure.accuracy import accuracy
+from bantam.errors import RunMismatch
+from bantam.measure.accuracy import accuracy, hits
+from bantam.nets.footprint import footprint
 from bantam.nets.teachers import Teacher, load_teacher
 from bantam.objectives.kd import loss_fn_kd
+from bantam.train import checkpoint
 from evidence import RESULTS, write
 from peer_nets import NETS
 
 BATCH, CLIP = 64, 10.0
+RATES = {"P1": (0.1, 0.01, 0.001), "P2": (3e-3,)}
 NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(IMAGENET.mean), list(IMAGENET.std))]
 TEST_VIEW = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *NORMALISE])
 TRAINING_VIEWS = {
@@ -159,6 +167,7 @@ class Peer:
         self.validation = splits.validation
         self.workers = workers
         self.generator = torch.Generator().manual_seed(0)
+        self.made_of = {"peer": name, "data": splits.fingerprint, "teacher_size": teacher_size}
 
     def train_epoch(self, optimizer: torch.optim.Optimizer, schedule: Any) -> None:
         self.net.train()
@@ -194,34 +203,92 @@ class Peer:
         return answer
 
 
-def train(peer: Peer, epochs: int, patience: int) -> tuple[Best, list[float]]:
-    """At most `epochs` epochs in all; gives the best, and every epoch's validation accuracy."""
-    best, accuracies = Best(), []
+class Training:
+    """A peer's training, round by round and epoch by epoch; after each epoch `path` holds what a killed one needs."""
 
-    def epoch(optimizer: torch.optim.Optimizer, schedule: Any = None) -> None:
-        peer.train_epoch(optimizer, schedule)
-        accuracies.append(peer.validate())
-        print(f"{peer.name} epoch {len(accuracies)}: {accuracies[-1]:.4f}", flush=True)
-        if accuracies[-1] > best.accuracy:
-            best.accuracy, best.epoch = accuracies[-1], len(accuracies)
-            best.weights = copy.deepcopy(peer.net.state_dict())
+    def __init__(self, peer: Peer, epochs: int, patience: int, path: Path | None = None) -> None:
+        self.peer, self.epochs, self.patience, self.path = peer, epochs, patience, path
+        self.best, self.accuracies, self.seconds = Best(), list[float](), 0.0
+        self.round = self.began = 0
+        self.begin_round()
+        if path is not None and path.exists():
+            self.resume(path)
 
-    if peer.name == "P2":
-        optimizer = torch.optim.Adam(peer.net.parameters(), lr=3e-3, weight_decay=1e-5)
-        restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=9, T_mult=2, eta_min=1e-5)
-        while len(accuracies) < epochs:
-            epoch(optimizer, restarts)
-    else:
-        for rate in (0.1, 0.01, 0.001):
-            if best.weights is not None:
-                peer.net.load_state_dict(best.weights)
-            optimizer = torch.optim.SGD(peer.net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-5)
-            began = len(accuracies)
-            while len(accuracies) < epochs and len(accuracies) - max(began, best.epoch) < patience:
-                epoch(optimizer)
-    assert best.weights is not None
-    peer.net.load_state_dict(best.weights)
-    return best, accuracies
+    def run(self) -> None:
+        """At most `epochs` epochs in all; the peer then has its best weights."""
+        while len(self.accuracies) < self.epochs:
+            if self.round_is_over():
+                if self.round + 1 == len(RATES[self.peer.name]):
+                    break
+                self.round, self.began = self.round + 1, len(self.accuracies)
+                self.begin_round()
+            started = time.monotonic()
+            self.epoch()
+            self.seconds += time.monotonic() - started
+            if self.path is not None:
+                self.save(self.path)
+        assert self.best.weights is not None
+        self.peer.net.load_state_dict(self.best.weights)
+
+    def round_is_over(self) -> bool:
+        last = max(self.began, self.best.epoch)
+        return self.peer.name == "P1" and len(self.accuracies) - last >= self.patience
+
+    def begin_round(self) -> None:
+        """From the best weights so far, with an optimizer that knows nothing yet."""
+        net, rate = self.peer.net, RATES[self.peer.name][self.round]
+        if self.best.weights is not None:
+            net.load_state_dict(self.best.weights)
+        self.schedule = None
+        if self.peer.name == "P2":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(net.parameters(), lr=rate, weight_decay=1e-5)
+            self.schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+                self.optimizer, T_0=9, T_mult=2, eta_min=1e-5
+            )
+        else:
+            self.optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-5)
+
+    def epoch(self) -> None:
+        self.peer.train_epoch(self.optimizer, self.schedule)
+        self.accuracies.append(self.peer.validate())
+        print(f"{self.peer.name} epoch {len(self.accuracies)}: {self.accuracies[-1]:.4f}", flush=True)
+        if self.accuracies[-1] > self.best.accuracy:
+            weights = copy.deepcopy(self.peer.net.state_dict())
+            self.best = Best(self.accuracies[-1], len(self.accuracies), weights)
+
+    def save(self, path: Path) -> None:
+        state = {
+            "made_of": self.peer.made_of,
+            "net": self.peer.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else {},
+            "random": torch.get_rng_state(),
+            "mixing": self.peer.generator.get_state(),
+            "best": vars(self.best),
+            **{name: getattr(self, name) for name in ("accuracies", "seconds", "round", "began")},
+        }
+        checkpoint.save(path, state)
+
+    def resume(self, path: Path) -> None:
+        """Take up what `path` holds. Raises RunMismatch where that is of another peer or other data."""
+        state = checkpoint.load(path)
+        if state["made_of"] != self.peer.made_of:
+            raise RunMismatch(f"{path} is of another peer, teacher size or data; choose another --folder")
+        for name in ("accuracies", "seconds", "round", "began"):
+            setattr(self, name, state[name])
+        self.begin_round()
+        self.best = Best(**state["best"])
+        self.peer.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+        self.peer.generator.set_state(state["mixing"])
+
+
+def images_digest(split: LabelledSplit) -> str:
+    """A hash of a split's ids in their order, by which two lists of hits can be told to be of the same images."""
+    return hashlib.sha256("\n".join(split.ids).encode()).hexdigest()
 
 
 def main() -> None:
@@ -234,25 +301,33 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="side in pixels at which the cache holds the photographs")
     parser.add_argument("--teacher-size", type=int, default=112, help="side in pixels at which the teacher looks")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--folder", type=Path, help="where a killed training finds what it needs to go on")
+    parser.add_argument("--hits", type=Path, help="file for which validation images the peer has right, in its own way")
     options = parser.parse_args()
     random.seed(0)
-    started = time.monotonic()
     peer = Peer(options.peer, options.data, options.size, options.teacher_size, options.workers)
     epochs = options.epochs or (999 if options.peer == "P1" else 300)
-    best, accuracies = train(peer, epochs, options.patience)
+    kept = options.folder / f"{options.peer}.ckpt" if options.folder else None
+    training = Training(peer, epochs, options.patience, kept)
+    training.run()
+    started = time.monotonic()
     answer = peer.averaged() if options.peer == "P1" else peer.probabilities(TEST_VIEW)
     judged = accuracy(answer, peer.validation.labels)
     result = {
         "peer": options.peer,
         "parameters": sum(parameter.numel() for parameter in peer.net.parameters()),
         "validation": {"accuracy": judged.value, "standard_error": judged.standard_error, "n": judged.n},
-        "plain": best.accuracy,
-        "best_epoch": best.epoch,
-        "epochs": len(accuracies),
-        "accuracies": accuracies,
-        "seconds": time.monotonic() - started,
+        "macs": footprint(peer.net.cpu(), 224).macs,
+        "plain": training.best.accuracy,
+        "best_epoch": training.best.epoch,
+        "epochs": len(training.accuracies),
+        "accuracies": training.accuracies,
+        "seconds": training.seconds + time.monotonic() - started,
     }
     print(f"{options.peer}: {judged}")
+    if options.hits:
+        right = {"peer": options.peer, "epochs": len(training.accuracies), "images": images_digest(peer.validation)}
+        checkpoint.save(options.hits, {**right, "hits": hits(answer, peer.validation.labels)})
     write(options.out or RESULTS / "benchmarks" / f"peer-{options.peer.lower()}.json", result)
 
 

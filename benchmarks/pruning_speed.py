@@ -1,6 +1,6 @@
 """Does pruning make a net faster? Dense, masked, stored sparse and structurally pruned, at the same parameter ratio.
 
-    python benchmarks/pruning_speed.py --teacher CHECKPOINT --run RUN [--ratio 0.8] [--rounds 15]
+    python benchmarks/pruning_speed.py --data DIR --teacher CHECKPOINT --run RUN [--ratio 0.8] [--rounds 15]
 
 The given teacher and the student of a finished run, one thread, batches of 1 and 64, all versions in turn. "masked" has
 zeros among its weights and computes with them; "sparse" keeps only the others, in compressed rows (CSR), wherever a
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bantam import pipeline
 from bantam.compress.channels import bundles, prune_to
 from bantam.compress.curve import Subject
 from bantam.compress.masks import masked
@@ -28,6 +29,7 @@ from bantam.measure.cost import one_thread, seconds_of
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
 from bantam.pruning import Source
+from bantam.train.runlog import Watcher
 from evidence import RESULTS, interleaved, write
 
 BATCHES = (1, 64)
@@ -197,10 +199,10 @@ def explained(rows: list[dict[str, Any]], ratio: float) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--architecture", default="resnet18")
-    parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--ratio", type=float, default=0.8)
     parser.add_argument("--rounds", type=int, default=15)
@@ -210,7 +212,8 @@ def main() -> None:
     torch.manual_seed(0)
     rows: list[dict[str, Any]] = []
     for source in (Source(options.teacher, options.architecture, options.size), Source(options.run)):
-        subject = source.subject(source.recipe(), options.classes)
+        recipe = source.recipe()
+        subject = source.subject(recipe, pipeline.open_data(recipe, options.data, Watcher()))
         rows += rows_of(subject.student.family, subject, options.ratio, options.rounds)
     lines = explained(rows, options.ratio)
     write(

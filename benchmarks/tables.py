@@ -7,44 +7,21 @@ A table stands between the lines `<!-- results: NAME -->` and `<!-- end -->`; th
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bantam.deliver.views import views_of
 from bantam.files import write_text
+from compression_tables import cascade, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
+from markdown_tables import NOTHING, machine, made_by, read, table, with_error
+from provenance import evidence
 
 SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-NOTHING = "*Not measured yet.*"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    if not rows:
-        return NOTHING
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def with_error(value: float, standard_error: float) -> str:
-    return f"{value:.3f} ± {standard_error:.3f}"
-
-
-def machine(environment: dict[str, Any]) -> str:
-    """The hardware in a few words."""
-    if environment.get("gpu"):
-        return environment["gpu"]
-    processor = re.sub(r"\s+", " ", environment["processor"].replace("()", "")).strip()
-    return f"{environment['cores']} cores, {processor}"
 
 
 def views(results: Path) -> str:
@@ -64,13 +41,6 @@ def views(results: Path) -> str:
     head = ("views", "validation accuracy", "against fresh", "p, paired", "minutes of asking for it first")
     below = f"{study['epochs']} epochs, {study['images']:,} images at {study['size']} px, seed {study['seed']}."
     return table(head, rows) + f"\n\n{below} " + made_by(study["environment"])
-
-
-def made_by(environment: dict[str, Any]) -> str:
-    """The line below a benchmark's table."""
-    commit = (environment.get("commit") or "no commit")[:8]
-    command = " ".join(environment["command"])
-    return f"`{command}` on {machine(environment)}; torch {environment['versions']['torch']}, commit {commit}."
 
 
 def food_11(results: Path) -> str:
@@ -207,24 +177,60 @@ def peers(results: Path) -> str:
 
 
 def families(results: Path) -> str:
+    """The families, and among them the peers, each trained in its own way for its own number of epochs."""
     measured = read(results / "benchmarks" / "families.json")
+    if measured is None:
+        return NOTHING
+    rows: list[tuple[float, list[str]]] = []
+    for row in measured["rows"]:
+        if "failed" not in row:
+            name, weight = row["family"], max(row["parameters"].values())
+            rows.append((row["accuracy"], tournament_cells(name, row, measured["epochs"], weight)))
+    peers = [read(path) or {} for path in sorted(results.glob("benchmarks/peer-*.json"))]
+    for peer in peers:
+        accuracy, n = peer["plain"], peer["validation"]["n"]
+        row = {**peer, "accuracy": accuracy, "standard_error": (accuracy * (1 - accuracy) / n) ** 0.5, "n": n}
+        rows.append((accuracy, tournament_cells(f"*{peer['peer']}, a peer*", row, peer["epochs"], peer["parameters"])))
+    rows.sort(key=lambda ranked: -ranked[0])
+    head = ("family", "validation accuracy", "n", "parameters", "M MACs", "epochs", "minutes")
+    commits = sorted({commit[:8] for row in measured["rows"] for commit in row.get("commits", ()) if commit})
+    below = f"One plain view, {len(measured['seeds'])} seed(s); families at commit(s) {', '.join(commits)}. "
+    if peers:
+        below += "Peers look at 224 px and train in their own way, with the same teacher (`benchmarks/peers.py`). "
+    return table(head, [cells for _, cells in rows]) + "\n\n" + below + made_by(measured["environment"])
+
+
+def tournament_cells(name: str, row: dict[str, Any], epochs: int, parameters: int) -> list[str]:
+    return [
+        name,
+        with_error(row["accuracy"], row["standard_error"]),
+        f"{row['n']:,}",
+        f"{parameters:,}",
+        f"{row['macs'] / 1e6:.1f}" if "macs" in row else "-",
+        str(epochs),
+        f"{row['seconds'] / 60:.0f}",
+    ]
+
+
+def against_peers(results: Path) -> str:
+    measured = read(results / "benchmarks" / "against-peers.json")
     if measured is None:
         return NOTHING
     rows = [
         [
-            row["family"],
+            f"{row['views']} against {row['peer']}",
             with_error(row["accuracy"], row["standard_error"]),
+            with_error(row["peer_accuracy"], row["peer_standard_error"]),
+            f"{measured['epochs']} / {row['peer_epochs']}",
+            f"{100 * row['difference']:+.1f} points",
+            f"{row['only_ours']:,} / {row['only_peer']:,}",
+            f"{row['p']:.2g}",
             f"{row['n']:,}",
-            f"{max(row['parameters'].values()):,}",
-            f"{row['macs'] / 1e6:.1f}",
-            f"{row['seconds'] / 60:.0f}",
         ]
         for row in measured["rows"]
-        if "failed" not in row
     ]
-    head = ("family", "validation accuracy", "n", "parameters", "M MACs", "minutes")
-    below = f"{measured['epochs']} epochs, {len(measured['seeds'])} seed(s), one plain view. "
-    return table(head, rows) + "\n\n" + below + made_by(measured["environment"])
+    head = ("views", measured["recipe"], "peer", "epochs", "difference", "only one right", "p, paired", "n")
+    return table(head, rows) + "\n\n" + made_by(measured["environment"])
 
 
 def levers(results: Path) -> str:
@@ -299,46 +305,8 @@ def grid(results: Path, study: str) -> str:
     return table(head, [cells for _, cells in sorted(rows)])
 
 
-def pruning(results: Path) -> str:
-    measured = read(results / "benchmarks" / "pruning.json")
-    if measured is None:
-        return NOTHING
-    rows = [
-        [
-            f"{row['route']} ({row['family']}, {row['size']} px)",
-            with_error(row["accuracy"], row["standard_error"]),
-            f"{row['n']:,}",
-            f"{max(row['parameters'].values()):,}",
-            f"{row['macs'] / 1e6:.1f}",
-            "-" if row["route"] == "designed" else f"{row['against_designed']['p']:.3f}",
-        ]
-        for row in measured["rows"]
-    ]
-    head = ("route", "validation accuracy", "n", "parameters", "M MACs", "p against designed")
-    return table(head, rows) + "\n\n" + made_by(measured["environment"])
-
-
-def pruning_speed(results: Path) -> str:
-    measured = read(results / "benchmarks" / "pruning_speed.json")
-    if measured is None:
-        return NOTHING
-    rows = [
-        [
-            f"{row['net']}, {row['version']}",
-            str(row["batch"]),
-            f"{row['median_ms']:,.2f}",
-            f"{row['quartiles_ms'][0]:,.2f} to {row['quartiles_ms'][1]:,.2f}",
-            f"{row['speedup']:.2f}",
-            f"{row['bytes'] / 1e3:,.0f}",
-        ]
-        for row in measured["rows"]
-    ]
-    said = "\n".join(f"- {line}" for line in measured["explanation"])
-    head = ("net", "batch", "median, ms", "quartiles, ms", "times as fast", "file, kB")
-    return table(head, rows) + f"\n\n{said}\n\n" + made_by(measured["environment"])
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
+    "evidence": evidence,
     "food-11": food_11,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
@@ -348,6 +316,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "views": views,
     "peers": peers,
     "families": families,
+    "against-peers": against_peers,
     "levers": levers,
     "distillation": distillation,
     "distillation-temperature": partial(grid, study="temperature"),
@@ -355,6 +324,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "distillation-teacher": partial(grid, study="teacher"),
     "pruning": pruning,
     "pruning-speed": pruning_speed,
+    "pruning-teacher": partial(pruning_curve, of="teacher"),
+    "pruning-student": partial(pruning_curve, of="student"),
+    "quantization": quantization,
+    "cascade": cascade,
 }
 
 

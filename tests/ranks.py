@@ -146,17 +146,18 @@ class Exact(Step):
 
 def steps(processes: Processes, text: str, root: Path) -> dict[str, Any]:
     """Four steps in float64, taught by a net that nobody trained: the losses and all that was trained."""
-    splits = cache.open_splits(root, 32)
+    recipe = parse(text)
+    splits = cache.open_splits(root, 32, unlabelled=recipe.data.unlabelled)
     torch.manual_seed(0)
-    stage = parse(text).shipped
+    stage = recipe.shipped
     teacher = Teacher(describe("mobilenet_v1", 9000, 3, 32).build(), 32, *[IMAGENET.mean, IMAGENET.std] * 2)
     student = describe("mobilenet_v1", 5000, 3, 32, {}, stage.switches)
     net = Cohort.of([student.build() for _ in range(stage.peers)]).train()
     goals = pipeline.goals_of(stage)
-    step = Exact(net, stage, splits.training, IMAGENET, goals, Live(teacher.double()), 0, 4, None, processes)
+    step = Exact(net, stage, splits.taught, IMAGENET, goals, Live(teacher.double()), 0, 4, None, processes)
     curve: list[dict[str, float]] = []
     for number in range(4):
-        order = loop.batches.epoch(60, 20, 0, number, 0, processes.rank, processes.world)[0]
+        order = loop.batches.epoch(len(splits.taught), 20, 0, number, 0, processes.rank, processes.world)[0]
         terms = step(order, torch.full_like(order, number))
         curve.append({name: float(term) for name, term in terms.items()})
     trained = {f"net.{name}": value for name, value in net.state_dict().items()}

@@ -18,6 +18,7 @@ import tables  # noqa: E402
 from bantam import pipeline  # noqa: E402
 from bantam.nets.teachers import build_teacher  # noqa: E402
 from bantam.recipe import dump, parse  # noqa: E402
+from bantam.train.runlog import read_rows  # noqa: E402
 from tiny_run import RECIPE, write_photographs  # noqa: E402
 
 TINY = RECIPE.replace(
@@ -56,6 +57,27 @@ def test_the_comparison_is_paired_seed_by_seed() -> None:
     assert (said["seeds"], said["only_a"], said["only_b"], said["difference"]) == ([0, 1], 3, 1, 0.25)
     assert said["p"] == pytest.approx(2 * (1 + 4) / 2**4)
     assert distillation.compared(one, {5: torch.ones(4)}) == {}
+
+
+@pytest.fixture(scope="module")
+def taught_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_photographs(tmp_path_factory.mktemp("study") / "photos", training=20, validation=6, evaluation=0)
+    torch.manual_seed(0)
+    torch.save(build_teacher("resnet18", 3).state_dict(), root / "t.ckpt")
+    return root
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, found in distillation.variants().items() if "methods" in found.studies]
+)
+def test_every_method_trains(name: str, taught_photographs: Path, tmp_path: Path) -> None:
+    variant = replace(distillation.variants()[name], teacher_size=32)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    given = options(recipe=str(tmp_path / "tiny.toml"), epochs=1, views=1)
+    pipeline.run(distillation.recipe_of(name, variant, given), taught_photographs, tmp_path / "run")
+    [row] = read_rows(tmp_path / "run" / "stages" / "student" / "metrics.jsonl")
+    assert len(row["training"]) > len(variant.objectives)
+    assert all(0 <= value < float("inf") for value in row["training"].values())
 
 
 def test_the_study_runs_collects_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

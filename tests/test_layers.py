@@ -75,9 +75,10 @@ ALLOWED = {
         "pipeline",
     },
     "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
-    "slim": BASE | {"cascade", "nets", "train", "deliver", "pipeline"},
+    "exits": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
+    "slim": BASE | {"cascade", "nets", "measure", "train", "deliver", "pipeline"},
     "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "screen"},
-    "cli_dynamic": {"options", "cascade", "slim", "screen"},
+    "cli_dynamic": {"options", "cascade", "exits", "slim", "screen"},
     "cli_package": BASE | {"options", "deliver", "screen", "train"},
     "cli_leaderboard": BASE | {"options", "deliver"},
     "cli_serve": BASE | {"recipe", "recipe_stages", "deliver", "pipeline", "screen"},
@@ -105,7 +106,8 @@ ALLOWED = {
     }
     | {"screen", "audits"},
     "__main__": {"cli"},
-    "__init__": set(),
+    # For type checkers only: at run time the names are imported when they are first used.
+    "__init__": {"errors", "recipe", "nets", "objectives", "deliver", "stages", "pipeline"},
 }
 
 

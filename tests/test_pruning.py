@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from bantam import cli, pipeline
+from bantam.compress.curve import METHODS
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadRecipe
 from bantam.nets.budget import weigh
+from bantam.nets.students import describe
 from bantam.nets.teachers import build_teacher
 from bantam.recipe import dump, parse
 from tiny_run import RECIPE
@@ -118,6 +120,22 @@ def test_the_curve_of_a_run(
     assert {path.name for path in out.iterdir()} == {"curve.json", "curve.csv", "curve.svg", "curve.png"}
 
 
+def test_what_shipped_alone_has_a_curve_of_every_method(
+    big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "shipped", tmp_path / "curve"
+    shutil.copytree(big, source, ignore=shutil.ignore_patterns("stages"))
+    words = ("--ratios", "0,0.5", "--json", "--out", out)
+    assert called(source, "--data", photographs, *words, monkeypatch=monkeypatch) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["method"], row["ratio"]) for row in rows] == [(name, ratio) for name in METHODS for ratio in (0, 0.5)]
+    plain = json.loads((source / "metrics.json").read_text())["validation"]["plain"]
+    for row in rows:
+        assert row["reestimated"] is not None
+        if not row["ratio"]:
+            assert row["before"]["accuracy"] == pytest.approx(plain)
+
+
 def test_to_an_exact_budget(big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in files_in(big)}
     out = tmp_path / "small"
@@ -129,20 +147,17 @@ def test_to_an_exact_budget(big: Path, photographs: Path, tmp_path: Path, monkey
     assert {path: path.read_bytes() for path in files_in(big)} == before
 
 
-def test_what_a_run_shipped_is_enough(
-    big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_a_run_shipped_is_enough_to_go_down_to_a_budget(
+    big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipped = tmp_path / "shipped"
-    shutil.copytree(big, shipped, ignore=shutil.ignore_patterns("stages"))
-    words = ("--ratios", "0,0.4", "--methods", "structured-bn_scale", "--json", "--out", tmp_path / "curve")
-    assert called(shipped, "--data", photographs, *words, monkeypatch=monkeypatch) == 0
-    rows = json.loads(capsys.readouterr().out)
-    whole = json.loads((big / "metrics.json").read_text())["validation"]["by_batchnorm"]
-    assert rows[0]["before"]["accuracy"] in whole.values()
-    words = ("--to-params", 3000, "--finetune", 1, "--out", tmp_path / "small")
-    assert called(shipped, "--data", photographs, *words, monkeypatch=monkeypatch) == 0
-    net, _ = load_shipped(tmp_path / "small")
+    source, out = tmp_path / "shipped", tmp_path / "small"
+    shutil.copytree(big, source, ignore=shutil.ignore_patterns("stages"))
+    before = files_in(source)
+    words = ("--to-params", 3000, "--finetune", 1, "--out", out)
+    assert called(source, "--data", photographs, *words, monkeypatch=monkeypatch) == 0
+    net, _ = load_shipped(out)
     assert 2970 <= weigh(net, 32).counted <= 3000
+    assert files_in(source) == before
 
 
 def test_a_pruned_net_loads_without_the_pruning_library(
@@ -201,6 +216,23 @@ def test_a_checkpoint_of_another_family_is_refused(
         assert not out.exists()
     assert called(tmp_path / "none", "--data", photographs, monkeypatch=monkeypatch) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+def test_a_run_with_weights_of_another_family_or_without_photographs_is_refused(
+    big: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, empty, out = tmp_path / "other", tmp_path / "empty", tmp_path / "out"
+    for split in ("training", "validation"):
+        (empty / split).mkdir(parents=True)
+    weights = describe("largekernel", 5_000, 3, 32).build().state_dict()
+    shutil.copytree(big, other)
+    torch.save(weights, other / "stages" / "student" / "best.ckpt")
+    for run, root, said in ((other, photographs, "another architecture"), (big, empty, "holds no labelled image")):
+        assert called(run, "--data", root, "--out", out, monkeypatch=monkeypatch) == 1
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("bantam: ")
+        assert said in lines[-1]
+        assert not out.exists()
 
 
 @pytest.mark.slow

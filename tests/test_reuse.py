@@ -111,7 +111,7 @@ def test_no_run_is_named_as_such(photographs: Path, tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({'start = "student"': 'start = "stduent"'}, 'no earlier stage that trains a net; did you mean "student"'),
-        ({'start = "student"': 'start = "student"\npeers = 2'}, "peers start from nets of their own"),
+        ({'start = "student"': 'start = "student"\npeers = 2'}, "peers start anew"),
         ({'net = "mobilenet_v1"\nsize = 32\nstart': 'net = "reparam"\nsize = 32\nstart'}, "must be the same net"),
     ],
 )

@@ -17,12 +17,13 @@ from bantam.data import cache
 from bantam.deliver.costs import run_costs
 from bantam.deliver.package import package
 from bantam.deliver.predict import load_shipped, load_whole
-from bantam.errors import BadData, BadPruning, BadRecipe
+from bantam.errors import BadCheckpoint, BadData, BadPruning, BadRecipe
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
 from bantam.nets.slimmable import SwitchableNet
+from bantam.nets.students import Student
 from bantam.pipeline import check
 from bantam.pruning import Source
 from bantam.recipe import dump, load, parse
@@ -108,6 +109,7 @@ def test_slim_tells_of_every_switch_and_draws_the_curves(run: Path, photographs:
 def test_a_cascade_takes_the_sizes_that_the_student_was_trained_at(run: Path, photographs: Path) -> None:
     result = cascade(run, photographs, 0.003, None, Watcher())
     assert [row["pass"] for row in result["rows"] if row["kind"] == "static"] == ["20 px", "32 px"]
+    assert [row["side"] for row in result["rows"] if row["kind"] == "static"] == [20, 32]
     by_switch = json.loads((run / "metrics.json").read_text())["validation"]["by_switch"]
     assert [row["accuracy"] for row in result["rows"][:2]] == [by_switch[1]["plain"], by_switch[0]["plain"]]
 
@@ -225,6 +227,25 @@ def test_only_students_of_some_families_have_widths() -> None:
     )
     with pytest.raises(BadRecipe, match='"small" cannot prune "student"'):
         parse(BOTH + pruned.replace("widths = [0.5, 1.0]\nsizes = [20, 32]\n", ""))
+
+
+def test_widths_and_early_exits_do_not_go_together(finished: Path) -> None:
+    stage = BOTH[BOTH.index("[[stage]]") :].replace('name = "student"', 'name = "early"')
+    stage = stage.replace('kind = "student"\nnet = "mobilenet_v1"', 'kind = "exits"\nof = "student"\nafter = [2]')
+    stage += "[stage.objectives.self_distillation]\nweight = 1.0\n"
+    alone = stage.replace("widths = [0.5, 1.0]\nsizes = [20, 32]\n", "")
+    for recipe, said in (
+        (BOTH + alone, '"early" cannot give exits to "student", whose widths or sizes share their channels'),
+        (RECIPE + stage, 'widths and sizes are for one net of kind = "student"'),
+    ):
+        with pytest.raises(BadRecipe, match=said) as caught:
+            parse(recipe)
+        assert "\n" not in str(caught.value)
+    assert parse(RECIPE + alone).shipped.kind == "exits"
+    described = {**load_whole(finished)[1].student.to_json(), "exits": [2]}
+    with pytest.raises(BadCheckpoint, match="several widths or sizes, and early exits") as refused:
+        Student.from_json(described)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_stage_starts_from_the_same_widths_alone() -> None:

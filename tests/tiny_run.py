@@ -55,15 +55,19 @@ pipeline.run(recipe.parse(text), Path(root), Path(out))
 """
 
 
-def write_photographs(root: Path, training: int = 60, validation: int = 30, evaluation: int = 12) -> Path:
+def write_photographs(
+    root: Path, training: int = 60, validation: int = 30, evaluation: int = 12, unlabelled: int = 0
+) -> Path:
     """Noisy 32 px images of three classes, told apart by their colour, in the flat layout."""
     draw = np.random.default_rng(7)
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
-    for split, count in (("training", training), ("validation", validation), ("evaluation", evaluation)):
-        (root / split).mkdir(parents=True)
+    counts = {"training": training, "validation": validation, "evaluation": evaluation, "unlabelled": unlabelled}
+    for split, count in counts.items():
+        if count:
+            (root / split).mkdir(parents=True)
         for number in range(count):
             label = number % 3
             pixels = np.clip(colours[label] + draw.normal(0, 60, (32, 32, 3)), 0, 255).astype(np.uint8)
-            name = f"{number:04d}.png" if split == "evaluation" else f"{label}_{number}.png"
+            name = f"{number:04d}.png" if split in ("evaluation", "unlabelled") else f"{label}_{number}.png"
             Image.fromarray(pixels).save(root / split / name)
     return root

@@ -15,12 +15,11 @@ from bantam import pipeline
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import Shipped, load_whole
-from bantam.errors import BadData
 from bantam.files import write_json, writing
 from bantam.measure.accuracy import accuracy, mcnemar
 from bantam.measure.accuracy import hits as hits_of
-from bantam.measure.curves import plot_cascade
-from bantam.measure.dynamic import Point, cheapest, curve, held_out, point, require_reached
+from bantam.measure.curves import plot_dynamic
+from bantam.measure.dynamic import Point, curve, held_out, point, require_reached, require_share, within_drop
 from bantam.measure.logits import logits_of
 from bantam.nets.footprint import footprint
 from bantam.nets.slimmable import Switch, SwitchableNet
@@ -33,9 +32,13 @@ SHARES = (0.75, 0.625, 0.5)
 
 @dataclass(frozen=True)
 class Pass:
-    """One way in which a net answers: its name, its logits [N, K] on validation, and the MACs of an image."""
+    """One way in which a net answers.
+
+    It has a name, the side in pixels that it looks at, its logits [N, K] on validation, and the MACs of an image.
+    """
 
     name: str
+    side: int
     logits: Tensor
     macs: int
 
@@ -57,7 +60,7 @@ def cascade(run: Path, root: Path, drop: float, confidence: float | None, watche
         passes = passes_of_switches(net, shipped, validation, lambda switch: switch.width == 1)
     else:
         passes = [
-            Pass(f"{side} px", logits_of(net, validation, side, shipped.normalisation), footprint(net, side).macs)
+            Pass(f"{side} px", side, logits_of(net, validation, side, shipped.normalisation), footprint(net, side).macs)
             for side in (size, *(round(size * share) for share in SHARES))
         ]
     return written(run / "cascade", shipped.student, compared(passes, validation.labels, drop, confidence))
@@ -79,7 +82,7 @@ def passes_of_switches(
         names += [f"{switch.size} px"] if len(sides) > 1 else []
         with net.using(number):
             logits = logits_of(net, validation, size, shipped.normalisation)
-            passes.append(Pass(", ".join(names), logits, footprint(net, size).macs))
+            passes.append(Pass(", ".join(names), switch.size, logits, footprint(net, size).macs))
     return sorted(passes, key=lambda one: -one.macs)
 
 
@@ -89,25 +92,25 @@ def compared(passes: Sequence[Pass], labels: Tensor, drop: float, confidence: fl
     Raises BadData where no image reaches the `confidence`.
     """
     full, *others = passes
-    reference = accuracy(full.logits, labels)
+    reference, choose = accuracy(full.logits, labels), within_drop(drop)
     rows: list[dict[str, Any]] = []
     for one in reversed(passes):
         alone = accuracy(one.logits, labels)
         p = mcnemar(hits_of(full.logits, labels), hits_of(one.logits, labels)).p
-        rows.append({"kind": "static", **row_of(one.name, Point(0.0, 1.0, alone, one.macs, p))})
+        rows.append({"kind": "static", **row_of(one, Point(0.0, (1.0, 0.0), alone, one.macs, p))})
     chosen: dict[str, Any] | None = None
     for one in reversed(others):
-        first, last, macs = one.logits, full.logits, (one.macs, full.macs)
-        points = curve(first, last, labels, macs)
-        rows += [{"kind": "cascade", **row_of(one.name, item)} for item in points]
+        ways, paid = (one.logits, full.logits), (one.macs, one.macs + full.macs)
+        points = curve(ways, labels, paid)
+        rows += [{"kind": "cascade", **row_of(one, item)} for item in points]
         if confidence is None:
-            found = cheapest(points, reference, drop)
+            found = choose(points, reference)
         else:
-            require_reached(first, confidence)
-            found = point(first, last, labels, macs, confidence)
+            require_reached(ways, confidence)
+            found = point(ways, labels, paid, confidence)
         if found and (chosen is None or found.mean_macs < chosen["mean_macs"]):
-            outside = held_out(first, last, labels, macs, drop) if confidence is None else found.accuracy
-            chosen = {**row_of(one.name, found), "held_out_accuracy": outside.value}
+            outside = held_out(ways, labels, paid, choose) if confidence is None else found.accuracy
+            chosen = {**row_of(one, found), "held_out_accuracy": outside.value}
     return {
         "drop": drop,
         "reference": {
@@ -130,29 +133,18 @@ def written(folder: Path, student: Student, result: dict[str, Any]) -> dict[str,
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    plot_cascade(rows, folder / f"{folder.name}.svg")
+    static = {row["pass"]: row for row in rows if row["kind"] == "static"}
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "cascade":
+            lines.setdefault(f"{row['pass']} first", []).append(row)
+    plot_dynamic(static, lines, folder / f"{folder.name}.svg")
     return result
 
 
-def require_share(*options: tuple[str, float | None]) -> None:
-    """Raises BadData for an option whose value is not in 0..1."""
-    for name, value in options:
-        if value is not None and not 0 <= value <= 1:
-            raise BadData(f"{name} = {value:g} must lie in 0..1")
-
-
-def row_of(name: str, item: Point) -> dict[str, Any]:
-    """One line: `name` is that of the first pass, or of the only one."""
-    return {
-        "pass": name,
-        "threshold": item.threshold,
-        "stopped": item.stopped,
-        "accuracy": item.accuracy.value,
-        "standard_error": item.accuracy.standard_error,
-        "n": item.accuracy.n,
-        "mean_macs": item.mean_macs,
-        "mcnemar_p": item.p,
-    }
+def row_of(one: Pass, item: Point) -> dict[str, Any]:
+    """One line: `one` is the first pass, or the only one."""
+    return {"pass": one.name, "side": one.side, "stopped": item.stopped, **item.to_json()}
 
 
 def text(result: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ bench_app.command("cost")(cli_cost.cost)
 app.command()(cli_export.export)
 app.command()(cli_export.quantize)
 app.command()(cli_dynamic.cascade)
+app.command()(cli_dynamic.exits)
 app.command()(cli_dynamic.slim)
 
 
@@ -191,17 +192,21 @@ def predict(
         typer.Option("--probabilities", help="Also write every class's probability to this file."),
     ] = None,
     width: WidthOption = None,
+    exit_confidence: Annotated[
+        float | None,
+        typer.Option(help="Let an image leave at the first early exit that is so sure, 0..1; one plain view."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the classes of photographs; or, with --data, write the submission of a run's student."""
     if data is None:
         if probabilities is not None:
             raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
-        cli_predict.photographs(paths, run, views, width, as_json)
+        cli_predict.photographs(paths, run, views, width, exit_confidence, as_json)
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
-    cli_predict.evaluation_images(paths[0], data, out, views, probabilities, width)
+    cli_predict.evaluation_images(paths[0], data, out, views, probabilities, width, exit_confidence)
 
 
 @app.command()
@@ -397,6 +402,7 @@ def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="A new .toml
 
 
 def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe. Raises BadRecipe for a name that there is not."""
     from bantam.errors import BadRecipe
     from bantam.recipe import nearest, shipped
 

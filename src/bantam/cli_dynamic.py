@@ -1,4 +1,4 @@
-"""The commands that measure nets which compute more only where it is needed: `bantam cascade` and `bantam slim`."""
+"""The commands about computing only as much as an image needs: `bantam exits`, `bantam cascade` and `bantam slim`."""
 
 from typing import Annotated
 
@@ -8,6 +8,29 @@ from bantam.options import DataOption, JsonOption, RunArgument, print_json
 
 DropOption = Annotated[float, typer.Option(help="Most accuracy, 0..1, that the saving may cost on validation.")]
 ConfidenceOption = Annotated[float | None, typer.Option(help="Measure this threshold, 0..1, instead of choosing one.")]
+
+
+def exits(
+    run: RunArgument,
+    data: DataOption,
+    drop: DropOption = 0.003,
+    macs: Annotated[
+        float | None,
+        typer.Option(help="Instead of --drop: most million multiply-accumulates of an image, in the mean."),
+    ] = None,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a student's early exits, accuracy against mean MACs, and choose the threshold that `serve` uses."""
+    from rich.console import Console
+
+    from bantam.exits import exits as measured
+    from bantam.exits import text
+    from bantam.screen import Bar
+
+    most = None if macs is None else 1e6 * macs
+    result = measured(run, data, drop, most, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
 
 
 def cascade(

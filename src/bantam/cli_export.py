@@ -11,7 +11,7 @@ from bantam.options import DataOption, JsonOption, RunArgument, WidthOption, pri
 def export(
     run: RunArgument,
     data: DataOption,
-    to: Annotated[str, typer.Option(help="onnx, onnx-int8 or torchscript.")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript, or executorch (an extra).")] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,
@@ -26,11 +26,11 @@ def export(
     from bantam import pipeline
     from bantam.deliver.export import Material, target_of
     from bantam.deliver.export import export as exported
-    from bantam.deliver.predict import load_shipped
+    from bantam.deliver.predict import load_whole_way
     from bantam.screen import Bar
 
     target = target_of(to)
-    net, shipped = load_shipped(run, width)
+    net, shipped = load_whole_way(run, width)
     splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
     named = f"student{'' if width is None else f'-{width:g}'}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
     path = out or run / named

@@ -16,18 +16,25 @@ def package(
         Path | None, typer.Option("--out", metavar="FILE.zip", help="Where to write; by default RUN/hw13.zip.")
     ] = None,
     notebook: Annotated[bool, typer.Option("--notebook", help="Write hw13.ipynb instead of hw13.py.")] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Also verify it on these photographs, its own code run.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the code package: one readable file of torch, numpy and Pillow, the weights, and the submission."""
     from bantam.deliver.package import package as packaged
+    from bantam.deliver.verify import verify as verified
 
     made = packaged(run, out or run / "hw13.zip", notebook)
+    verdict = None if data is None else verified(made.path, data, made.budget, run_code=True)
     if as_json:
-        print_json(made.to_json())
-        return
-    typer.echo(f"{made.path}: {', '.join(made.names)}")
-    typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
-    typer.echo(f"next: bantam verify {made.path} --data DIR --run-code")
+        print_json({**made.to_json(), "verified": verdict and verdict.to_json()})
+    else:
+        typer.echo(f"{made.path}: {', '.join(made.names)}")
+        typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
+        typer.echo(verdict.text() if verdict else f"next: bantam verify {made.path} --data DIR --run-code")
+    if verdict and not verdict.passed:
+        raise typer.Exit(1)
 
 
 def verify(

@@ -67,4 +67,5 @@ def prune(
         return
     typer.echo(curve_text(points))
     typer.echo(f"curve: {folder / 'curve.csv'}, curve.svg, curve.png")
-    typer.echo(f"next: bantam prune {source} --data {data} --to-params 60000 prunes to a budget, trains and ships")
+    half = max(point.parameters for point in points) // 2
+    typer.echo(f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships")

@@ -46,4 +46,5 @@ SetOption = Annotated[
 
 
 def print_json(value: Any) -> None:
+    """Print a plain value as indented JSON."""
     typer.echo(json.dumps(value, indent=2))

@@ -5,6 +5,7 @@ A run is a folder; what is finished in it is skipped, what was killed goes on.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from bantam.nets import budget
 from bantam.nets.students import check_choices, describe
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Pruning, Training
+from bantam.recipe_stages import Derived, Exiting, GivenTeacher, Pruning, Training
 from bantam.reuse import found, take
 from bantam.selection import choose_on_validation, trained_net
-from bantam.stages import STAGES, Run, as_teacher, goals_of, prunable, pruned_student
+from bantam.stages import STAGES, Run, as_teacher, derived_student, goals_of, prunable
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.reestimate import reestimated
@@ -69,6 +70,10 @@ def run(
         limit = limits[stage.name]
         weight = budget.enforce([described[stage.name].shipped_net()], stage.size, limit)
         watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {limit:,} parameters")
+    for stage in recipe.stage:
+        if isinstance(stage, Exiting) and stage.of in described:  # what a pruning will leave is weighed then
+            whole = replace(described[stage.of], size=stage.size, exits=stage.after)
+            budget.enforce([whole.shipped_net()], stage.size, recipe.budget)
 
     # Stages, in order; a finished one is taken from its folder.
     if processes.rank == 0:
@@ -87,8 +92,8 @@ def run(
         processes.barrier()
         return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     stage, again = recipe.shipped, recipe.refit
-    if isinstance(stage, Pruning):
-        described[stage.name] = pruned_student(out, stage)
+    if isinstance(stage, Derived):
+        described[stage.name] = derived_student(out, stage)
     allowed = stage.to_params if isinstance(stage, Pruning) else recipe.budget
     shipped = Shipped(described[stage.name], normalisation, splits.classes)
     trained = trained_net(shipped.student, out / "stages" / stage.name).to(processes.device)
@@ -114,7 +119,7 @@ def run(
         metrics["refit"] = {
             "stage": again.name,
             "of": stage.name,
-            "images": len(splits.training) + len(splits.validation),
+            "images": results[again.name]["images"],
             "note": "what is shipped has trained on validation too, which measures it no longer; "
             f"the validation figures are those of the stage {stage.name}",
         }
@@ -141,7 +146,12 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
                 prunable(stage, of.architecture)
             elif isinstance(of, Training) and of.kind == "teacher":
                 prunable(stage, of.net)
-        goals_of(stage)
+        followed = [goal.objective for goal in goals_of(stage).values() if goal.objective.needs_teacher]
+        if recipe.data.unlabelled and stage.teacher and all(objective.needs_peers for objective in followed):
+            raise BadRecipe(
+                f'stage "{stage.name}": no objective follows its teacher, so images without a label would teach '
+                "nothing; add one such as kd, or take data.unlabelled out"
+            )
         share = 2 * processes.world  # whole pairs for every process
         if stage.batch_size % share:
             raise BadRecipe(
@@ -184,10 +194,13 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
 
 
 def open_data(recipe: Recipe, root: Path, watcher: Watcher) -> Splits:
-    return cache.open_splits(root, recipe.data.size, progress=Counter(watcher, "decoding"))
+    """The splits of the folder `root` at the recipe's size, decoded now or earlier."""
+    progress = Counter(watcher, "decoding")
+    return cache.open_splits(root, recipe.data.size, progress=progress, unlabelled=recipe.data.unlabelled)
 
 
 def leak_warnings(splits: Splits) -> list[str]:
+    """A line for the user where labelled images also stand in the evaluation split."""
     if not splits.leaks:
         return []
     shown = ", ".join(splits.leaks[:3])

@@ -14,17 +14,27 @@ from torch import nn
 from bantam import pipeline
 from bantam import recipe as recipes
 from bantam.compress.channels import IMPORTANCES, bundles, prune_to
-from bantam.compress.curve import METHODS, Finetune, Point, Subject, curve, kept_points, methods_of, some, write_curve
-from bantam.data.splits import IMAGENET, LabelledSplit, Splits
+from bantam.compress.curve import (
+    METHODS,
+    Finetune,
+    Point,
+    Subject,
+    curve,
+    kept_points,
+    some,
+    write_curve,
+)
+from bantam.data.splits import IMAGENET, Splits
+from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
 from bantam.files import write_json
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.teachers import load_weights, read_state_dict
 from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Training
+from bantam.recipe_stages import Exiting, GivenTeacher, Pruning, Refit, Training
 from bantam.reuse import unfolded
-from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of
+from bantam.stages import STAGES, Run, answers_for, as_teacher, goals_of, learned_from
 from bantam.train.answers import digest_of
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
@@ -83,27 +93,28 @@ class Source:
             template, name=self.architecture, data=replace(template.data, size=self.size), stage=(given, student)
         )
 
-    def subject(self, recipe: Recipe, classes: int, training: LabelledSplit | None = None) -> Subject:
-        """The net, in the form that trains. Raises BadCheckpoint for weights of another net.
+    def subject(self, recipe: Recipe, splits: Splits) -> Subject:
+        """The net in the form that trains; of a run without its stages' folders it is made again from what shipped.
 
-        Of a run without its stages' folders it is made again from what shipped, with statistics of `training`, and is
-        the shipped form without one.
+        Raises BadCheckpoint for weights of another net, and BadData for other classes than those of `splits`.
         """
         if not self.is_run:
-            student = Student(self.architecture, {}, classes, self.size)
+            student = Student(self.architecture, {}, len(splits.classes), self.size)
             net = student.build()
             load_weights(net, read_state_dict(self.path), self.path)
             return Subject(student, net.eval(), IMAGENET)
-        net, shipped = load_shipped(self.path)
+        _, shipped = load_shipped(self.path)
+        require_classes(shipped, splits)
+        student = shipped.student
+        if student.exits:
+            raise BadPruning(f"the student of {self.path} has early exits; prune first, then give it exits")
         trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
         if trained.exists():
-            net = shipped.student.build()
+            net = student.build()
             load_weights(net, read_state_dict(trained), trained)
-        elif training is not None:
-            _, net = unfolded(self.path, training)
-        elif shipped.student.kind.folds:
-            return Subject(shipped.student, net, shipped.normalisation, trained=False)
-        return Subject(shipped.student, net.eval(), shipped.normalisation)
+        else:
+            _, net = unfolded(self.path, splits.training)
+        return Subject(student, net.eval(), shipped.normalisation)
 
 
 def prune_curve(
@@ -121,8 +132,8 @@ def prune_curve(
         if name not in METHODS:
             raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
     splits = pipeline.open_data(recipe, root, watcher)
-    subject = source.subject(recipe, len(splits.classes), splits.training)
-    chosen = methods_of(subject, methods)
+    subject = source.subject(recipe, splits)
+    chosen = list(methods) or list(METHODS)
     validation = some(splits.validation, images)
     made_of = {
         "net": digest_of(subject.net), "data": splits.fingerprint, "images": len(validation), "epochs": epochs,
@@ -164,7 +175,8 @@ def finetuner(
         for other in recipe.stage:
             if other.name in stage.teachers:
                 STAGES[other.kind](here, other)
-    answers = answers_for(here, stage, goals_of(stage), splits.training, splits.fingerprint)
+    learned = learned_from(splits, stage)
+    answers = answers_for(here, stage, goals_of(stage), learned, splits.fingerprint)
 
     def finetune(net: nn.Module, place: str) -> nn.Module:
         torch.manual_seed(recipe.seed)
@@ -172,7 +184,7 @@ def finetuner(
         choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
         with choice.threading():
             trained = train(
-                net.to(memory_format=choice.format), stage, splits.training, splits.validation, subject.normalisation,
+                net.to(memory_format=choice.format), stage, learned, splits.validation, subject.normalisation,
                 goals_of(stage), answers, recipe.seed, out / "finetune" / place, Watcher(), choice.autocast,
                 memory_format=choice.format,
             )  # fmt: skip
@@ -202,7 +214,7 @@ def prune_to_budget(
 
 def prunable_now(source: Source, splits: Splits, parameters: int) -> None:
     """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
-    subject = source.subject(source.recipe(), len(splits.classes), splits.training)
+    subject = source.subject(source.recipe(), splits)
     dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
     if dense <= parameters:
         raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")
@@ -215,6 +227,8 @@ def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) 
     if importance not in IMPORTANCES:
         raise BadPruning(f'no importance is named "{importance}"; there are {", ".join(IMPORTANCES)}')
     last = recipe.shipped
+    if isinstance(last, Exiting):
+        raise BadPruning(f"the student of {recipe.name} has early exits; prune first, then give it exits")
     of = DENSE if last.teacher == DENSE else last.name
     # A refit is of the net before pruning, and would have to come last.
     earlier = tuple(

@@ -43,7 +43,7 @@ from bantam.deliver.export import (
     quantized_onnx,
     require_classes,
 )
-from bantam.deliver.predict import Shipped, load_shipped
+from bantam.deliver.predict import Shipped, load_whole_way
 from bantam.errors import BadData, RunMismatch
 from bantam.files import replacing, write_json, writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
@@ -54,7 +54,7 @@ from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Training
-from bantam.stages import STAGES, Run, answers_for, goals_of
+from bantam.stages import STAGES, Run, answers_for, goals_of, learned_from
 from bantam.train import checkpoint
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
@@ -78,7 +78,7 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
 
     Raises BadData, BadCheckpoint, RunMismatch.
     """
-    net, shipped = load_shipped(run)
+    net, shipped = load_whole_way(run)
     recipe = pipeline.recipe_of(run)
     splits = pipeline.open_data(recipe, root, watcher)
     require_classes(shipped, splits)
@@ -169,10 +169,11 @@ def in_training(
             if earlier.name in stage.teachers:
                 STAGES[earlier.kind](here, earlier)
         goals = goals_of(stage)
-        answers = answers_for(here, stage, goals, splits.training, splits.fingerprint)
+        learned = learned_from(splits, stage)
+        answers = answers_for(here, stage, goals, learned, splits.fingerprint)
         torch.manual_seed(recipe.seed)
         trained = train(
-            net.to(memory_format=torch.channels_last), stage, splits.training, splits.validation,
+            net.to(memory_format=torch.channels_last), stage, learned, splits.validation,
             shipped.normalisation, goals, answers, recipe.seed, folder, watcher,
         )  # fmt: skip
         checkpoint.save(done, trained.weights)
@@ -193,6 +194,7 @@ def require_teachers(recipe: Recipe, run: Path) -> None:
 
 
 def checkpoint_digest(run: Path) -> str:
+    """A hexadecimal SHA-256 of the run's shipped weights."""
     return hashlib.sha256((run / "student_best.ckpt").read_bytes()).hexdigest()
 
 

@@ -17,12 +17,27 @@ from typing import Any, Literal
 import tomli_w
 
 from bantam.errors import BadRecipe
-from bantam.recipe_stages import SHIPPED, STAGE_KINDS, Data, Pruning, Refit, Stage, Training, at_least, key, within
+from bantam.recipe_stages import (
+    SHIPPED,
+    STAGE_KINDS,
+    Data,
+    Derived,
+    Exiting,
+    Pruning,
+    Refit,
+    Stage,
+    Training,
+    at_least,
+    key,
+    within,
+)
 from bantam.toml import NAMES, describe, dotted, line_of, nearest, override, plain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
+    """What a run does, in full: its data, its budget and its stages. Wrong values raise ValueError."""
+
     name: str = key("the recipe's name")
     stage: tuple[Stage, ...] = key("the stages, in order: [[stage]] tables")
     seed: int = key("seed of the weights, the order and the views", 0)
@@ -53,7 +68,7 @@ class Recipe:
                     )
             if isinstance(stage, Training) and stage.start:
                 before = next((other for other in self.stage[:position] if other.name == stage.start), None)
-                if not isinstance(before, Training) or isinstance(before, Pruning):
+                if not isinstance(before, Training) or isinstance(before, Derived):
                     raise ValueError(
                         f'stage "{stage.name}" starts from "{stage.start}", which is no earlier stage that trains a net'
                         + nearest(stage.start, names[:position])
@@ -66,36 +81,50 @@ class Recipe:
                         f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size, widths '
                         "or budget differs: both must be the same net"
                     )
-            if isinstance(stage, Pruning):
+            if isinstance(stage, Derived):
                 if stage.of not in names[:position]:
                     raise ValueError(
-                        f'stage "{stage.name}" prunes "{stage.of}", which no earlier stage is named'
+                        f'stage "{stage.name}" starts from "{stage.of}", which no earlier stage is named'
                         + nearest(stage.of, names[:position])
                     )
-                if any(
-                    isinstance(other, Training) and other.name == stage.of and other.switches for other in self.stage
-                ):
+                of = self.stage[names.index(stage.of)]
+                if isinstance(of, Exiting):
                     raise ValueError(
-                        f'stage "{stage.name}" cannot prune "{stage.of}", whose widths or sizes share their channels'
+                        f'stage "{stage.name}": "{stage.of}" has exits already; prune first, then give exits'
                     )
-                if stage.to_params > self.budget:
-                    raise ValueError(f'stage "{stage.name}": to_params = {stage.to_params} is above the budget')
+                if isinstance(of, Training) and of.switches:
+                    change = "give exits to" if isinstance(stage, Exiting) else "prune"
+                    raise ValueError(
+                        f'stage "{stage.name}" cannot {change} "{stage.of}", whose widths or sizes share their channels'
+                    )
+                if isinstance(stage, Exiting) and of.kind not in ("student", "assistant", "prune"):
+                    raise ValueError(
+                        f'stage "{stage.name}": "{stage.of}" is no student; prune it first, then give exits'
+                    )
+            if isinstance(stage, Pruning) and stage.to_params > self.budget:
+                raise ValueError(f'stage "{stage.name}": to_params = {stage.to_params} is above the budget')
+        if self.data.unlabelled and not any(stage.teachers for stage in self.stage):
+            raise ValueError(
+                "data.unlabelled = true, but no stage has a teacher, so nothing could be learned from images without a "
+                "label; name a teacher in a stage's key `teacher`, or take data.unlabelled out"
+            )
         if not any(stage.kind in SHIPPED for stage in self.stage):
-            raise ValueError('no stage has kind = "student" or "prune", so nothing would be shipped')
+            raise ValueError('no stage has kind = "student", "prune" or "exits", so nothing would be shipped')
         refits = [stage for stage in self.stage if isinstance(stage, Refit)]
         if refits and (len(refits) > 1 or refits[0] is not self.stage[-1] or refits[0].of != self.shipped.name):
             raise ValueError(
                 f'the refit "{refits[0].name}" must be the only one, the last stage, and of = "{self.shipped.name}": '
                 "the student that is shipped"
             )
-        if refits and isinstance(self.shipped, Pruning):
+        if refits and isinstance(self.shipped, Derived):
             raise ValueError(
-                f'the refit "{refits[0].name}" cannot repeat a pruning, whose start is a net that validation chose'
+                f'the refit "{refits[0].name}" cannot repeat "{self.shipped.name}", '
+                "whose start is a net that validation chose"
             )
 
     @property
     def shipped(self) -> Training:
-        """The stage whose net is shipped: the last student, trained as such or pruned."""
+        """The stage whose net is shipped: the last student, trained as such, pruned or given exits."""
         return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind in SHIPPED][-1]
 
     @property
@@ -151,8 +180,7 @@ class Parser:
         if origin is tuple:
             kinds = typing.get_args(wanted)
             items = self.items(value, path)
-            if kinds[-1] is Ellipsis:
-                kinds = kinds[:1] * len(items)
+            kinds = kinds[:1] * len(items) if kinds[-1] is Ellipsis else kinds
             if len(items) != len(kinds):
                 self.fail(path, f"{dotted(path)} must hold {len(kinds)} numbers, not {len(items)}")
             return tuple(self.value(item_kind, item, path) for item_kind, item in zip(kinds, items, strict=True))

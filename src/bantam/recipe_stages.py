@@ -17,12 +17,14 @@ def key(sense: str, default: Any = REQUIRED) -> Any:
 
 
 def at_least(minimum: float, **values: float) -> None:
+    """Raises ValueError for a named value below `minimum`."""
     for name, value in values.items():
         if value < minimum:
             raise ValueError(f"{name} = {value} must be at least {minimum}")
 
 
 def within(low: float, high: float, **values: float) -> None:
+    """Raises ValueError for a named value outside `low`..`high`."""
     for name, value in values.items():
         if not low <= value <= high:
             raise ValueError(f"{name} = {value} must lie in {low}..{high}")
@@ -30,10 +32,13 @@ def within(low: float, high: float, **values: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
+    """The table [data]: how images are stored and normalised."""
+
     size: int = key("side of the stored images in pixels", 64)
     normalisation: Literal["imagenet", "training"] = key(
         "whose mean and standard deviation: ImageNet's, or the training split's", "imagenet"
     )
+    unlabelled: bool = key("whether the images in unlabelled/ join the training of stages that have a teacher", False)
 
     def __post_init__(self) -> None:
         within(8, 1024, size=self.size)
@@ -62,6 +67,8 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
+    """The table [stage.optimizer]: the optimizer and its schedule."""
+
     name: Literal["adamw", "sgd"] = key("adamw, or sgd with Nesterov momentum", "adamw")
     lr: float = key("peak learning rate", 2e-3)
     weight_decay: float = key("decoupled for adamw; not applied to BatchNorm and biases", 0.05)
@@ -99,7 +106,7 @@ class Training:
     """A stage that trains a student, held to the recipe's budget, an assistant, held to its own, or a teacher."""
 
     name: str = key("the stage's name, by which later stages ask for it")
-    kind: Literal["student", "teacher", "assistant", "prune"] = key(
+    kind: Literal["student", "teacher", "assistant", "prune", "exits"] = key(
         "student: held to the budget, shipped if it is the last; assistant: a student family at a budget of its own, "
         "which teaches; teacher: a classifier of any size"
     )
@@ -167,15 +174,19 @@ class Training:
                 f'budget = {self.budget} is not valid for kind = "{self.kind}": an assistant needs a budget of its '
                 "own, a student has the recipe's, a teacher has none"
             )
-        if self.start and (self.peers > 1 or self.kind == "prune"):
+        if self.start and (self.peers > 1 or self.kind in ("prune", "exits")):
             raise ValueError(
-                f'start = "{self.start}" is not valid here: peers start from nets of their own, and a pruning from `of`'
+                f'start = "{self.start}" is not valid here: peers start anew, a pruning or exits from `of`'
             )
         if self.shape and self.kind not in ("student", "assistant"):
             raise ValueError(f'shape is not valid for kind = "{self.kind}": only student families have such choices')
         if (self.peers > 1) != ("dml" in self.objectives):
             raise ValueError(
                 f"peers = {self.peers} is not valid: objectives.dml is for 2 peers or more, and they are for it"
+            )
+        if ("self_distillation" in self.objectives) != (self.kind == "exits"):
+            raise ValueError(
+                f'kind = "{self.kind}" is not valid: objectives.self_distillation is what teaches early exits'
             )
 
 
@@ -201,12 +212,27 @@ class Refit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruning(Training):
+class Derived(Training):
+    """A stage that changes an earlier stage's net and trains it on."""
+
+    net: str = key("left empty: the net is that of the stage `of`", "")
+    of: str = key("the earlier stage whose net is changed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.peers > 1:
+            raise ValueError("peers must be 1: copies of one net have nothing to teach one another")
+        if self.net:
+            raise ValueError(
+                f"net must be left out of a stage of kind {self.kind}: `of` names the stage whose net it is"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Derived):
     """A stage that prunes an earlier stage's net to an exact budget, whole channels at a time, and trains the rest."""
 
-    kind: Literal["student", "teacher", "prune"] = key("what the stage does", "prune")
-    net: str = key("left empty: the net is that of the stage `of`", "")
-    of: str = key("the earlier stage whose net is pruned")
+    kind: Literal["prune"] = key("what the stage does", "prune")
     to_params: int = key("most parameters of what is left, by the larger count of the shipped form")
     importance: Literal["magnitude", "taylor", "bn_scale"] = key(
         "by what the least important channels are found", "taylor"
@@ -215,10 +241,21 @@ class Pruning(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, to_params=self.to_params)
-        if self.peers > 1:
-            raise ValueError("peers must be 1: copies of one pruned net have nothing to teach one another")
-        if self.kind != "prune" or self.net:
-            raise ValueError("net must be left out of a stage of kind prune: `of` names the stage whose net is pruned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exiting(Derived):
+    """A stage that gives an earlier stage's net early exits, and trains the whole of it on."""
+
+    kind: Literal["exits"] = key("what the stage does", "exits")
+    after: tuple[int, ...] = key("numbers of the net's stages, from 1 on, after which there is an exit")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.objectives) == 1:
+            raise ValueError(
+                "objectives holds self_distillation alone; the net's end needs one too, such as supervised"
+            )
 
 
 Stage = GivenTeacher | Training | Refit
@@ -229,6 +266,7 @@ STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training] | type[Refit]] = {
     "teacher": Training,
     "refit": Refit,
     "prune": Pruning,
+    "exits": Exiting,
 }
-SHIPPED = ("student", "prune")
+SHIPPED = ("student", "prune", "exits")
 """The kinds of stages whose nets make the weight."""

@@ -22,7 +22,7 @@ from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 from bantam.nets.unfold import unfold
 from bantam.recipe import Recipe
-from bantam.recipe_stages import Stage, Training
+from bantam.recipe_stages import Derived, Stage, Training
 from bantam.train import checkpoint
 
 IMAGES = 1024
@@ -93,7 +93,7 @@ def restore(source: Path, stage: Training, into: Path, training: LabelledSplit) 
     """Make the folder of the finished `stage` from what the run in `source` shipped."""
     told: dict[str, Any] = json.loads((source / "metrics.json").read_text(encoding="utf-8"))["stages"][stage.name]
     student, net = unfolded(source, training)
-    if student.pruned is not None:
+    if isinstance(stage, Derived):
         write_json(into / "student.json", student.to_json())
     checkpoint.save(into / "best.ckpt", net.state_dict())
     write_json(into / "done.json", {**told, "restored": "from the shipped form"})
@@ -105,4 +105,6 @@ def unfolded(run: Path, training: LabelledSplit) -> tuple[Student, StagedNet]:
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:IMAGES]
     normalisation = shipped.normalisation
     images = plain(training.images[chosen], shipped.student.size, normalisation.mean, normalisation.std)
-    return shipped.student, unfold(shipped.student, net, images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same net every time, training-only branches included
+        return shipped.student, unfold(shipped.student, net, images)

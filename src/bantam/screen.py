@@ -94,6 +94,7 @@ class Bar(Watcher):
 
 
 def with_error(value: float, standard_error: float) -> str:
+    """An accuracy with its standard error."""
     return f"{value:.3f} ± {standard_error:.3f}"
 
 

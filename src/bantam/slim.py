@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bantam import pipeline
-from bantam.cascade import compared, passes_of_switches, require_share, written
+from bantam.cascade import compared, passes_of_switches, written
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_whole
 from bantam.errors import BadData
+from bantam.measure.dynamic import require_share
 from bantam.nets.slimmable import SwitchableNet
 from bantam.train.runlog import Watcher
 

@@ -15,15 +15,25 @@ from bantam.compress.channels import bundles, prune_to
 from bantam.compress.curve import sample_of
 from bantam.data import cache
 from bantam.data.augment import Augmentation
-from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, joined
+from bantam.data.splits import (
+    IMAGENET,
+    LabelledSplit,
+    Normalisation,
+    SemiLabelledSplit,
+    Splits,
+    TrainingSplit,
+    joined,
+)
 from bantam.errors import BadRecipe
 from bantam.files import write_json
+from bantam.nets.budget import enforce
+from bantam.nets.early_exit import with_exits
 from bantam.nets.output import StagedNet
 from bantam.nets.students import PRUNED, Student, describe
 from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher, load_weights, read_state_dict
 from bantam.objectives import OBJECTIVES
 from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Pruning, Refit, Stage, Training
+from bantam.recipe_stages import Derived, GivenTeacher, Refit, Stage, Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
@@ -86,7 +96,7 @@ def given_teacher(here: Run, stage: Any) -> dict[str, Any]:
 def training(here: Run, stage: Any) -> dict[str, Any]:
     """Train a student, an assistant or a teacher, or take the finished one from the stage's folder."""
     splits = here.splits
-    result = trained(here, stage, splits.training, splits.validation, splits.fingerprint)
+    result = trained(here, stage, learned_from(splits, stage), splits.validation, splits.fingerprint)
     if any(stage.name in later.teachers for later in here.recipe.stage):
         here.teachers[stage.name] = teacher_of(here, stage, weights_of(here, stage))
     return result
@@ -94,14 +104,19 @@ def training(here: Run, stage: Any) -> dict[str, Any]:
 
 def refit(here: Run, stage: Any) -> dict[str, Any]:
     """Train the shipped student once more, on training and validation; nothing is left to select or to measure by."""
-    both = joined(here.splits.training, here.splits.validation)
     again = replace(here.recipe.shipped, name=stage.name)
+    both = joined(learned_from(here.splits, again), here.splits.validation)
     return {
         **trained(here, again, both, None, f"{here.splits.fingerprint} {both.name}"),
         "kind": stage.kind,
         "of": stage.of,
         "images": len(both),
     }
+
+
+def learned_from(splits: Splits, stage: Training) -> TrainingSplit:
+    """What `stage` trains on: images without a label join where a teacher can say what they are."""
+    return splits.taught if stage.teacher else splits.training
 
 
 def pruning(here: Run, stage: Any) -> dict[str, Any]:
@@ -120,8 +135,26 @@ def pruning(here: Run, stage: Any) -> dict[str, Any]:
     return training(here, stage)
 
 
-def source(here: Run, stage: Pruning) -> tuple[Student, StagedNet]:
-    """The net that `stage` prunes: its description, and its trained form in eval mode. Raises BadRecipe."""
+def exiting(here: Run, stage: Any) -> dict[str, Any]:
+    """Give an earlier stage's net early exits and train all of it together, or take the finished one.
+
+    Raises BudgetExceeded, before anything is trained or written, where the net with its exits is over the budget.
+    """
+    folder = here.out / "stages" / stage.name
+    torch.manual_seed(here.recipe.seed)
+    with here.processes.first():
+        if not (folder / "student.json").exists():
+            student, net = source(here, stage)
+            student, start = replace(student, exits=stage.after), with_exits(net, stage.after, stage.size)
+            weight = enforce([student.shipped_form(start)], stage.size, here.recipe.budget)
+            here.watcher.say(f"{stage.name}: with exits {weight.counted:,} of {here.recipe.budget:,} parameters")
+            checkpoint.save(folder / "start.ckpt", start.state_dict())
+            write_json(folder / "student.json", student.to_json())
+    return training(here, stage)
+
+
+def source(here: Run, stage: Derived) -> tuple[Student, StagedNet]:
+    """The net that `stage` starts from: its description, and its trained form in eval mode. Raises BadRecipe."""
     of = next(other for other in here.recipe.stage if other.name == stage.of)
     if isinstance(of, GivenTeacher):
         student = Student(prunable(stage, of.architecture), {}, len(here.splits.classes), of.size)
@@ -138,7 +171,7 @@ def source(here: Run, stage: Pruning) -> tuple[Student, StagedNet]:
     return replace(student, size=stage.size), net.eval()
 
 
-def prunable(stage: Pruning, architecture: str) -> str:
+def prunable(stage: Derived, architecture: str) -> str:
     """`architecture`, if a teacher of that name can become a student by pruning. Raises BadRecipe."""
     if architecture not in PRUNED:
         raise BadRecipe(
@@ -148,22 +181,22 @@ def prunable(stage: Pruning, architecture: str) -> str:
     return architecture
 
 
-def pruned_student(out: Path, stage: Pruning) -> Student:
-    """What the finished pruning `stage` of the run in `out` left, as plain data."""
+def derived_student(out: Path, stage: Derived) -> Student:
+    """What `stage` of the run in `out` has made of an earlier net, as plain data."""
     path = out / "stages" / stage.name / "student.json"
     return Student.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def student_of(here: Run, stage: Training) -> Student:
-    """The description of what a stage trains: a student, an assistant, or what a pruning has left."""
-    if isinstance(stage, Pruning):
-        return pruned_student(here.out, stage)
+    """The description of what a stage trains: a student, an assistant, or what became of an earlier net."""
+    if isinstance(stage, Derived):
+        return derived_student(here.out, stage)
     limit = stage.budget or here.recipe.budget
     return describe(stage.net, limit, len(here.splits.classes), stage.size, stage.shape, stage.switches)
 
 
 def trained(
-    here: Run, stage: Training, split: LabelledSplit, validation: LabelledSplit | None, fingerprint: str
+    here: Run, stage: Training, split: TrainingSplit, validation: LabelledSplit | None, fingerprint: str
 ) -> dict[str, Any]:
     """Train what `stage` says on `split`, or find it done; gives done.json. best.ckpt then has the weights."""
     folder = here.out / "stages" / stage.name
@@ -189,6 +222,7 @@ def trained(
             "parameters": parameters_of(weighed),
             "epochs": stage.epochs,
             "best_epoch": ended.best["epoch"],
+            **({"unlabelled": split.unlabelled} if isinstance(split, SemiLabelledSplit) else {}),
             **{name: ended.best[name] for name in ("validation", "peers", "switches") if name in ended.best},
             "seconds": round(ended.seconds, 1),
             "answers_seconds": round(answers.seconds, 1) if answers else 0.0,
@@ -209,7 +243,7 @@ def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
     else:
         student = student_of(here, stage)
         net = student.build()
-        if isinstance(stage, Pruning):
+        if isinstance(stage, Derived):
             net.load_state_dict(checkpoint.load(here.out / "stages" / stage.name / "start.ckpt"))
         weighed = student.shipped_form(net)
     if stage.start:
@@ -235,7 +269,7 @@ def teacher_of(here: Run, stage: Stage, net: nn.Module) -> Teacher:
 
 
 def answers_for(
-    here: Run, stage: Training, goals: dict[str, Goal], split: LabelledSplit, fingerprint: str
+    here: Run, stage: Training, goals: dict[str, Goal], split: TrainingSplit, fingerprint: str
 ) -> Answers | None:
     """The teacher's answers on `split`: cached where views repeat, unless an objective wants whole feature maps."""
     if not stage.teacher:
@@ -251,6 +285,7 @@ def answers_for(
 
 
 def parameters_of(net: nn.Module) -> int:
+    """The number of a net's parameters, each once."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
@@ -276,4 +311,5 @@ STAGES: dict[str, Callable[[Run, Any], dict[str, Any]]] = {
     "teacher": training,
     "refit": refit,
     "prune": pruning,
+    "exits": exiting,
 }

@@ -12,6 +12,7 @@ NAMES = {int: "a whole number", float: "a number", str: "a text in quotes", bool
 
 
 def describe(value: Any) -> str:
+    """The kind of a TOML value and, where it is short, the value."""
     kind = {dict: "a table", list: "a list", **NAMES}.get(type(value), type(value).__name__)
     return kind if isinstance(value, dict | list) else f"{kind} ({value!r})"
 

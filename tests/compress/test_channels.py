@@ -1,26 +1,42 @@
 """Structured pruning: every family prunes and reloads with equal outputs, or is refused in one line."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 
-from bantam.compress.channels import IMPORTANCES, bundles, counter, kept_without, prune_to, same_answers, silenced
+from bantam.compress.channels import (
+    IMPORTANCES,
+    Bundle,
+    bundles,
+    counter,
+    kept_without,
+    prune_to,
+    same_answers,
+    silenced,
+)
 from bantam.errors import BadPruning
 from bantam.nets.budget import weigh
 from bantam.nets.output import StagedNet
 from bantam.nets.students import PRUNED, STUDENTS, Student, describe
+from bantam.nets.students.largekernel import GatedBlock
 
-REFUSED = {"shufflenet_v1", "shufflenet_v2", "ghostnet", "largekernel"}
-"""Families that shuffle, slice or split their channels, through which no graph is followed."""
+REFUSED = {"shufflenet_v1", "shufflenet_v2"}
+"""Families that shuffle their channels, through which no graph is followed."""
+
+SOME = torch.tensor([0, 1])
 
 LIGHT = [name for name in STUDENTS if name not in REFUSED]
 
 
-def trained(name: str) -> tuple[Student, StagedNet]:
+SAMPLE = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3
+
+
+def trained(name: str, choices: dict[str, Any] | None = None) -> tuple[Student, StagedNet]:
     """A tiny student with BatchNorm statistics that are not those of a fresh net."""
     torch.manual_seed(0)
-    student = describe(name, 60_000 if name == "sample" else 5_000, 3, 32)
+    student = describe(name, 60_000 if name == "sample" else 5_000, 3, 32, choices or {})
     net = student.build().train()
     for _ in range(3):
         net(torch.randn(8, 3, 32, 32))
@@ -31,12 +47,18 @@ def dense(student: Student) -> int:
     return weigh(student.shipped_net(), student.size).counted
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_a_family_prunes_to_the_budget_and_reloads_from_plain_data(name: str):
+@pytest.mark.parametrize(
+    ("name", "importance"),
+    [
+        *((name, "magnitude") for name in LIGHT),
+        *((name, importance) for name in ("ghostnet", "largekernel") for importance in ("taylor", "bn_scale")),
+    ],
+)
+def test_a_family_prunes_to_the_budget_and_reloads_from_plain_data(name: str, importance: str):
     student, net = trained(name)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     most = dense(student) // 2
-    pruned = prune_to(student, net, bundles(student, net, "magnitude"), most)
+    pruned = prune_to(student, net, bundles(student, net, importance, SAMPLE), most)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
     # The budget holds for what ships, by the larger count, and is used.
@@ -57,6 +79,46 @@ def test_a_family_prunes_to_the_budget_and_reloads_from_plain_data(name: str):
     assert 0 < pruned.channel_ratio < 1
 
 
+@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize(
+    "choices", [{"gate": "sigmoid", "branches": 1}, {"squeeze_excite": True, "head": "none"}], ids=str
+)
+def test_a_gate_goes_with_what_it_gates(choices: dict[str, Any], importance: str):
+    student, net = trained("largekernel", choices)
+    pruned = prune_to(student, net, bundles(student, net, importance, SAMPLE), dense(student) // 2)
+    for path, module in net.named_modules():
+        if isinstance(module, GatedBlock):
+            outputs, _ = pruned.kept[f"{path}.expand"]
+            gate, value = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+            assert torch.equal(gate + module.expand.out_channels // 2, value)
+            assert torch.equal(gate, pruned.kept[f"{path}.project.0"][1])
+
+
+def test_channels_of_parts_that_meet_are_scored_together():
+    student, net = trained("largekernel")
+    block = next(module for module in net.modules() if isinstance(module, GatedBlock))
+    width = block.expand.out_channels // 2
+    with torch.no_grad():  # the second channel's gate alone is useless: that is not enough to go first
+        block.expand.weight[1] = 0
+    bundle = next(each for each in bundles(student, net, "magnitude") if ("stages.0.1.expand", True) in each.cuts)
+    assert len(bundle.scores) == width
+    assert float(bundle.scores.mean()) == pytest.approx(1)
+    ways = [block.expand.weight.flatten(1), block.project[0].weight.flatten(1).t()]
+    squares = [way.detach().pow(2).sum(1) for way in ways]
+    expected = squares[0][:width] + squares[0][width:] + squares[1]
+    torch.testing.assert_close(bundle.scores, expected / expected.mean())
+
+
+def test_a_channel_that_is_in_every_layer_stays():
+    """A ghost module of an odd width has a channel without a ghost; with it alone `cheap` would be empty."""
+    student, net = trained("ghostnet")
+    cuts = {("a", True): (torch.arange(3), torch.arange(3)), ("b", True): (SOME, SOME)}
+    assert Bundle(torch.tensor([1.0, 2.0, 9.0]), cuts).last == 1
+    for importance in IMPORTANCES:
+        least = prune_to(student, net, bundles(student, net, importance, SAMPLE), dense(student) // 10)
+        assert all(len(outputs) > 0 for outputs, _ in least.kept.values())
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_a_family_that_cannot_be_followed_is_refused_in_one_line(name: str):
     student, net = trained(name)
@@ -68,14 +130,13 @@ def test_a_family_that_cannot_be_followed_is_refused_in_one_line(name: str):
 @pytest.mark.parametrize("importance", IMPORTANCES)
 def test_every_importance_keeps_what_matters(importance: str):
     student, net = trained("mobilenet_v1")
-    images, labels = torch.randn(12, 3, 32, 32), torch.arange(12) % 3
     # Channels 0 and 1 of the last layer are made useless: no weight leads to them, scales them or leaves them.
     last = net.stages[-1][-1][1]  # pyright: ignore
     with torch.no_grad():
         last[0].weight[:2] = 0
         last[1].weight[:2] = 0
         net.head.weight[:, :2] = 0
-    found = bundles(student, net, importance, (images, labels))
+    found = bundles(student, net, importance, SAMPLE)
     place = f"stages.{len(net.stages) - 1}.{len(net.stages[-1]) - 1}.1.0"  # pyright: ignore
     bundle = next(bundle for bundle in found if (place, True) in bundle.cuts)
     assert bundle.scores[:2].tolist() == [0, 0]

@@ -14,13 +14,15 @@ from bantam.compress.curve import (
     curve,
     curve_text,
     kept_points,
-    methods_of,
+    plain_views,
     ratios_of,
     some,
     write_curve,
 )
+from bantam.compress.masks import masked, one_branch, zeros_in
 from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.errors import BadPruning
+from bantam.nets.deploy import deploy
 from bantam.nets.students import describe
 from bantam.train.runlog import Watcher
 
@@ -53,16 +55,6 @@ def test_wrong_ratios_are_refused_in_one_line(text: str):
     with pytest.raises(BadPruning) as caught:
         ratios_of(text)
     assert "\n" not in str(caught.value)
-
-
-def test_a_folded_net_keeps_its_channels():
-    folded = Subject(STUDENT, STUDENT.shipped_net(), IMAGENET, trained=False)
-    assert methods_of(folded, []) == ["unstructured-global", "unstructured-layer"]
-    assert methods_of(subject(), []) == list(METHODS)
-    with pytest.raises(BadPruning, match="as they were trained"):
-        methods_of(folded, ["structured-taylor"])
-    with pytest.raises(BadPruning, match="no method"):
-        methods_of(folded, ["random"])
 
 
 def test_some_images_are_drawn_evenly_and_always_the_same():
@@ -101,6 +93,27 @@ def test_a_curve_holds_what_was_asked_for(tmp_path: Path):
     held = json.loads((tmp_path / "curve.json").read_text())["points"]
     assert [Point.from_json(value) for value in held] == points
     assert len(curve_text(points).splitlines()) == 11
+
+
+def test_branches_that_ship_as_one_are_masked_as_one():
+    torch.manual_seed(0)
+    student = describe("largekernel", 5_000, 3, 32)
+    net = student.build().train()
+    for _ in range(3):
+        net(torch.randn(8, 3, 32, 32))
+    dense = sum(parameter.numel() for parameter in student.shipped_form(net).parameters())
+    branched = Subject(student, net.eval(), IMAGENET)
+    single = one_branch(student, net, plain_views(TRAINING, 32, IMAGENET))
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(single(images), net(images), rtol=1e-4, atol=1e-4)
+    # What is zero there is zero in what ships, and all that ships is there.
+    shipped = deploy(single)
+    assert sum(parameter.numel() for parameter in shipped.parameters()) == dense
+    assert zeros_in(deploy(masked(single, dense, "global", 0.5))) == round(0.5 * dense)  # pyright: ignore
+    found = curve(branched, ["unstructured-global", "structured-magnitude"], [0], TRAINING, VALIDATION, Watcher())
+    assert found[0].before == found[1].before
+    assert found[0].reestimated is not None
 
 
 def test_known_points_are_not_made_again(tmp_path: Path):

@@ -36,6 +36,16 @@ def test_the_least_weights_of_the_whole_net_go():
     assert masks["b"].tolist() == [False, True, True]
 
 
+def test_every_layer_keeps_its_largest_weight():
+    weights = {"a": torch.tensor([[1.0, -5.0]]), "small": torch.tensor([0.1, -0.3, 0.2]), "b": torch.tensor([4.0, 3.0])}
+    masks = globally(weights, 4)
+    assert masks["small"].tolist() == [False, True, False]
+    assert masks["a"].tolist() == [[False, True]]
+    assert masks["b"].tolist() == [True, False]
+    assert weights["small"].tolist() == pytest.approx([0.1, -0.3, 0.2])
+    assert not all(mask.any() for mask in globally(weights, 5).values())
+
+
 def test_every_layer_loses_the_same_share():
     weights = {"a": torch.randn(50, 4), "b": torch.randn(1000)}
     masks = by_layer(weights, 600)

@@ -472,6 +472,15 @@ def test_soft_targets() -> None:
     assert torch.equal(targets, expected)
 
 
+def test_a_view_with_anything_unlabelled_in_it_has_no_target() -> None:
+    """Pairs: not mixed; the partner mixed in; the partner alone, the image's own label nowhere to be seen; neither."""
+    labels = torch.tensor([-1, 2, 1, -1, -1, 0, -1, -1])
+    ratio = torch.tensor([1.0, 1.0, 0.75, 0.9, 0.0, 0.5, 0.3, 1.0])
+    expected = torch.zeros(8, 3)
+    expected[1, 2] = expected[4, 0] = 1
+    assert torch.equal(augment.soft_targets(labels, ratio, 3), expected)
+
+
 # --- Where the photographs lie; what is refused; compiling and capturing ---
 
 

@@ -75,6 +75,23 @@ def test_an_image_in_two_splits_is_unsafe(root: Path, copied: str, place: str, m
     assert len(report.duplicates) == 1
 
 
+def test_images_without_a_label_are_counted_and_leaks_among_them_found(root: Path):
+    for number in range(4):
+        noise(root / f"unlabelled/{number}.png", 200 + number)
+    shutil.copy(root / "training/0_0.png", root / "unlabelled/again.png")
+    good = check(root)
+    assert (good.unlabelled, good.unsafe) == (5, ())
+    assert any(line.split() == ["unlabelled", "5"] for line in good.text().splitlines())
+    assert good.to_json()["unlabelled"] == 5
+    shutil.copy(root / "validation/0_0.png", root / "unlabelled/seen.png")
+    with Image.open(root / "evaluation/0001.png") as image:
+        image.save(root / "unlabelled/graded.webp", lossless=True)
+    found = check(root).unsafe
+    assert len(found) == 2
+    assert found[0].startswith("1 unlabelled image also in the evaluation split, unlabelled/graded; remove")
+    assert found[1].startswith("1 unlabelled image also in the validation split, unlabelled/seen; remove")
+
+
 def test_duplicates_are_found_by_their_pixels(root: Path):
     """Another format, and a stored picture that EXIF data turns, show the same image."""
     with Image.open(root / "training/1_0.png") as image:

@@ -56,6 +56,16 @@ def test_evaluation_in_class_folders_has_no_labels(tmp_path: Path):
     assert [(r.id, r.label) for r in folder.evaluation] == [("x", None), ("y", None)]
 
 
+@pytest.mark.parametrize("labelled", [FLAT, CLASSES])
+def test_images_without_a_label(tmp_path: Path, labelled: tuple[str, ...]):
+    names = ("unlabelled/0_1.jpg", "unlabelled/x.png", "unlabelled/notes.txt", "unlabelled/more/y.jpg")
+    listing = list_images(plant(tmp_path, *labelled, *names))
+    assert [(r.id, r.label) for r in listing.folder.unlabelled] == [("unlabelled/0_1", None), ("unlabelled/x", None)]
+    assert listing.ignored == (tmp_path / "unlabelled/more", tmp_path / "unlabelled/notes.txt")
+    folders = plant(tmp_path / "other", *labelled, "unlabelled/a/x.jpg", "unlabelled/b/x.jpg")
+    assert [r.id for r in scan(folders).unlabelled] == ["unlabelled/a/x", "unlabelled/b/x"]
+
+
 def test_ids_stay_unique(tmp_path: Path):
     plant(tmp_path, *CLASSES, "train/egg/a.png", "test/egg/x.jpg", "test/soup/x.jpg")
     folder = scan(tmp_path)

@@ -7,9 +7,12 @@ from bantam.data.splits import (
     IMAGENET,
     LabelledSplit,
     Normalisation,
+    SemiLabelledSplit,
     UnlabelledSplit,
+    joined,
     normalisation_of,
     require_labelled,
+    require_training,
 )
 from bantam.errors import SplitLeak
 
@@ -52,6 +55,29 @@ def test_the_evaluation_split_is_refused():
         require_labelled(random_images(2), "training")
 
 
+def semi_labelled() -> SemiLabelledSplit:
+    return SemiLabelledSplit("training", random_images(3), torch.tensor([0, -1, -1]), ("0", "u/0", "u/1"), ("a",))
+
+
+def test_images_without_a_label_may_be_trained_on_and_nothing_else():
+    split = semi_labelled()
+    assert require_training(split, "training") is split
+    assert split.unlabelled == 2
+    with pytest.raises(SplitLeak, match="selection must not see a SemiLabelledSplit"):
+        require_labelled(split, "selection")
+    with pytest.raises(SplitLeak, match="training must not see the evaluation split"):
+        require_training(unlabelled(2), "training")
+
+
+def test_joining_keeps_what_has_no_label():
+    both = joined(semi_labelled(), labelled(random_images(2)))
+    assert isinstance(both, SemiLabelledSplit)
+    assert both.labels.tolist() == [0, -1, -1, 0, 0]
+    assert both.ids[1:4] == ("training/u/0", "training/u/1", "training/0")
+    with pytest.raises(SplitLeak, match="a refit"):
+        joined(semi_labelled(), semi_labelled())  # pyright: ignore[reportArgumentType]
+
+
 def test_normalisation_equals_the_plain_formula():
     images = random_images(600)  # more than two chunks
     plain = images.double().reshape(-1, 3) / 255
@@ -84,3 +110,5 @@ def test_imagenet():
 def test_wrong_shapes_and_types(images: torch.Tensor, labels: torch.Tensor):
     with pytest.raises(ValueError):
         LabelledSplit("training", images, labels, ("0", "1"), ("a",))
+    with pytest.raises(ValueError):
+        SemiLabelledSplit("training", images, labels, ("0", "1"), ("a",))

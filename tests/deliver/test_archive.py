@@ -1,6 +1,7 @@
 """Every kind of hostile zip is refused before a byte is written."""
 
 import io
+import os
 import stat
 import struct
 import warnings
@@ -37,6 +38,13 @@ def patched(data: bytes, offset_in_directory: int, form: str, value: int) -> byt
     return data[:place] + struct.pack(form, value) + data[place + struct.calcsize(form) :]
 
 
+def overlapping() -> bytes:
+    """Two names for the same packed bytes: the second entry of the directory points at the first file."""
+    data = zipped(("a", b"x" * 5000), ("b", b"x" * 5000))
+    second = data.rindex(archive.CENTRAL_HEADER)
+    return data[: second + 42] + struct.pack("<I", 0) + data[second + 46 :]
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "traversal": (lambda: zipped(("../evil.py", b"x")), "out of the folder"),
     "deep traversal": (lambda: zipped(("a/../../evil.py", b"x")), "out of the folder"),
@@ -53,6 +61,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "twice": (lambda: zipped(("hw13.py", b"good"), ("hw13.py", b"evil")), "twice"),
     "twice without case": (lambda: zipped(("hw13.py", b"good"), ("HW13.py", b"evil")), "twice"),
     "a file and a folder": (lambda: zipped(("a/", b""), ("a", b"x")), "twice"),
+    "twice, composed and not": (lambda: zipped(("\u00e9", b"good"), ("e\u0301", b"evil")), "twice"),
+    "below a file": (lambda: zipped(("a", b"x"), ("a/b", b"x")), "below what is a file"),
+    "below a file without case": (lambda: zipped(("A/b", b"x"), ("a", b"x")), "below what is a file"),
+    "long in bytes": (lambda: zipped(("\U0001f35c" * 60, b"x")), "overlong"),
+    "overlapping": (overlapping, "another file's too"),
     "bomb": (lambda: zipped(("zeros", bytes(8 * 2**20))), "would unpack to"),
     "too much": (lambda: zipped(("a", b"x")), "more than"),
     "huge count": (lambda: zipped(*((f"{n}.txt", b"") for n in range(101))), "more than 100 files"),
@@ -90,8 +103,21 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(archive.MAX_ARCHIVE + 1)
     with pytest.raises(BadPackage, match="larger than"):
         archive.read_bytes(large)
-    with pytest.raises(BadPackage, match="cannot read"):
-        archive.read_bytes(tmp_path / "none.zip")
+    os.mkfifo(tmp_path / "pipe.zip")
+    for name in ("none.zip", "pipe.zip"):
+        with pytest.raises(BadPackage, match="cannot read"):
+            archive.read_bytes(tmp_path / name)
+
+
+def test_headers_are_counted_before_a_zip_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MOST_HEADERS", 5)
+    with pytest.raises(BadPackage, match="more than 100 files"):
+        archive.contents(archive.CENTRAL_HEADER * 6, "hw13.zip")
+
+
+def test_a_zip_with_many_files_may_lie_unpacked_inside() -> None:
+    weights = zipped(*((f"w/data/{n}", b"x") for n in range(150)))
+    assert archive.contents(zipped(("w.ckpt", weights), packed=zipfile.ZIP_STORED), "hw13.zip") == {"w.ckpt": weights}
 
 
 def test_a_good_zip_unpacks_to_ordinary_files(tmp_path: Path) -> None:

@@ -38,6 +38,18 @@ def test_package_verify_and_report_follow_each_other(
     assert Path(written["markdown"]).is_file()
 
 
+def test_package_with_photographs_verifies_and_its_status_says_so(
+    own_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Fails before the code would run; that a good one passes with its code run, test_documented_commands.py sees.
+    rows = (own_run / "submission.csv").read_text().splitlines()
+    (own_run / "submission.csv").write_text("\n".join(rows[:-1]) + "\n")
+    assert call(["package", own_run, "--data", photographs], monkeypatch) == 1
+    assert "FAIL: submission" in capsys.readouterr().out
+    assert call(["package", own_run, "--data", photographs, "--json"], monkeypatch) == 1
+    assert json.loads(capsys.readouterr().out)["verified"]["passed"] is False
+
+
 def test_what_a_user_can_cause_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

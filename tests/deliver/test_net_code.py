@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bantam.compress.channels import bundles, prune_to
 from bantam.deliver.net_code import net_code
 from bantam.errors import BadPackage
 from bantam.nets import budget
@@ -95,3 +96,17 @@ def test_an_unfolded_net_is_written_with_its_batchnorm() -> None:
     again.load_state_dict(net.state_dict(), strict=True)
     images = torch.randn(2, 3, 16, 16)
     assert torch.allclose(again(images), net(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["largekernel", "ghostnet"])
+def test_a_pruned_net_is_built_again_by_its_code(family: str) -> None:
+    student = describe(family, 12_000, 7, 32)
+    net = randomised(student.build()).eval()
+    pruned = prune_to(student, net, bundles(student, net, "magnitude"), 6_000)
+    shipped = pruned.student.shipped_form(pruned.net)
+    again = built(net_code(shipped, "Return the student."))
+    again.load_state_dict(shipped.state_dict(), strict=True)
+    assert budget.weigh(again, 32).counted <= 6_000
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(images), shipped(images), atol=1e-5, rtol=1e-5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bantam.deliver.package import package
-from bantam.deliver.verify import Verdict, in_clean_room, verify
+from bantam.deliver.verify import Verdict, check_net, compare, in_clean_room, run_package, verify
 from bantam.errors import BadData
 
 
@@ -200,6 +200,14 @@ def test_weights_that_claim_more_bytes_than_there_are_fail(good: Path, photograp
     assert judged(verdict)["weights"] is False
 
 
+def test_statistics_are_free_only_where_they_are_a_batchnorm_s(good: Path, photographs: Path, tmp_path: Path) -> None:
+    honest = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).state_dict()
+    hidden = {"conv.weight": torch.ones(8), "more.running_mean": torch.ones(4000), "more.running_var": torch.ones(8)}
+    for state, count in ((honest, 8 * 27 + 8 + 16), (hidden, 8 + 4000 + 8)):
+        bad = changed(good, tmp_path / "bad.zip", student_best__ckpt=saved(state))
+        assert detail(verify(bad, photographs, 500), "parameters").startswith(f"{count:,} in the file")
+
+
 def test_a_hostile_zip_is_a_failed_check(photographs: Path, tmp_path: Path) -> None:
     path = tmp_path / "evil.zip"
     with zipfile.ZipFile(path, "w") as file:
@@ -259,8 +267,12 @@ def test_the_code_sees_neither_the_user_s_environment_nor_input(
     assert stdin == ""
 
 
-def test_children_of_the_code_end_with_it(tmp_path: Path) -> None:
-    code = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); open(sys.argv[4], 'w').write(str(p.pid))"
+@pytest.mark.parametrize("session", [False, True])
+def test_children_of_the_code_end_with_it(tmp_path: Path, session: bool) -> None:
+    code = (
+        f"import subprocess, sys; p = subprocess.Popen(['sleep', '60'], start_new_session={session})\n"
+        "open(sys.argv[4], 'w').write(str(p.pid))"
+    )
     failed, out = alone(code, tmp_path)
     assert failed == ""
     status = Path(f"/proc/{out.read_text()}/stat")
@@ -268,3 +280,21 @@ def test_children_of_the_code_end_with_it(tmp_path: Path) -> None:
     while status.exists() and status.read_text().split()[2] != "Z":
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("left", ["os.mkfifo(out)", "os.symlink('/dev/zero', out)", "os.mkdir(out)", "pass"])
+def test_what_the_code_leaves_is_read_only_where_it_is_a_file(tmp_path: Path, left: str) -> None:
+    failed, out = alone(f"import os, sys; out = sys.argv[4]; {left}", tmp_path)
+    assert failed == ""
+    assert "without a file" in compare(out, {"0000": 1}, 3).detail
+    assert "without a weight" in check_net(out, 3, 5000).detail
+
+
+def test_nesting_without_end_is_no_weight_and_no_notebook(tmp_path: Path) -> None:
+    deep = "[" * 200_000
+    (tmp_path / "weight.json").write_text(deep)
+    assert "without a weight" in check_net(tmp_path / "weight.json", 3, 5000).detail
+    place = tmp_path / "place"
+    place.mkdir()
+    checks = run_package({"hw13.ipynb": deep.encode(), "student_best.ckpt": b""}, None, {}, 1, place, 1)  # type: ignore[arg-type]
+    assert all("no notebook" in check.detail for check in checks)

@@ -3,7 +3,17 @@ import torch
 
 from bantam.errors import BadData
 from bantam.measure.accuracy import accuracy
-from bantam.measure.dynamic import cheapest, combined, confidence, curve, held_out, point, require_reached
+from bantam.measure.dynamic import (
+    cheapest,
+    combined,
+    curve,
+    held_out,
+    point,
+    require_reached,
+    within_drop,
+    within_macs,
+)
+from bantam.nets.early_exit import confidence
 
 FIRST = torch.tensor([[4.0, 0.0], [0.2, 0.0], [0.0, 3.0], [0.0, 0.1]])
 LAST = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 5.0], [3.0, 0.0]])
@@ -11,20 +21,21 @@ LABELS = torch.tensor([0, 1, 1, 0])
 
 
 def test_sure_images_stop_and_the_others_pay_twice():
-    logits, stopped = combined(FIRST, LAST, 0.9)
-    assert stopped.tolist() == [True, False, True, False]
+    logits, left = combined((FIRST, LAST), 0.9)
+    assert left.tolist() == [0, 1, 0, 1]
     assert torch.equal(logits, torch.stack((FIRST[0], LAST[1], FIRST[2], LAST[3])))
-    found = point(FIRST, LAST, LABELS, (10, 100), 0.9)
+    found = point((FIRST, LAST), LABELS, (10, 110), 0.9)
     assert found.mean_macs == 10 + 0.5 * 100
+    assert found.shares == (0.5, 0.5)
     assert found.accuracy.correct == 4
-    assert point(FIRST, LAST, LABELS, (10, 100), 0.0).mean_macs == 10
-    assert point(FIRST, LAST, LABELS, (10, 100), 1.01).mean_macs == 110
+    assert point((FIRST, LAST), LABELS, (10, 110), 0.0).mean_macs == 10
+    assert point((FIRST, LAST), LABELS, (10, 110), 1.01).mean_macs == 110
 
 
 def test_the_curve_runs_from_nearly_all_going_on_to_all_stopping():
     torch.manual_seed(0)
     first, last, labels = torch.randn(400, 5), torch.randn(400, 5), torch.randint(0, 5, (400,))
-    points = curve(first, last, labels, (10, 100))
+    points = curve((first, last), labels, (10, 110))
     shares = [item.stopped for item in points]
     assert shares == sorted(shares)
     assert shares[0] <= 0.01
@@ -42,12 +53,46 @@ def test_held_out_accuracy_is_that_of_the_last_pass_where_nothing_may_stop():
     labels = torch.randint(0, 5, (200,))
     last = 9 * torch.nn.functional.one_hot(labels, 5).float()
     first = -last  # always wrong, and sure of it
-    assert held_out(first, last, labels, (1, 2), 0.0).correct == 200
-    assert held_out(last, last, labels, (1, 2), 0.0).correct == 200
+    assert held_out((first, last), labels, (1, 3), within_drop(0.0)).correct == 200
+    assert held_out((last, last), labels, (1, 3), within_drop(0.0)).correct == 200
 
 
 def test_a_threshold_that_no_image_reaches_is_refused_in_one_line():
-    require_reached(FIRST, float(confidence(FIRST).max()))
+    require_reached((FIRST, LAST), float(confidence(FIRST).max()))
     with pytest.raises(BadData, match=r"no image reaches the confidence 0\.99 .* --confidence") as caught:
-        require_reached(FIRST, 0.99)
+        require_reached((FIRST, LAST), 0.99)
     assert "\n" not in str(caught.value)
+
+
+def test_several_ways_out_agree_with_a_loop_over_images():
+    torch.manual_seed(0)
+    ways = [2 * torch.randn(50, 4) for _ in range(4)]
+    labels, macs, threshold = torch.randint(0, 4, (50,)), (3, 5, 11, 20), 0.8
+    expected, paid = [], []
+    for image in range(50):
+        for number, way in enumerate(ways):
+            powers = way[image].double().exp()
+            if number == 3 or float(powers.max() / powers.sum()) >= threshold:
+                expected.append((number, way[image]))
+                paid.append(macs[number])
+                break
+    logits, left = combined(ways, threshold)
+    assert left.tolist() == [number for number, _ in expected]
+    assert torch.equal(logits, torch.stack([row for _, row in expected]))
+    found = point(ways, labels, macs, threshold)
+    assert found.mean_macs == pytest.approx(sum(paid) / 50)
+    assert found.shares == tuple(left.tolist().count(number) / 50 for number in range(4))
+    assert found.stopped == pytest.approx(1 - found.shares[-1])
+
+
+def test_a_target_of_macs_takes_the_best_point_below_it():
+    torch.manual_seed(0)
+    labels = torch.randint(0, 5, (400,))
+    ways = [torch.randn(400, 5) + strength * torch.nn.functional.one_hot(labels, 5) for strength in (1, 2, 4)]
+    points, reference = curve(ways, labels, (10, 20, 40)), accuracy(ways[-1], labels)
+    found = within_macs(25)(points, reference)
+    assert found is not None
+    assert found.mean_macs <= 25
+    assert all(item.accuracy.value <= found.accuracy.value for item in points if item.mean_macs <= 25)
+    assert within_macs(9)(points, reference) is None
+    assert held_out(ways, labels, (10, 20, 40), within_macs(40)).value > accuracy(ways[0], labels).value

@@ -22,7 +22,7 @@ def net_of(n: int, channels: tuple[int, ...], size: int, seed: int, dtype: torch
 
     sizes = [max(1, size >> stage) for stage in range(len(channels))]
     features = tuple(leaf(n, width, side, side) for width, side in zip(channels, sizes, strict=True))
-    return Output(leaf(n, CLASSES), leaf(n, channels[-1]), features)
+    return Output(leaf(n, CLASSES), leaf(n, channels[-1]), features, (leaf(n, CLASSES), leaf(n, CLASSES)))
 
 
 def batch(n: int = 6, dtype: torch.dtype = torch.float32) -> tuple[Output, Output, Tensor]:
@@ -40,7 +40,7 @@ def prepared(name: str, student: Output, teacher: Output) -> Objective:
 
 
 def leaves(output: Output) -> list[Tensor]:
-    return [output.logits, output.embedding, *output.features]
+    return [output.logits, output.embedding, *output.features, *output.exits]
 
 
 @pytest.mark.parametrize("n", [1, 2, 6])
@@ -68,7 +68,7 @@ def test_declares_its_paper_and_needs(name: str) -> None:
     kind = OBJECTIVES[name]
     assert kind.paper
     assert kind.needs <= {"logits", "embedding", "features"}
-    assert kind.needs_teacher == bool(kind.needs)
+    assert bool(kind.needs) or not kind.needs_teacher  # what can do without a teacher may still listen to one
     parameters = inspect.signature(kind).parameters.values()
     assert all(parameter.default is not inspect.Parameter.empty for parameter in parameters)
     assert all(parameter.annotation in (float, int, bool) for parameter in parameters)
@@ -99,8 +99,8 @@ def test_order_of_the_batch_does_not_matter(name: str) -> None:
     order = [4, 2, 0, 5, 1, 3]
 
     def shuffled(output: Output) -> Output:
-        features = tuple(feature[order] for feature in output.features)
-        return Output(output.logits[order], output.embedding[order], features)
+        features, exits = (tuple(part[order] for part in parts) for parts in (output.features, output.exits))
+        return Output(output.logits[order], output.embedding[order], features, exits)
 
     torch.testing.assert_close(
         objective(shuffled(student), shuffled(teacher), targets[order], 0.3),
@@ -129,7 +129,9 @@ def test_dead_nets_stay_finite(name: str) -> None:
     """All-zero outputs, as of a classifier whose weights start at zero."""
     student, teacher, targets = batch()
     dead = Output(*(torch.zeros_like(student[field]).requires_grad_() for field in range(2)), ())  # type: ignore[arg-type]
-    dead = dead._replace(features=tuple(torch.zeros_like(f).requires_grad_() for f in student.features))
+    for field in ("features", "exits"):
+        zeros = tuple(torch.zeros_like(part).requires_grad_() for part in getattr(student, field))
+        dead = dead._replace(**{field: zeros})
     objective = prepared(name, student, teacher)
     terms = objective(dead, teacher, targets, 0.3)
     torch.stack(list(terms.values())).sum().backward()

@@ -29,6 +29,28 @@ def test_soft_targets_match_the_hand_calculation(smoothing: float) -> None:
     assert value == pytest.approx(reference(LOGITS, TARGETS, smoothing), abs=1e-14)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_mean_is_over_the_labelled_images_alone(smoothing: float) -> None:
+    logits = torch.tensor([*LOGITS, [9.0, -9.0, 1.0], [0.3, 0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([*TARGETS, [0.0] * 3, [0.0] * 3], dtype=torch.float64)
+    value = cross_entropy(logits, targets, smoothing)
+    assert value.item() == pytest.approx(reference(LOGITS, TARGETS, smoothing), abs=1e-14)
+    value.backward()
+    assert logits.grad is not None
+    assert bool(logits.grad[:2].abs().sum() > 0)
+    assert not logits.grad[2:].any()
+    assert torch.autograd.gradcheck(lambda given: cross_entropy(given, targets, smoothing), logits)
+
+
+def test_a_batch_without_labels_gives_zero() -> None:
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    value = cross_entropy(logits, torch.zeros(2, 3), 0.1)
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
 def test_golden_value() -> None:
     # log(e^2 + e^-1 + e^0.5) = 2.2413... written out by hand, label 0: minus 2.
     expected = math.log(math.exp(2.0) + math.exp(-1.0) + math.exp(0.5)) - 2.0

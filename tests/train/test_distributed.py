@@ -22,7 +22,7 @@ from bantam.train.batchnorm import GlobalBatchNorm
 from bantam.train.distributed import ALONE, Processes, joined
 from bantam.train.loop import train
 from bantam.train.runlog import Row, Watcher, read_rows
-from tiny_run import RECIPE
+from tiny_run import RECIPE, write_photographs
 
 SHARED = RECIPE.replace("batch_size = 10", "batch_size = 20")
 TAUGHT = SHARED.replace('kind = "student"', 'kind = "student"\nteacher = "t"').replace(
@@ -38,6 +38,8 @@ OBJECTIVES = {
     + PROJECTED
     + "[stage.objectives.dml]\nweight = 1.0\n",
     "four widths in turn": TAUGHT.replace("epochs = 4", "epochs = 4\nwidths = [0.4, 0.6, 0.8, 1.0]"),
+    "images without a label, unevenly shared": TAUGHT.replace("[data]", "[data]\nunlabelled = true")
+    + "[stage.objectives.dkd]\nweight = 1.0\n",
     "a classifier that no loss reaches": TAUGHT.replace("objectives.supervised", "objectives.fitnet"),
 }
 
@@ -74,18 +76,21 @@ def test_batchnorm_in_eval_mode_asks_nobody() -> None:
 
 
 @pytest.fixture(scope="module")
-def stepped(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("shared") / "photos", unlabelled=50)
+
+
+@pytest.fixture(scope="module")
+def stepped(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stepped")
-    assert ranks.launch(ranks.many_steps, OBJECTIVES, photographs, folder) == [0, 0]
+    assert ranks.launch(ranks.many_steps, OBJECTIVES, root, folder) == [0, 0]
     return folder
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_steps_of_two_processes_are_those_of_one_at_the_same_global_batch(
-    name: str, stepped: Path, photographs: Path
-) -> None:
+def test_steps_of_two_processes_are_those_of_one_at_the_same_global_batch(name: str, stepped: Path, root: Path) -> None:
     """In float64 the losses and all weights after 4 steps, trained projections included, agree to 6 digits."""
-    one = ranks.steps(ALONE, OBJECTIVES[name], photographs)
+    one = ranks.steps(ALONE, OBJECTIVES[name], root)
     first, second = (torch.load(stepped / f"{rank}.pt")[name] for rank in range(2))
     assert first["curve"] == second["curve"]
     assert len(first["curve"]) == 4

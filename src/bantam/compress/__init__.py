@@ -1,0 +1,1 @@
+"""Making a trained net smaller: pruning, and integers for weights and activations."""

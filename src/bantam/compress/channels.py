@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bantam.errors import BadPruning, BantamError
+from bantam.nets.blocks import ParallelConv, adds_nothing
 from bantam.nets.budget import weigh
 from bantam.nets.output import StagedNet
 from bantam.nets.pruned import Kept, channels_of, take, widths_of
@@ -43,6 +44,13 @@ class Bundle:
     scores: Tensor
     cuts: dict[tuple[str, bool], tuple[Tensor, Tensor]]
 
+    @property
+    def last(self) -> int:
+        """The position that always stays: the most important of those that are in every layer, or else of all."""
+        numbers = torch.arange(len(self.scores))
+        everywhere = torch.stack([torch.isin(numbers, positions) for _, positions in self.cuts.values()]).all(0)
+        return int((self.scores if not everywhere.any() else self.scores.where(everywhere, -torch.inf)).argmax())
+
 
 @dataclass(frozen=True)
 class Pruned:
@@ -62,6 +70,12 @@ def magnitude(net: nn.Module, sample: Sample | None) -> Any:
     """Squared weights of all layers that a channel takes part in (Li et al., 2017, arXiv:1608.08710)."""
     import torch_pruning
 
+    for block in net.modules():
+        # What unfolding brought back (bantam.nets.unfold) adds nothing: its random weights do not matter.
+        for branch in block.branches if isinstance(block, ParallelConv) else ():
+            for conv in branch.modules():
+                if isinstance(conv, nn.Conv2d) and adds_nothing(branch):
+                    nn.init.zeros_(conv.weight)
     return torch_pruning.importance.GroupMagnitudeImportance(p=2)
 
 
@@ -80,7 +94,7 @@ def bn_scale(net: nn.Module, sample: Sample | None) -> Any:
     import torch_pruning
 
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-        raise BadPruning("importance bn_scale needs BatchNorms, and this net has none: give a run, not what it shipped")
+        raise BadPruning("importance bn_scale needs BatchNorms, and this net has none")
     return torch_pruning.importance.BNScaleImportance()
 
 
@@ -111,20 +125,47 @@ def bundles(student: Student, net: StagedNet, importance: str, sample: Sample | 
             graph = torch_pruning.DependencyGraph()
             graph.build_dependency(net, torch.zeros(2, 3, student.size, student.size), verbose=False)
             for group in graph.get_all_groups(ignored_layers=[last], root_module_types=[nn.Conv2d, nn.Linear]):
+                free = free_channels(graph, group)
+                if len(free) < len(group[0].idxs):
+                    group = asked_about(graph, group, free)
                 scores = scorer(group)
+                positions = {channel: number for number, channel in enumerate(free)}
                 cuts: dict[tuple[str, bool], tuple[Tensor, Tensor]] = {}
-                for position, (edge, indices) in enumerate(group.items):
+                for item, (edge, indices) in enumerate(group.items):
                     module = edge.target.module
                     if channels_of(module) is None:
                         continue
                     place = (paths[module], graph.is_out_channel_pruning_fn(edge.handler))
-                    pair = torch.tensor(indices), torch.tensor(group[position].root_idxs)
+                    belongs = [positions[channel] for channel in group[item].root_idxs]
+                    pair = torch.tensor(indices), torch.tensor(belongs)
                     cuts[place] = joined(cuts[place], pair) if place in cuts else pair
                 if scores is not None and not any((path, True) in cuts for path in colours):
-                    found.append(Bundle(scores.detach(), cuts))
+                    # Their mean is 1 over all channels; those that are not free have none of their own.
+                    found.append(Bundle(scores.detach()[free] * (len(free) / len(scores)), cuts))
     except Exception as error:  # the tracer fails in as many ways as there are nets
         raise unfollowed(student, type(error).__name__) from error
     return found
+
+
+def free_channels(graph: Any, group: Any) -> list[int]:
+    """The channels of the first layer of `group` that can go one without another.
+
+    Where parts of a layer's output meet again, as a gate meets what it gates, a channel of one part takes those of the
+    others with it. Torch-Pruning tells so when it is asked about a single channel, not when asked about all at once.
+    """
+    free: list[int] = []
+    taken: set[int] = set()
+    for channel in group[0].idxs:
+        if channel not in taken:
+            free.append(channel)
+            taken.update(asked_about(graph, group, [channel])[0].idxs)
+    return free
+
+
+def asked_about(graph: Any, group: Any, channels: list[int]) -> Any:
+    """The group of `channels` of the layer with which `group` begins."""
+    edge = group[0].dep
+    return graph.get_pruning_group(edge.target.module, edge.handler, channels)
 
 
 def colour_filters(net: nn.Module, size: int) -> list[str]:
@@ -145,10 +186,12 @@ def colour_filters(net: nn.Module, size: int) -> list[str]:
 
 
 def joined(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two pairs of tensors, joined end to end."""
     return torch.cat((a[0], b[0])), torch.cat((a[1], b[1]))
 
 
 def unfollowed(student: Student, why: str) -> BadPruning:
+    """The error for a net whose channels cannot be followed through its graph, saying `why`."""
     return BadPruning(
         f"the channels of {student.family} cannot be followed through its graph ({why}), so none may go: "
         "prune it with an unstructured method, or prune a net of another family"
@@ -177,15 +220,15 @@ def kept_without(net: nn.Module, found: list[Bundle], gone: list[Tensor]) -> Kep
 def prune_to(student: Student, net: StagedNet, found: list[Bundle], most: int) -> Pruned:
     """Remove the least important channels of the trained form `net` until at most `most` parameters would ship.
 
-    Every bundle keeps its most important channel. The larger of both counts is at least FULL of `most` where single
-    channels are fine enough. Raises BadPruning where even the fewest channels are too many, or the graph was not
-    followed.
+    Every bundle keeps its `last` channel. The larger of both counts is at least FULL of `most` where single channels
+    are fine enough. Raises BadPruning where even the fewest channels are too many, or the graph was not followed.
     """
+    last = [bundle.last for bundle in found]
     ranked = sorted(
         (score, number, position)
         for number, bundle in enumerate(found)
         for position, score in enumerate(bundle.scores.tolist())
-        if position != int(bundle.scores.argmax())
+        if position != last[number]
     )
     order = [(number, position) for _, number, position in ranked]
 

@@ -4,17 +4,17 @@ import copy
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from bantam.compress.channels import IMPORTANCES, Bundle, Sample, bundles, prune_to
-from bantam.compress.masks import MASKS, masked
+from bantam.compress.masks import MASKS, masked, one_branch
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
 from bantam.errors import BadPruning
@@ -33,7 +33,7 @@ UNSTRUCTURED = {f"unstructured-{name}": name for name in MASKS}
 STRUCTURED = {f"structured-{name}": name for name in IMPORTANCES}
 METHODS = (*UNSTRUCTURED, *STRUCTURED)
 
-STATISTICS_IMAGES = 500
+STATISTICS_IMAGES = 512
 """Training images from which BatchNorm's statistics are taken anew."""
 
 TAYLOR_IMAGES = 64
@@ -47,16 +47,11 @@ Finetune = Callable[[nn.Module, str], nn.Module]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is pruned: a description, its net in eval mode, and how it wants its images.
-
-    `trained` says that the net is in the form in which it was trained, BatchNorms and all; the folded form that ships
-    has no statistics to take anew and cannot lose channels.
-    """
+    """What is pruned: a description, its net in the form that trains, in eval mode, and how it wants its images."""
 
     student: Student
     net: StagedNet
     normalisation: Normalisation
-    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,20 +109,6 @@ def ratios_of(text: str) -> list[float]:
     return ratios
 
 
-def methods_of(subject: Subject, names: Sequence[str]) -> list[str]:
-    """The methods `names`, or all that fit `subject` if there are none. Raises BadPruning."""
-    possible = [name for name in METHODS if subject.trained or name in UNSTRUCTURED]
-    for name in names:
-        if name not in METHODS:
-            raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
-        if name not in possible:
-            raise BadPruning(
-                f"{name} needs the weights as they were trained, and here are only the folded ones that ship: "
-                "give the whole run folder, with its stages"
-            )
-    return list(names) or possible
-
-
 def some(split: LabelledSplit, images: int) -> LabelledSplit:
     """At most `images` of `split` (0: all), drawn evenly and in mixed order, always the same ones.
 
@@ -140,6 +121,11 @@ def some(split: LabelledSplit, images: int) -> LabelledSplit:
     chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))]
     ids = tuple(split.ids[number] for number in chosen.tolist())
     return LabelledSplit(split.name, split.images[chosen], split.labels[chosen], ids, split.classes)
+
+
+def plain_views(training: LabelledSplit, size: int, normalisation: Normalisation) -> Tensor:
+    """The plain views [N, 3, size, size] of the training images on which statistics are taken."""
+    return plain(some(training, STATISTICS_IMAGES).images, size, normalisation.mean, normalisation.std)
 
 
 def sample_of(training: LabelledSplit, size: int, normalisation: Normalisation) -> Sample:
@@ -165,16 +151,20 @@ def curve(
     so that one which would empty a layer is refused (BadPruning) before the long work.
     """
     student, net, normalisation = subject.student, subject.net, subject.normalisation
-    dense = weigh(student.shipped_form(net) if subject.trained else net, student.size).counted
-    # Parallel branches ship as one convolution, so only of that form is a zero weight a parameter less.
+    dense = weigh(student.shipped_form(net), student.size).counted
     branched = any(isinstance(module, ParallelConv) for module in net.modules())
-    single = student.shipped_form(net) if branched else net
+    single = one_branch(student, net, plain_views(training, student.size, normalisation)) if branched else net
     found: dict[str, list[Bundle]] = {}
 
     def judged(candidate: nn.Module) -> Accuracy:
         return accuracy(logits_of(candidate, validation, student.size, normalisation), validation.labels)
 
     def point(method: str, ratio: float) -> Point:
+        if not ratio:  # the dense net, which is the same for each method of a kind
+            twins = (each for each in points.values() if not each.ratio)
+            for twin in twins:
+                if (twin.method in UNSTRUCTURED) == (method in UNSTRUCTURED):
+                    return replace(twin, method=method)
         channel_ratio: float | None = None
         if method in UNSTRUCTURED:
             pruned = masked(single, dense, UNSTRUCTURED[method], ratio).eval()
@@ -186,10 +176,9 @@ def curve(
             smaller = prune_to(student, net, found[method], dense - round(ratio * dense))
             pruned, left, channel_ratio = smaller.net, smaller.parameters, smaller.channel_ratio
         before = judged(pruned)
-        renews = subject.trained and has_statistics(pruned)
         renewed = (
             reestimated(copy.deepcopy(pruned), training, student.size, normalisation, STATISTICS_IMAGES)
-            if renews
+            if has_statistics(pruned)
             else None
         )
         tuned = finetune(renewed or pruned, f"{method}-{ratio:g}") if finetune and ratio else None
@@ -244,7 +233,7 @@ def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) ->
         figure = drawn(points, about["title"])
         for ending in ("svg", "png"):
             with replacing(folder / f"curve.{ending}") as temporary:
-                figure.savefig(temporary, format=ending, dpi=110, metadata={"Date": None} if ending == "svg" else None)
+                figure.savefig(temporary, format=ending, dpi=90, metadata={"Date": None} if ending == "svg" else None)
 
 
 def curve_text(points: Sequence[Point]) -> str:
@@ -270,30 +259,47 @@ def curve_text(points: Sequence[Point]) -> str:
 
 
 def drawn(points: Sequence[Point], title: str) -> Figure:
-    """One panel for each look that was taken: validation accuracy over the share of parameters gone."""
+    """Validation accuracy over the share of parameters gone, a panel for each look that was taken; and the channels."""
     looks = [look for look in LOOKS if any(getattr(point, look) for point in points)]
-    figure = Figure(figsize=(4.6 * len(looks) + 2.2, 4.4), layout="constrained")
-    panels = figure.subplots(1, len(looks), sharey=True, squeeze=False)[0]
-    methods = list(dict.fromkeys(point.method for point in points))
-    for look, axes in zip(looks, panels, strict=True):
-        for method in methods:
-            rows = [(point.removed, getattr(point, look)) for point in points if point.method == method]
-            rows = [(removed, found) for removed, found in rows if found]
+    structured = [point for point in points if point.channel_ratio is not None]
+    panels = len(looks) + bool(structured)
+    figure = Figure(figsize=(4.4 * panels + 0.6, 5.0), layout="constrained")
+    first, *others = figure.subplots(1, panels, squeeze=False)[0]
+    for look, axes in zip(looks, (first, *others), strict=False):
+        for method, rows in by_method(points).items():
+            found = [(point.removed, getattr(point, look)) for point in rows]
+            found = [(removed, measured) for removed, measured in found if measured]
             axes.errorbar(
-                [100 * removed for removed, _ in rows],
-                [100 * found.value for _, found in rows],
-                [100 * found.standard_error for _, found in rows],
-                marker="o" if method in UNSTRUCTURED else "s",
-                markersize=3.5,
-                linestyle="--" if method in UNSTRUCTURED else "-",
-                color=f"C{METHODS.index(method)}",
+                [100 * removed for removed, _ in found],
+                [100 * measured.value for _, measured in found],
+                [100 * measured.standard_error for _, measured in found],
                 elinewidth=0.8,
                 label=method if look == looks[0] else None,
+                **style_of(method),
             )
-        axes.set_title(LOOKS[look])
+        axes.set(title=LOOKS[look], ylabel="validation accuracy ± standard error, %")
+    for axes in others[: len(looks) - 1]:
+        axes.sharey(first)
+        axes.set_ylabel("")
+    if structured:
+        for method, rows in by_method(structured).items():
+            gone = [(100 * point.removed, 100 * (point.channel_ratio or 0)) for point in rows]
+            others[-1].plot(*zip(*gone, strict=True), **style_of(method))
+        others[-1].set(title="channels that went", ylabel="channels removed, %")
+    for axes in (first, *others):
         axes.set_xlabel("parameters removed, %")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("validation accuracy ± standard error, %")
     figure.suptitle(title)
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(3, 2 * panels), frameon=False)
     return figure
+
+
+def by_method(points: Sequence[Point]) -> dict[str, list[Point]]:
+    names = dict.fromkeys(point.method for point in points)
+    return {name: [point for point in points if point.method == name] for name in names}
+
+
+def style_of(method: str) -> dict[str, Any]:
+    """The line of a method, the same in every panel and figure."""
+    shape = {"marker": "o", "linestyle": "--"} if method in UNSTRUCTURED else {"marker": "s", "linestyle": "-"}
+    return {"color": f"C{METHODS.index(method)}", "markersize": 3.5, **shape}

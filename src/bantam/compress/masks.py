@@ -1,7 +1,7 @@
 """Unstructured pruning: single weights become zero and the net keeps its shape.
 
 Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015, arXiv:1506.02626: the weights
-of the least magnitude go, either over the whole net or the same share of every layer.
+of the least magnitude go, either over the whole net, each layer keeping its largest, or the same share of every layer.
 """
 
 import copy
@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bantam.errors import BadPruning
+from bantam.nets.blocks import ParallelConv, adds_nothing
+from bantam.nets.output import StagedNet
+from bantam.nets.students import Student
+from bantam.nets.unfold import unfold
 
 
 def maskable(net: nn.Module) -> dict[str, Tensor]:
@@ -23,10 +27,30 @@ def maskable(net: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def one_branch(student: Student, net: StagedNet, images: Tensor) -> StagedNet:
+    """`net` with each ParallelConv as the one convolution that ships, and a BatchNorm behind it; a net of its own.
+
+    Only there is a zero weight one parameter less. `images` are those that `unfold` takes statistics on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        single = unfold(student, student.shipped_form(net), images)
+    for module in list(single.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ParallelConv):
+                setattr(module, name, next(branch for branch in child.branches if not adds_nothing(branch)))
+    return single
+
+
 def globally(weights: dict[str, Tensor], zeros: int) -> dict[str, Tensor]:
-    """Boolean masks, True where a weight stays, that remove the `zeros` weights of least magnitude of the whole net."""
+    """Boolean masks, True where a weight stays, that remove the `zeros` weights of least magnitude of the whole net.
+
+    The largest of each layer comes after all others: without it the layer, and all that it is fed by, would be empty.
+    """
     sizes = [weight.numel() for weight in weights.values()]
-    stays = mask_of(torch.cat([weight.flatten() for weight in weights.values()]), zeros)
+    magnitudes = [weight.flatten().abs() for weight in weights.values()]
+    for layer in magnitudes:
+        layer[layer.argmax()] = torch.inf
+    stays = mask_of(torch.cat(magnitudes), zeros)
     parts = stays.split(sizes)
     return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
 

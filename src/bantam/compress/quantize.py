@@ -69,6 +69,12 @@ class QuantizedLayer(nn.Module):
         self.register_buffer("zeros", torch.zeros(len(layer.weight), dtype=torch.int32), persistent=False)
         self.quantizes_input = False
 
+    @property
+    def in_channels(self) -> int:
+        """Of a convolution, for nets that ask a layer how much it takes."""
+        assert isinstance(self.layer, nn.Conv2d)
+        return self.layer.in_channels
+
     def weight(self) -> Tensor:
         """The weight as the integers have it, float32, with the straight-through gradient."""
         return torch.fake_quantize_per_channel_affine(

@@ -397,11 +397,14 @@ def mix(images: Tensor, index: Tensor, view: Tensor, seed: int, augmentation: Au
 def soft_targets(labels: Tensor, ratio: Tensor, classes: int) -> Tensor:
     """Class probabilities, float32 [B, classes], of mixed images.
 
-    `labels` is int64 [B], `ratio` each image's own share, float32 [B]; the rest belongs to the label of the
-    partner at p ^ 1. Raises ValueError for an odd B.
+    `labels` is int64 [B], -1 for none, `ratio` each image's own share, float32 [B]; the rest belongs to the label of
+    the partner at p ^ 1. A row is zero where anything in the view has no label: a part of a label would say of the
+    rest that it is nothing. Raises ValueError for an odd B.
     """
     if len(labels) % 2:
         raise ValueError(f"{len(labels)} labels cannot be mixed: partners stand at p and p ^ 1")
     own = (labels[:, None] == torch.arange(classes, device=labels.device)).to(torch.float32)  # [B, K]
     partners = own.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-    return ratio[:, None] * own + (1 - ratio)[:, None] * partners
+    missing = (labels < 0).to(ratio.dtype)
+    missing = ratio * missing + (1 - ratio) * missing.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)  # [B]
+    return (ratio[:, None] * own + (1 - ratio)[:, None] * partners) * (missing == 0)[:, None]

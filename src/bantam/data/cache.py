@@ -3,7 +3,8 @@
     CACHE/
       lock                    held while something is built, by one process at a time
       hashes/ROOT.json        content hashes already computed, with the file states they belong to
-      KEY/training.npy ...    uint8 [N, size, size, 3], rows in the order of the ids
+      KEY/training.npy ...    uint8 [N, size, size, 3], rows in the order of the ids; in the training split's file the
+                            images without a label, where they were asked for, come after its own
       KEY/index.json          written last
 
 KEY is a hash of the files' content, ids and labels and of the target size: another content is another entry,
@@ -30,9 +31,9 @@ import numpy as np
 import torch
 
 from bantam.data import images
-from bantam.data.folder import Folder, Record, scan
-from bantam.data.splits import LabelledSplit, Splits, UnlabelledSplit
-from bantam.errors import BadData, BadImage, CannotWrite
+from bantam.data.folder import UNLABELLED, Record, scan
+from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
+from bantam.errors import BadData, BadImage, CannotWrite, SplitLeak
 from bantam.files import explained, write_json
 
 # Raise it when the same file would give other pixels: decoding, cropping or the layout of an entry changed.
@@ -61,20 +62,30 @@ def open_splits(
     cache_dir: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    unlabelled: bool = False,
 ) -> Splits:
     """Open a data folder at `size` x `size` pixels, decoding it first if its content was not seen before.
 
     The images stay on disk: pages are read when they are used, so the data may be larger than the memory. They are
     read-only: a process that writes to them is killed.
     `cache_dir` defaults to the environment's BANTAM_CACHE, then to ~/.cache/bantam. `progress(done, total)`
-    is called while images are decoded, in this thread.
+    is called while images are decoded, in this thread. With `unlabelled`, the images in the folder of that name
+    belong to what a stage with a teacher trains on.
 
-    Raises BadData (see `folder.scan`), BadImage naming the first of all unreadable files, and CannotWrite if
-    the cache cannot be written.
+    Raises BadData (see `folder.scan`), BadImage naming the first of all unreadable files, CannotWrite if the cache
+    cannot be written, and SplitLeak if an unlabelled image, by its file or its pixels, is also one that measures.
     """
     cache_dir = cache_dir or default_cache_dir()
     folder = scan(root)
-    sources = _hash_contents(folder, cache_dir, workers)
+    splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
+    if unlabelled:
+        splits[UNLABELLED] = folder.unlabelled
+        if not folder.unlabelled:
+            raise BadData(f"{root / UNLABELLED} holds no image; put some there, or set data.unlabelled = false")
+    sources = _hash_contents(root, splits, cache_dir, workers)
+    if unlabelled:
+        _refuse_copies({name: [(row.record, row.sha256) for row in rows] for name, rows in sources.items()})
+        sources["training"] += sources.pop(UNLABELLED)
     fingerprint = _digest({name: sources[name] for name in ("training", "validation")}, size)
     entry = cache_dir / _digest(sources, size)
     if not _is_whole(entry, sources, size):
@@ -84,9 +95,11 @@ def open_splits(
                 _build(entry, folder.root, sources, size, workers, progress)
 
     arrays = {name: _map(entry / f"{name}.npy", len(rows), size) for name, rows in sources.items() if rows}
-    unlabelled = {source.sha256 for source in sources["evaluation"]}
+    evaluated = {source.sha256 for source in sources["evaluation"]}
+    training = _labelled("training", arrays["training"][: len(folder.training)], folder.training, folder.classes)
     return Splits(
-        training=_labelled("training", arrays["training"], folder.training, folder.classes),
+        training=training,
+        taught=_with_unlabelled(training, arrays["training"], folder.unlabelled) if unlabelled else training,
         validation=_labelled("validation", arrays["validation"], folder.validation, folder.classes),
         evaluation=UnlabelledSplit(arrays["evaluation"], tuple(record.id for record in folder.evaluation))
         if folder.evaluation
@@ -97,7 +110,7 @@ def open_splits(
             source.record.id
             for name in ("training", "validation")
             for source in sources[name]
-            if source.sha256 in unlabelled
+            if source.sha256 in evaluated
         ),
     )
 
@@ -110,6 +123,27 @@ def default_cache_dir() -> Path:
 def _labelled(name: str, array: torch.Tensor, records: tuple[Record, ...], classes: tuple[str, ...]) -> LabelledSplit:
     labels = torch.tensor([record.label for record in records], dtype=torch.int64)  # [N]
     return LabelledSplit(name, array, labels, tuple(record.id for record in records), classes)
+
+
+def _with_unlabelled(training: LabelledSplit, array: torch.Tensor, extra: tuple[Record, ...]) -> SemiLabelledSplit:
+    labels = torch.cat([training.labels, torch.full((len(extra),), -1)])
+    ids = training.ids + tuple(record.id for record in extra)
+    return SemiLabelledSplit(training.name, array, labels, ids, training.classes)
+
+
+def _refuse_copies(digests: dict[str, list[tuple[Record, str]]]) -> None:
+    """Raise SplitLeak where an unlabelled image has the digest of one that measures; an empty one is nobody's."""
+    for name in ("evaluation", "validation"):
+        measuring = {digest: record.path for record, digest in digests[name] if digest}
+        copies = [
+            f"{record.path} is {measuring[digest]}" for record, digest in digests[UNLABELLED] if digest in measuring
+        ]
+        if copies:
+            more = f" (and {len(copies) - 3} more)" if len(copies) > 3 else ""
+            raise SplitLeak(
+                f"{len(copies)} unlabelled image(s) are also in the {name} split, by which results are measured: "
+                f"{', '.join(copies[:3])}{more}; remove them from {UNLABELLED}/"
+            )
 
 
 def _map(path: Path, count: int, size: int) -> torch.Tensor:
@@ -127,16 +161,17 @@ def _map(path: Path, count: int, size: int) -> torch.Tensor:
 # --- content hashes
 
 
-def _hash_contents(folder: Folder, cache_dir: Path, workers: int | None) -> dict[str, list[_Source]]:
+def _hash_contents(
+    root: Path, splits: dict[str, tuple[Record, ...]], cache_dir: Path, workers: int | None
+) -> dict[str, list[_Source]]:
     """Hash every file, except those whose state is still the one that a remembered hash was computed for."""
-    root_hash = hashlib.sha256(os.fsencode(folder.root.resolve())).hexdigest()[:32]
+    root_hash = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
     memo = cache_dir / "hashes" / f"{root_hash}.json"
     known = _read_json(memo)
-    splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
     records = [record for records in splits.values() for record in records]
 
     started = time.time_ns()
-    names = [str(record.path.relative_to(folder.root)) for record in records]
+    names = [str(record.path.relative_to(root)) for record in records]
     states = [_state(record.path) for record in records]
     hashes = [
         line[-1] if state and isinstance(line := known.get(name), list) and line[:-1] == state else None
@@ -235,20 +270,24 @@ def _build(
     total = sum(map(len, sources.values()))
     done = 0
     unreadable: list[str] = []
+    pictures: dict[str, list[tuple[Record, str]]] = {name: [] for name in (UNLABELLED, *sources)}
+    compared = any(source.record.label is None for source in sources["training"])
     try:
         with explained(entry):
             temporary.mkdir()
         for name, rows in sources.items():
             if not rows:
                 continue
-            decoded = images.in_parallel(partial(_decode, size=size), rows, workers)
+            decoded = images.in_parallel(partial(_decode, size=size, compared=compared), rows, workers)
             with explained(entry), open(temporary / f"{name}.npy", "wb") as file:
                 file.write(_header(len(rows), size))
-                for image in decoded:
+                for source, image in zip(rows, decoded, strict=True):
                     if isinstance(image, BadImage):
                         unreadable.append(str(image))
                     else:
-                        file.write(image.data)
+                        file.write(image.stored.data)
+                        added = name == "training" and source.record.label is None
+                        pictures[UNLABELLED if added else name].append((source.record, image.picture))
                     done += 1
                     if progress and (done % 64 == 0 or done == total):
                         progress(done, total)
@@ -256,6 +295,7 @@ def _build(
                 os.fsync(file.fileno())
         if unreadable:
             raise BadImage(_summary(unreadable, total, root))
+        _refuse_copies(pictures)
         write_json(temporary / "index.json", _index(root, sources, size))
         with explained(entry):
             _sync_directory(temporary)
@@ -267,13 +307,22 @@ def _build(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _decode(source: _Source, size: int) -> np.ndarray | BadImage:
+@dataclass(frozen=True)
+class _Decoded:
+    """The pixels [size, size, 3] that are stored, and the digest of the whole picture, empty where nobody asks."""
+
+    stored: np.ndarray
+    picture: str
+
+
+def _decode(source: _Source, size: int, compared: bool) -> _Decoded | BadImage:
     path = source.record.path
     try:
         data = images.read(path)
         if hashlib.sha256(data).hexdigest() != source.sha256:
             raise BadData(f"{path} changed while the data was being prepared; run the command again")
-        return images.decode_bytes(data, path, size)
+        picture = images.pixel_digest(images.to_rgb(data, path)) if compared else ""
+        return _Decoded(images.decode_bytes(data, path, size), picture)
     except BadImage as error:
         return error
 

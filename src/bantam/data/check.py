@@ -5,7 +5,8 @@ whatever their files' names and bytes.
 
 Unsafe, because the result would be wrong or there would be none:
 - the folder's layout cannot be used (see `folder.scan`), or a file cannot be read;
-- a labelled image also stands in the evaluation split;
+- a labelled or an unlabelled image also stands in the evaluation split;
+- an unlabelled image also stands in the validation split;
 - so many training images also stand in the validation split (0.5% of it or more) that the accuracy measured
   there could be too high by more than its noise;
 - a class has no validation image: its accuracy could not be measured.
@@ -14,7 +15,6 @@ Only a warning, because real data has some and training bears it: a smaller over
 duplicates within a split, also where their labels differ, and files that are left out.
 """
 
-import hashlib
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import images
-from bantam.data.folder import Folder, Record, list_images
+from bantam.data.folder import UNLABELLED, Folder, Record, list_images
 from bantam.errors import BadImage
 
 TOLERATED_OVERLAP = 0.005
@@ -35,7 +35,7 @@ Sizes = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Copy:
-    """One image of a group of duplicates; the label is None in the evaluation split."""
+    """One image of a group of duplicates; the label is None where there is none."""
 
     split: str
     id: str
@@ -46,8 +46,8 @@ class Copy:
 class Report:
     """The findings of `check`.
 
-    `counts` has the images per class for training and validation; `evaluation` is a number, as that split
-    has no labels. `sizes` has for each split the smallest, median and largest width and height in pixels.
+    `counts` has the images per class for training and validation; `evaluation` and `unlabelled` are numbers, as
+    those have no labels. `sizes` has for each split the smallest, median and largest width and height in pixels.
     `duplicates` are groups of equal images. `unsafe` and `warnings` are sentences for people.
     """
 
@@ -56,6 +56,7 @@ class Report:
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     evaluation: int
+    unlabelled: int
     sizes: dict[str, Sizes]
     ignored: int
     unreadable: dict[str, str]
@@ -75,6 +76,8 @@ class Report:
         totals = [sum(self.counts[split].values()) for split in ("training", "validation")]
         lines.append(f"{'all':{width}}  {totals[0]:10,}  {totals[1]:10,}")
         lines.append(f"{'evaluation':{width}}  {self.evaluation:10,}")
+        if self.unlabelled:
+            lines.append(f"{UNLABELLED:{width}}  {self.unlabelled:10,}")
         for split, sizes in self.sizes.items():
             smallest, median, largest = ("x".join(map(str, sizes[key])) for key in ("min", "median", "max"))
             lines.append(f"{split} sizes: {smallest} to {largest} px, median {median}")
@@ -111,6 +114,7 @@ def check(root: Path, workers: int | None = None, progress: Callable[[int, int],
     listing = list_images(root)
     folder = listing.folder
     splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
+    splits |= {UNLABELLED: folder.unlabelled} if folder.unlabelled else {}
     entries = [(name, record) for name, records in splits.items() for record in records]
 
     unreadable: dict[str, str] = {}
@@ -134,6 +138,7 @@ def check(root: Path, workers: int | None = None, progress: Callable[[int, int],
         classes=folder.classes,
         counts=counts,
         evaluation=len(folder.evaluation),
+        unlabelled=len(folder.unlabelled),
         sizes={name: _size_range(found) for name, found in sizes.items()},
         ignored=len(listing.ignored),
         unreadable=unreadable,
@@ -148,9 +153,7 @@ def _inspect(path: Path) -> _Inspected | BadImage:
         image = images.to_rgb(images.read(path), path)
     except BadImage as error:
         return error
-    digest = hashlib.sha256(repr(image.size).encode())
-    digest.update(image.tobytes())
-    return _Inspected(digest.hexdigest(), image.size)
+    return _Inspected(images.pixel_digest(image), image.size)
 
 
 def _count(records: Iterable[Record], classes: tuple[str, ...]) -> dict[str, int]:
@@ -178,9 +181,14 @@ def _unsafe(
     if unreadable:
         number = _number(len(unreadable), "unreadable file")
         yield f"{number}, {_first(unreadable)}; replace or remove them"
-    for name in ("training", "validation"):
-        if shared := _shared(duplicates, name, "evaluation"):
-            yield _overlap(shared, name, "evaluation")
+    for name, measuring in (
+        ("training", "evaluation"),
+        ("validation", "evaluation"),
+        (UNLABELLED, "evaluation"),
+        (UNLABELLED, "validation"),
+    ):
+        if shared := _shared(duplicates, name, measuring):
+            yield _overlap(shared, name, measuring)
     shared = _shared(duplicates, "training", "validation")
     if shared and len(shared) >= TOLERATED_OVERLAP * len(folder.validation):
         yield _overlap(shared, "training", "validation")
@@ -196,7 +204,7 @@ def _warnings(ignored: int, duplicates: tuple[tuple[Copy, ...], ...], folder: Fo
     shared = _shared(duplicates, "training", "validation")
     if 0 < len(shared) < TOLERATED_OVERLAP * len(folder.validation):
         yield _overlap(shared, "training", "validation")
-    for name in ("training", "validation", "evaluation"):
+    for name in ("training", "validation", "evaluation", UNLABELLED):
         ids = ([copy.id for copy in group if copy.split == name] for group in duplicates)
         repeated = [" = ".join(same) for same in ids if len(same) > 1]
         if repeated:

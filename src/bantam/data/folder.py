@@ -6,14 +6,15 @@ folder of its own:
     training/{label}_{n}.jpg    validation/{label}_{n}.jpg    evaluation/{id}.jpg
     train/CLASS/*               val/CLASS/*                   test/*  or  test/CLASS/*
 
+In both, images without a label from which students may learn lie in unlabelled/.
 Only names are looked at, no file is opened. The evaluation split has no labels: where its images lie in class
-folders, the folders' names are not read as labels.
+folders, the folders' names are not read as labels; nor are those in unlabelled/.
 """
 
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ SPLIT_FOLDERS = {
     "validation": ("validation", "val", "valid"),
     "evaluation": ("evaluation", "test"),
 }
+UNLABELLED = "unlabelled"
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 CLASS_NAMES = "classes.txt"
 
@@ -32,7 +34,7 @@ _FLAT_NAME = re.compile(r"([0-9]{1,9})_.+")
 
 @dataclass(frozen=True)
 class Record:
-    """One image file: its id is unique within its split; the label is None in the evaluation split."""
+    """One image file: its id is unique within its split; the label is None where there is none."""
 
     path: Path
     id: str
@@ -49,6 +51,7 @@ class Folder:
     training: tuple[Record, ...]
     validation: tuple[Record, ...]
     evaluation: tuple[Record, ...]
+    unlabelled: tuple[Record, ...]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def list_images(root: Path) -> Listing:
         if directory and not labelled[name]:
             problems.append(f"{directory} holds no labelled image; put the {name} images there")
     evaluation = _read_unlabelled(found["evaluation"], ignored) if found["evaluation"] else []
+    extra = root / UNLABELLED
+    unlabelled = _read_unlabelled(extra, ignored) if extra in top_folders else []
 
     keys = _class_keys(layout, labelled["training"], found["training"], problems)
     index = {key: label for label, key in enumerate(keys)}
@@ -112,6 +117,7 @@ def list_images(root: Path) -> Listing:
         training=splits["training"],
         validation=splits["validation"],
         evaluation=_records(root, [(path, None) for path in evaluation], index, "flat"),
+        unlabelled=_named(UNLABELLED, _records(root, [(path, None) for path in unlabelled], index, "flat")),
     )
     return Listing(folder, tuple(problems), tuple(sorted(ignored)))
 
@@ -253,6 +259,11 @@ def _records(
         Record(path, id, None if key is None else index.get(key)) for (path, key), id in zip(pairs, ids, strict=True)
     ]
     return tuple(sorted(records, key=lambda record: record.id))
+
+
+def _named(folder: str, records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """The same records with the folder's name before their ids, so that they may stand beside another split's."""
+    return tuple(replace(record, id=f"{folder}/{record.id}") for record in records)
 
 
 def _unique_ids(paths: list[Path], layout: str) -> list[str]:

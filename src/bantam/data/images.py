@@ -1,5 +1,6 @@
 """One image file to uint8 RGB pixels, whatever kind of JPEG, PNG or WebP it is."""
 
+import hashlib
 import io
 import itertools
 import os
@@ -98,6 +99,13 @@ def to_rgb(data: bytes, path: Path, at_least: int | None = None) -> Image.Image:
         # On damaged bytes the decoders raise OSError, SyntaxError, ValueError, struct.error and others.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(f"{path} is damaged: {reason}; replace or remove it") from error
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """A hash of an upright RGB picture: equal for the same picture, whatever its file's name, bytes and format."""
+    digest = hashlib.sha256(repr(image.size).encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def in_parallel(

@@ -1,10 +1,12 @@
 """Labelled and unlabelled images, as types that cannot be taken for each other.
 
 The evaluation split is an UnlabelledSplit and nothing else. Whatever learns or selects calls
-`require_labelled` first, so the evaluation images reach no training, selection or statistic.
+`require_labelled` or `require_training` first, so the evaluation images reach no training, selection or statistic.
+Images without a label from which a student may learn are of a third type, SemiLabelledSplit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
@@ -12,9 +14,7 @@ from bantam.errors import SplitLeak
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSplit:
-    """Images uint8 [N, H, W, 3] (RGB), labels int64 [N] in 0..K-1, N unique ids, the K classes' names."""
-
+class _WithLabels:
     name: str
     images: torch.Tensor
     labels: torch.Tensor
@@ -28,6 +28,27 @@ class LabelledSplit:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class LabelledSplit(_WithLabels):
+    """Images uint8 [N, H, W, 3] (RGB), labels int64 [N] in 0..K-1, N unique ids, the K classes' names."""
+
+
+class SemiLabelledSplit(_WithLabels):
+    """A labelled split's images and, after them, a user's own without a label: labels int64 [N], -1 for none.
+
+    Only the training of a stage that has a teacher takes it; nothing selects or measures by it.
+    """
+
+    @property
+    def unlabelled(self) -> int:
+        """How many of the images have no label."""
+        return int((self.labels < 0).sum())
+
+
+TrainingSplit = LabelledSplit | SemiLabelledSplit
+"""What a stage may be trained on."""
+Trained = TypeVar("Trained", bound=TrainingSplit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +69,13 @@ class UnlabelledSplit:
 class Splits:
     """A data folder ready for use.
 
-    `fingerprint` identifies content, ids and labels of training and validation, and the image size.
-    `leaks` are the ids of labelled images whose file also stands in the evaluation split.
+    `taught` is what a stage with a teacher trains on: the training split, and after it the images without a label
+    where they were asked for. `fingerprint` identifies content, ids and labels of all of these and of validation, and
+    the image size. `leaks` are the ids of labelled images whose file also stands in the evaluation split.
     """
 
     training: LabelledSplit
+    taught: TrainingSplit
     validation: LabelledSplit
     evaluation: UnlabelledSplit | None
     classes: tuple[str, ...]
@@ -79,18 +102,25 @@ def require_labelled(split: object, purpose: str) -> LabelledSplit:
     raise SplitLeak(f"{purpose} must not see {kind}; give it the training or the validation split")
 
 
-def joined(training: LabelledSplit, validation: LabelledSplit) -> LabelledSplit:
-    """Both labelled splits as one, in memory; an id gets the name of its split before it.
+def require_training(split: object, purpose: str) -> TrainingSplit:
+    """Give `split` back if a stage may be trained on it; raise SplitLeak, naming the purpose, if not."""
+    return split if isinstance(split, SemiLabelledSplit) else require_labelled(split, purpose)
 
-    Raises SplitLeak if one of them is not labelled.
+
+def joined(training: Trained, validation: LabelledSplit) -> Trained:
+    """Both splits as one, in memory; an id gets the name of its split before it.
+
+    Raises SplitLeak if one of them is the evaluation split.
     """
-    splits = [require_labelled(split, "a refit") for split in (training, validation)]
-    return LabelledSplit(
-        "+".join(split.name for split in splits),
-        torch.cat([split.images for split in splits]),
-        torch.cat([split.labels for split in splits]),
-        tuple(f"{split.name}/{id}" for split in splits for id in split.ids),
-        training.classes,
+    require_training(training, "a refit")
+    require_labelled(validation, "a refit")
+    splits = (training, validation)
+    return replace(
+        training,
+        name="+".join(split.name for split in splits),
+        images=torch.cat([split.images for split in splits]),
+        labels=torch.cat([split.labels for split in splits]),
+        ids=tuple(f"{split.name}/{id}" for split in splits for id in split.ids),
     )
 
 

@@ -1,0 +1,1 @@
+"""What leaves a finished run: predictions, grades, exports, the package, the report, the page."""

@@ -1,6 +1,7 @@
 """Unpacking a zip that somebody else made: everything is checked before the first byte is written."""
 
 import stat
+import unicodedata
 import zipfile
 import zlib
 from io import BytesIO
@@ -24,10 +25,18 @@ MAX_FILES = 100
 CENTRAL_HEADER = b"PK\x01\x02"
 """Stands at the beginning of each entry of a zip's directory, so there are at most as many entries as of these."""
 
+MOST_HEADERS = 20_000
+"""Most of these in the raw bytes: zips that lie unpacked inside have some of their own."""
+
+LOCAL_HEADER = 30
+"""Bytes before the name of a file where its packed bytes are."""
+
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file of at most MAX_ARCHIVE. Raises BadPackage."""
     try:
+        if not path.is_file():  # a device or a pipe has no end
+            raise BadPackage(f"cannot read {path}: there is no such file; check the path")
         if path.stat().st_size > MAX_ARCHIVE:
             raise BadPackage(
                 f"{path} is larger than {MAX_ARCHIVE:,} bytes, which no code package is; it was not opened"
@@ -41,15 +50,19 @@ def contents(data: bytes, name: str, max_files: int = MAX_FILES) -> dict[str, by
     """The files in the zip `data` by their names, which are plain relative ones; folders are left out.
 
     `name` is for the messages. Raises BadPackage for what is no zip, has a path out of the folder, a link or another
-    special file, a name twice, a password, too many files or too many bytes, or does not fit its checksums.
+    special file, a name twice, a password, too many files or bytes, files that share bytes, or wrong checksums.
     """
+    too_many = BadPackage(f"{name} holds more than {max_files} files; nothing was unpacked")
     # Counted in the raw bytes, because opening a zip with millions of entries would already exhaust the memory.
-    if data.count(CENTRAL_HEADER) > max_files:
-        raise BadPackage(f"{name} holds more than {max_files} files; nothing was unpacked")
+    if data.count(CENTRAL_HEADER) > MOST_HEADERS:
+        raise too_many
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             entries = archive.infolist()
+            if len(entries) > max_files:
+                raise too_many
             check_entries(entries, name)
+            check_places(entries, archive.start_dir, name)
             return {entry.filename: read_entry(archive, entry, name) for entry in entries if not entry.is_dir()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
@@ -71,8 +84,8 @@ def check_entries(entries: list[zipfile.ZipInfo], name: str) -> None:
             raise BadPackage(f"{name} holds {shown!r}, which has a password; nothing was unpacked")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise BadPackage(f"{name} holds {shown!r}, packed by a method other than deflate; nothing was unpacked")
-        # Without case, because not every file system keeps the two apart.
-        same = entry.filename.rstrip("/").casefold()
+        # Without case and composed, because not every file system keeps them apart.
+        same = unicodedata.normalize("NFC", entry.filename.rstrip("/").casefold())
         if same in seen:
             raise BadPackage(f"{name} holds {shown!r} twice; nothing was unpacked")
         seen.add(same)
@@ -81,9 +94,27 @@ def check_entries(entries: list[zipfile.ZipInfo], name: str) -> None:
                 f"{name} holds {shown!r}, which would unpack to {entry.file_size:,} bytes from "
                 f"{entry.compress_size:,}; nothing was unpacked"
             )
+    files = {entry.filename.casefold() for entry in entries if not entry.is_dir()}
+    for entry in entries:
+        parts = entry.filename.casefold().split("/")
+        if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
+            raise BadPackage(f"{name} holds {entry.filename[:60]!r}, below what is a file; nothing was unpacked")
     total = sum(entry.file_size for entry in entries)
     if total > MAX_TOTAL:
         raise BadPackage(f"{name} would unpack to {total:,} bytes, more than {MAX_TOTAL:,}; nothing was unpacked")
+
+
+def check_places(entries: list[zipfile.ZipInfo], directory: int, name: str) -> None:
+    """Refuse entries whose packed bytes overlap, of which bombs are made. `directory` is where that of the zip begins.
+
+    Fifield, A better zip bomb, USENIX WOOT 2019. Raises BadPackage.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    for entry, following in zip(ordered, [*[other.header_offset for other in ordered[1:]], directory], strict=True):
+        if entry.header_offset + LOCAL_HEADER + len(entry.orig_filename) + entry.compress_size > following:
+            raise BadPackage(
+                f"{name} holds {entry.filename[:60]!r}, whose bytes are another file's too; nothing was unpacked"
+            )
 
 
 def unsafe_name(entry: zipfile.ZipInfo) -> str:
@@ -97,7 +128,11 @@ def unsafe_name(entry: zipfile.ZipInfo) -> str:
     if "\\" in path or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
         return "a name with a backslash or a control character"
     parts = path.removesuffix("/").split("/")
-    if not all(part.strip(" .") for part in parts) or any(len(part) > 100 for part in parts) or len(parts) > 10:
+    if (
+        not all(part.strip(" .") for part in parts)
+        or any(len(part.encode()) > 100 for part in parts)
+        or len(parts) > 10
+    ):
         return "an empty, dotted or overlong path"
     return ""
 

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bantam.data import images
 from bantam.data.splits import UnlabelledSplit
+from bantam.deliver.exits import Left, leave_early, require_exits
 from bantam.deliver.predict import Shipped, load_shipped
 from bantam.deliver.views import VIEWS, logits_of_views, views_of
 from bantam.errors import BadData
+from bantam.nets.output import StagedNet
 
 FOOD11 = Path(__file__).parents[1] / "models" / "food11"
 """The folder of the small trained model that comes with Bantam, laid out like a finished run's."""
@@ -26,7 +28,7 @@ FOOD11 = Path(__file__).parents[1] / "models" / "food11"
 class Classifier:
     """`stored`: side in pixels at which images are kept before a view; `views`: those whose answers are averaged."""
 
-    net: nn.Module
+    net: StagedNet
     shipped: Shipped
     stored: int
     views: str
@@ -68,6 +70,16 @@ def classify_files(classifier: Classifier, paths: list[Path]) -> Tensor:
     """The class probabilities [N, K] of image files. Raises BadImage for the first that cannot be read."""
     rows = [classifier.probabilities(classifier.pixels(images.read(path), path)) for path in paths]
     return torch.cat(rows)
+
+
+def classify_early(classifier: Classifier, paths: list[Path], confidence: float, run: Path) -> Left:
+    """The answers to image files from the first early exit of the student of `run` that is sure by `confidence`, 0..1.
+
+    Raises BadImage for the first that cannot be read, and BadData without exits or for a threshold outside 0..1.
+    """
+    net = require_exits(classifier.net, run)
+    pixels = torch.cat([classifier.pixels(images.read(path), path) for path in paths])
+    return leave_early(net, classifier.shipped, UnlabelledSplit(pixels, tuple(map(str, paths))), confidence)
 
 
 def ranked(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:

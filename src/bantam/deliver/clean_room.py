@@ -68,6 +68,7 @@ def weigh(code: str, weights: str, out: str) -> None:
 
 
 def main() -> None:
+    """Take the limits and do the job that the arguments name."""
     job, code, *others = sys.argv[1:]
     limit()
     if job == "weigh":

@@ -1,8 +1,8 @@
 """Exporting a shipped student for other runtimes, behind a gate: a file that does not compute as PyTorch does is not
 written.
 
-Each file holds one graph (`bantam.nets.portable`): float32 RGB images [N, 3, size, size] in 0..1 with any N, the
-normalisation inside; classes and preprocessing are in its metadata.
+Each file holds one graph (`bantam.nets.portable`): float32 RGB images [N, 3, size, size] in 0..1 with any N (one in
+ExecuTorch's programs), the normalisation inside; classes and preprocessing are in its metadata.
 """
 
 import difflib
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bantam.compress.qdq import quantized_model
 from bantam.compress.quantize import INT8, calibration_batches, post_training, unquantized
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
+from bantam.deliver import pte
 from bantam.deliver.predict import Shipped
 from bantam.errors import BadData, ParityFailed
 from bantam.files import replacing
@@ -117,10 +118,12 @@ def export(material: Material, to: str, path: Path) -> Parity:
 
 
 def target_of(to: str) -> Target:
-    """Look up a format. Raises BadData for one that there is not."""
+    """Look up a format. Raises BadData for one that there is not, or whose package is not installed."""
     if to not in TARGETS:
         nearest = difflib.get_close_matches(to, TARGETS, n=1, cutoff=0.0)[0]
         raise BadData(f'cannot export to "{to}": did you mean "{nearest}"? There are {", ".join(TARGETS)}')
+    if to == "executorch":
+        pte.require_executorch()
     return TARGETS[to]
 
 
@@ -156,6 +159,7 @@ def about(shipped: Shipped, numbers: str) -> dict[str, str]:
 
 
 def portable(net: nn.Module, shipped: Shipped) -> Portable:
+    """`net` behind the normalisation that it was trained with."""
     return Portable(net, shipped.normalisation.mean, shipped.normalisation.std).eval()
 
 
@@ -191,6 +195,7 @@ def onnx_session(encoded: bytes) -> onnxruntime.InferenceSession:
 
 
 def onnx_answer(encoded: bytes) -> Answer:
+    """What an ONNX file says, in ONNX Runtime."""
     session = onnx_session(encoded)
 
     def answer(images: Tensor) -> Tensor:
@@ -212,8 +217,15 @@ def torchscript(material: Material) -> bytes:
 
 
 def torchscript_answer(encoded: bytes) -> Answer:
+    """What a TorchScript file says."""
     with quiet():
         return torch.jit.load(io.BytesIO(encoded), map_location="cpu")
+
+
+def executorch(material: Material) -> bytes:
+    """The program for ExecuTorch; the metadata is its second method."""
+    shipped = material.shipped
+    return pte.program(portable(material.net, shipped), shipped.student.size, about(shipped, "float32"))
 
 
 TARGETS: dict[str, Target] = {
@@ -222,4 +234,5 @@ TARGETS: dict[str, Target] = {
     ),
     "onnx-int8": Target(int8_onnx, onnx_answer, INTEGER, ".onnx"),
     "torchscript": Target(torchscript, torchscript_answer, EXACT, ".pt"),
+    "executorch": Target(executorch, pte.Runtime, EXACT, ".pte"),
 }

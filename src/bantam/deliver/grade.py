@@ -187,6 +187,7 @@ def csv_baselines(text: str) -> list[tuple[str, float | str]]:
 
 
 def as_number(text: str) -> float | str:
+    """The number that `text` is, or the text."""
     try:
         return float(text)
     except ValueError:

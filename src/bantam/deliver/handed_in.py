@@ -183,6 +183,7 @@ def write_submission(data: str | Path, out: str | Path, weights: str | Path = "s
 
 
 def main() -> None:
+    """Read the options and write the submission."""
     parser = argparse.ArgumentParser(description="Classify the evaluation images and write the submission.")
     parser.add_argument("--data", default=os.environ.get("FOOD_11", "food-11"), help="folder that holds evaluation/")
     parser.add_argument("--out", default="submission.csv", help="file to write")

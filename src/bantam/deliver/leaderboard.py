@@ -150,15 +150,18 @@ def opened(board: Path, *, writing: bool) -> Iterator[sqlite3.Connection]:
 
 
 def entry_of(row: tuple[str, str, bytes, bytes]) -> Entry:
+    """The entry that a row of the database holds."""
     name, at, public, private = row
     return Entry(name, datetime.fromisoformat(at), hits(public), hits(private))
 
 
 def hits(stored: bytes) -> Tensor:
+    """Which images were right: boolean [N], from a byte each."""
     return torch.tensor(list(stored), dtype=torch.bool)  # [N]
 
 
 def digest_of(*values: Any) -> str:
+    """A hexadecimal SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from bantam.deliver import submission
 from bantam.deliver.views import logits_of_views
 from bantam.errors import BadCheckpoint, BadData
 from bantam.files import replacing, write_json
+from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import SwitchableNet, extract
 from bantam.nets.students import Student
@@ -102,6 +103,12 @@ def load_whole(folder: Path) -> tuple[StagedNet, Shipped]:
     return net.eval(), shipped
 
 
+def load_whole_way(folder: Path, width: float | None = None) -> tuple[StagedNet, Shipped]:
+    """The student of `load_shipped` without early exits: the one pass that other runtimes and integers compute."""
+    net, shipped = load_shipped(folder, width)
+    return without_exits(net), replace(shipped, student=replace(shipped.student, exits=()))
+
+
 def predict(
     net: nn.Module,
     shipped: Shipped,
@@ -116,7 +123,14 @@ def predict(
     `views` is a name in `bantam.deliver.views.VIEWS`. Raises BadData for another one.
     """
     logits = logits_of_views(net, evaluation, shipped.student.size, shipped.normalisation, views)
+    write_answers(logits, shipped, evaluation, path, probabilities)
+    return logits
+
+
+def write_answers(
+    logits: Tensor, shipped: Shipped, evaluation: UnlabelledSplit, path: Path, probabilities: Path | None
+) -> None:
+    """Write the submission of `logits` [N, K] to `path`, and the class probabilities on request."""
     submission.write(path, evaluation.ids, logits.argmax(1).tolist())
     if probabilities is not None:
         submission.write_probabilities(probabilities, evaluation.ids, logits.softmax(1), shipped.classes)
-    return logits

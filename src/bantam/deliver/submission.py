@@ -108,6 +108,7 @@ def parse_categories(path: Path, rows: Sequence[dict[str, str]], classes: int | 
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file whole or not at all. Raises CannotWrite."""
     with writing(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header)
@@ -115,18 +116,21 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 
 def require_one_each(path: Path, ids: Sequence[str], predictions: int) -> None:
+    """Raises BadSubmission unless each id has one prediction."""
     if len(ids) != predictions:
         raise BadSubmission(f"{path}: {len(ids)} ids but {predictions} predictions; give exactly one an image")
     require_unique(path, ids)
 
 
 def require_unique(path: Path, ids: Sequence[str]) -> None:
+    """Raises BadSubmission for an id that is there twice."""
     double = [image_id for image_id, count in Counter(ids).items() if count > 1]
     if double:
         raise BadSubmission(f"{path}: {first_few(double, 'double id')}; leave one row an image")
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun, in the plural where that is right."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 

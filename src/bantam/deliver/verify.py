@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ def verify(path: Path, data: Path, budget: int, run_code: bool = False, timeout:
         why = NOT_RUN if not run_code else "the package's own code was not run, because of what failed above"
         checks += [Check(name, None, why) for name in ("net", "reproduction")]
     else:
-        with tempfile.TemporaryDirectory(prefix="bantam-verify-") as name:
+        with tempfile.TemporaryDirectory(prefix="bantam-verify-", ignore_cleanup_errors=True) as name:
             checks += run_package(files, folder, claimed, budget, Path(name), timeout)
     return Verdict(str(path), tuple(checks))
 
@@ -141,7 +142,7 @@ def check_weights(data: bytes, budget: int) -> list[Check]:
         return [
             Check("weights", False, f"{WEIGHTS} claims {sum(stored.values()):,} bytes of weights and has {len(data):,}")
         ]
-    count = sum(value.numel() for name, value in state.items() if name.split(".")[-1] not in STATISTICS)
+    count = sum(value.numel() for name, value in state.items() if not is_statistic(name, state))
     within = Check(
         "parameters",
         count <= budget,
@@ -149,6 +150,15 @@ def check_weights(data: bytes, budget: int) -> list[Check]:
         + (f"within {budget:,}" if count <= budget else f"{count - budget:,} over the budget of {budget:,}"),
     )
     return [Check("weights", True, f"a plain state_dict of {len(state)} tensors, loaded as weights only"), within]
+
+
+def is_statistic(name: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is what BatchNorm keeps beside its weight, by name and by shape; anything else is a weight."""
+    path, _, own = name.rpartition(".")
+    if own not in STATISTICS or own == "num_batches_tracked":
+        return own == "num_batches_tracked" and state[name].numel() == 1
+    weight = state.get(f"{path}.weight")
+    return weight is not None and weight.ndim == 1 and weight.shape == state[name].shape
 
 
 def check_submission(data: bytes, folder: Folder) -> tuple[dict[str, int], Check]:
@@ -185,7 +195,7 @@ def run_package(
     if SCRIPT not in files:
         try:
             code.write_text(code_in_notebook(files[NOTEBOOK]), encoding="utf-8")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{NOTEBOOK} is no notebook: {' '.join(str(error).split())[:120]}"
             return [Check(name, False, reason) for name in ("net", "reproduction")]
     # Of the photographs only what the inference needs, so that no label stands beside them.
@@ -214,9 +224,9 @@ def code_in_notebook(data: bytes) -> str:
 def check_net(path: Path, classes: int, budget: int) -> Check:
     """Whether the net that the code builds is within the budget by both counts, as clean_room.py wrote them."""
     try:
-        weighed = json.loads(path.read_text(encoding="utf-8"))
+        weighed = json.loads(path.read_text(encoding="utf-8")) if is_plain(path) else {}
         unique, called, outputs = (int(weighed[name]) for name in ("unique", "torchsummary", "classes"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return Check("net", False, "the code ended without a weight")
     counts = f"{unique:,} parameters, {called:,} as torchsummary counts"
     over = max(unique, called) - budget
@@ -229,6 +239,8 @@ def check_net(path: Path, classes: int, budget: int) -> Check:
 
 def compare(path: Path, claimed: dict[str, int], classes: int) -> Check:
     """Whether the predictions at `path` are the `claimed` ones, row by row."""
+    if not is_plain(path):
+        return Check("reproduction", False, "the code ended without a file of predictions")
     try:
         found = submission.read(path, classes)
     except BadSubmission as error:
@@ -243,10 +255,18 @@ def compare(path: Path, claimed: dict[str, int], classes: int) -> Check:
     return Check("reproduction", True, f"all {len(claimed):,} rows equal the packaged submission")
 
 
+def is_plain(path: Path) -> bool:
+    """Whether the code has left a file there, and no link, and no pipe that whoever reads it would wait for."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def in_clean_room(arguments: list[str | Path], room: Path, data: Path, timeout: float) -> str:
     """Run clean_room.py with `arguments` in the folder `room`; gives why it failed, or nothing.
 
-    It has limits, an environment without the user's, no input, and its process group is killed at the end.
+    It has limits, an environment without the user's, no input, and what it started is killed at the end.
     """
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -258,11 +278,10 @@ def in_clean_room(arguments: list[str | Path], room: Path, data: Path, timeout: 
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
     }
     script = Path(__file__).with_name("clean_room.py")
-    said = room.parent / "said.txt"
-    with open(said, "wb") as output:
+    with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [sys.executable, "-I", str(script), *map(str, arguments)],
-            cwd=room, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            cwd=room, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         try:
             status = process.wait(timeout)
@@ -272,18 +291,32 @@ def in_clean_room(arguments: list[str | Path], room: Path, data: Path, timeout: 
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    if status == 0:
-        return ""
-    if status < 0:
-        return f"the code was ended by {signal.Signals(-status).name}: over a limit on time or files, or by itself"
-    return f"the code failed: {last_line(said)}"
+            end_those_of(room)
+        if status == 0:
+            return ""
+        if status < 0:
+            return f"the code was ended by {signal.Signals(-status).name}: over a limit on time or files, or by itself"
+        return f"the code failed: {last_line(said)}"
 
 
-def last_line(path: Path) -> str:
+def end_those_of(room: Path) -> None:
+    """End the processes that left the code's process group: they have its HOME, where the system shows it (/proc)."""
+    mark = f"HOME={room}".encode()
+    while True:
+        found = 0
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    found += 1
+        if not found:
+            return
+
+
+def last_line(said: BinaryIO) -> str:
     """The last line with something on it of what a program said, printable and short."""
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().decode("utf-8", "replace").split("\n")
+    said.seek(max(0, said.seek(0, os.SEEK_END) - 4096))
+    lines = said.read().decode("utf-8", "replace").split("\n")
     spoken = [line for line in lines if line.strip()]
     printable = (
         "".join(letter if letter.isprintable() else " " for letter in spoken[-1]) if spoken else "without a word"

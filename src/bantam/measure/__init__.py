@@ -1,0 +1,1 @@
+"""Arithmetic on logits and nets: accuracy with its uncertainty, calibration, cost."""

@@ -1,7 +1,7 @@
 """Curves and scatter plots of what was measured, as SVG files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,34 +98,37 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def plot_cascade(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw "accuracy" over "mean_macs" into an SVG: a line for each "pass" first, one of each alone."""
+def plot_dynamic(
+    static: Mapping[str, dict[str, Any]], lines: Mapping[str, Sequence[dict[str, Any]]], path: Path
+) -> None:
+    """Draw "accuracy" over "mean_macs" into an SVG: a line for each dynamic net by its name, and one of static nets.
+
+    The rows of `static`, each a point with its name beside it, have a "standard_error" as well.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
-        static = [row for row in rows if row["kind"] == "static"]
         axes.errorbar(
-            [row["mean_macs"] / 1e6 for row in static],
-            [100 * row["accuracy"] for row in static],
-            [100 * row["standard_error"] for row in static],
+            [row["mean_macs"] / 1e6 for row in static.values()],
+            [100 * row["accuracy"] for row in static.values()],
+            [100 * row["standard_error"] for row in static.values()],
             fmt="ks--",
             elinewidth=0.8,
             linewidth=0.8,
-            label="one pass alone",
+            label="each alone",
         )
-        for row in static:
+        for name, row in static.items():
             place = row["mean_macs"] / 1e6, 100 * row["accuracy"]
-            axes.annotate(row["pass"], place, xytext=(-5, 6), textcoords="offset points", ha="right", fontsize=8)
+            axes.annotate(name, place, xytext=(-5, 6), textcoords="offset points", ha="right", fontsize=8)
         axes.margins(x=0.15)
-        for number, name in enumerate(dict.fromkeys(row["pass"] for row in rows if row["kind"] == "cascade")):
-            line = [row for row in rows if row["kind"] == "cascade" and row["pass"] == name]
+        for number, (label, line) in enumerate(lines.items()):
             axes.plot(
                 [row["mean_macs"] / 1e6 for row in line],
                 [100 * row["accuracy"] for row in line],
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
                 color=f"C{number % 10}",
-                label=f"{name} first",
+                label=label,
             )
         axes.set_xlabel("million multiply-accumulates, mean of an image")
         axes.set_ylabel("validation accuracy ± standard error, %")

@@ -1,13 +1,16 @@
-"""Computing more only where it is needed: a small pass first, a large one for the images it is unsure about.
+"""Computing more only where it is needed: a cheap answer first, a better one for the images it is unsure about.
 
-The resolution cascade runs one net twice, at a lower and at its own input size; it has no parameters of its own. An
-image is answered by the first pass where the largest probability reaches a threshold. Wang et al., "Resolution Adaptive
-Networks", CVPR 2020, arXiv:2003.07326, have the idea; here the net is the shipped one and nothing is trained.
+A dynamic net has several ways out, each dearer than the one before: the early exits of a net and its end, or the passes
+of a cascade. An image is answered by the first whose largest probability reaches a threshold, else by the last. The
+resolution cascade runs one net at a lower and at its own input size, without parameters of its own; Wang et al.,
+"Resolution Adaptive Networks", CVPR 2020, arXiv:2003.07326, have the idea; here the net is the shipped one and nothing
+is trained.
 
-Everything is arithmetic on logits [N, K] of the same images, and on the MACs of each pass.
+Everything is arithmetic: `ways` are the logits [N, K] of the same images at each way out, the last one the full net's,
+and `macs` what an image has cost that leaves there, all that it passed before included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,49 +18,69 @@ from torch import Tensor
 
 from bantam.errors import BadData
 from bantam.measure.accuracy import Accuracy, accuracy, hits, mcnemar
+from bantam.nets.early_exit import confidence
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of a dynamic net on labelled images: the share of images that stop at the first pass, the accuracy,
-    the mean MACs of an image, and McNemar's p-value against the last pass alone."""
+    """One setting of a dynamic net on labelled images: the share of images that leave at each way out, the accuracy,
+    the mean MACs of an image, and McNemar's p-value against the last way out alone."""
 
     threshold: float
-    stopped: float
+    shares: tuple[float, ...]
     accuracy: Accuracy
     mean_macs: float
     p: float
 
+    @property
+    def stopped(self) -> float:
+        """The share of images that do not go all the way."""
+        return sum(self.shares[:-1])
 
-def confidence(logits: Tensor) -> Tensor:
-    """The largest probability of each image, float32 [N]."""
-    return logits.softmax(1).amax(1)
+    def to_json(self) -> dict[str, float]:
+        """Plain values for a file; the shares are told otherwise by each kind of dynamic net."""
+        return {
+            "threshold": self.threshold,
+            "accuracy": self.accuracy.value,
+            "standard_error": self.accuracy.standard_error,
+            "n": self.accuracy.n,
+            "mean_macs": self.mean_macs,
+            "mcnemar_p": self.p,
+        }
 
 
-def combined(first: Tensor, last: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """The logits [N, K] of the cascade, and whether each image [N] stopped at the first pass."""
-    stopped = confidence(first) >= threshold
-    return torch.where(stopped[:, None], first, last), stopped
+Choice = Callable[[Sequence[Point], Accuracy], Point | None]
+"""Takes one of the points of a curve, given the accuracy of the last way out alone; or none."""
 
 
-def point(first: Tensor, last: Tensor, labels: Tensor, macs: tuple[int, int], threshold: float) -> Point:
-    """Measure one threshold; `macs` are those of the first and of the last pass, both paid where it goes on."""
-    logits, stopped = combined(first, last, threshold)
-    share = float(stopped.double().mean())
+def combined(ways: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
+    """The logits [N, K] of the dynamic net, and the number int64 [N] of the way out that each image took, from 0 on."""
+    logits = ways[-1].clone()
+    left = torch.full((len(logits),), len(ways) - 1)
+    for number in reversed(range(len(ways) - 1)):
+        sure = confidence(ways[number]) >= threshold
+        logits[sure], left[sure] = ways[number][sure], number
+    return logits, left
+
+
+def point(ways: Sequence[Tensor], labels: Tensor, macs: Sequence[int], threshold: float) -> Point:
+    """Measure one threshold."""
+    logits, left = combined(ways, threshold)
+    shares = (left.bincount(minlength=len(ways)).double() / len(left)).tolist()
     return Point(
         threshold=threshold,
-        stopped=share,
+        shares=tuple(shares),
         accuracy=accuracy(logits, labels),
-        mean_macs=macs[0] + (1 - share) * macs[1],
-        p=mcnemar(hits(last, labels), hits(logits, labels)).p,
+        mean_macs=sum(share * cost for share, cost in zip(shares, macs, strict=True)),
+        p=mcnemar(hits(ways[-1], labels), hits(logits, labels)).p,
     )
 
 
-def curve(first: Tensor, last: Tensor, labels: Tensor, macs: tuple[int, int], steps: int = 20) -> list[Point]:
-    """Points from all images going on to all stopping, at equal shares of images."""
-    sure = confidence(first).double()
+def curve(ways: Sequence[Tensor], labels: Tensor, macs: Sequence[int], steps: int = 20) -> list[Point]:
+    """Points from nearly all images going all the way to all leaving at once, at equal shares of the confidences."""
+    sure = torch.cat([confidence(logits) for logits in ways[:-1]]).double()
     thresholds = torch.quantile(sure, torch.linspace(0, 1, steps + 1, dtype=torch.float64)).flip(0).tolist()
-    return [point(first, last, labels, macs, threshold) for threshold in thresholds]
+    return [point(ways, labels, macs, threshold) for threshold in thresholds]
 
 
 def cheapest(points: Sequence[Point], reference: Accuracy, drop: float) -> Point | None:
@@ -66,26 +89,48 @@ def cheapest(points: Sequence[Point], reference: Accuracy, drop: float) -> Point
     return min(allowed, key=lambda item: item.mean_macs, default=None)
 
 
-def held_out(first: Tensor, last: Tensor, labels: Tensor, macs: tuple[int, int], drop: float) -> Accuracy:
-    """The accuracy of the cascade on images that did not choose its threshold.
+def within_drop(drop: float) -> Choice:
+    """The choice of the cheapest point that costs at most `drop` of the accuracy, 0..1."""
+    return lambda points, reference: cheapest(points, reference, drop)
+
+
+def within_macs(macs: float) -> Choice:
+    """The choice of the most accurate point of at most `macs` mean multiply-accumulates; of equals the cheapest."""
+
+    def choose(points: Sequence[Point], reference: Accuracy) -> Point | None:
+        allowed = [item for item in points if item.mean_macs <= macs]
+        return max(allowed, key=lambda item: (item.accuracy.value, -item.mean_macs), default=None)
+
+    return choose
+
+
+def held_out(ways: Sequence[Tensor], labels: Tensor, macs: Sequence[int], choose: Choice, steps: int = 20) -> Accuracy:
+    """The accuracy of the dynamic net on images that did not choose its threshold.
 
     Every other image chooses for the rest, and the other way round; the two halves are added up.
     """
     halves = [slice(0, None, 2), slice(1, None, 2)]
     correct = 0
     for mine, other in (halves, halves[::-1]):
-        reference = accuracy(last[mine], labels[mine])
-        found = cheapest(curve(first[mine], last[mine], labels[mine], macs), reference, drop)
+        own = [logits[mine] for logits in ways]
+        found = choose(curve(own, labels[mine], macs, steps), accuracy(own[-1], labels[mine]))
         threshold = found.threshold if found else float("inf")
-        correct += int(hits(combined(first[other], last[other], threshold)[0], labels[other]).sum())
+        correct += int(hits(combined([logits[other] for logits in ways], threshold)[0], labels[other]).sum())
     return Accuracy(correct, len(labels))
 
 
-def require_reached(first: Tensor, threshold: float) -> None:
-    """Raises BadData where no image reaches `threshold`, so that every image would pay both passes."""
-    largest = float(confidence(first).max())
+def require_reached(ways: Sequence[Tensor], threshold: float) -> None:
+    """Raises BadData where no image reaches `threshold` before the last way out, so that none is cheaper."""
+    largest = max(float(confidence(logits).max()) for logits in ways[:-1])
     if largest < threshold:
         raise BadData(
-            f"no image reaches the confidence {threshold:g} in the first pass, the surest has {largest:.3f}; "
+            f"no image reaches the confidence {threshold:g} before the end, the surest has {largest:.3f}; "
             "choose a lower --confidence"
         )
+
+
+def require_share(*options: tuple[str, float | None]) -> None:
+    """Raises BadData for a named option whose value is not in 0..1."""
+    for name, value in options:
+        if value is not None and not 0 <= value <= 1:
+            raise BadData(f"{name} = {value:g} must lie in 0..1")

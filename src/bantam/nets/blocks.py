@@ -71,6 +71,11 @@ class ParallelConv(nn.Module):
         return total
 
 
+def adds_nothing(branch: nn.Module) -> bool:
+    """Whether every BatchNorm in this branch of a ParallelConv has the scale 0, as `unfold` brings it back."""
+    return not any(layer.weight.any() for layer in branch.modules() if isinstance(layer, nn.BatchNorm2d))
+
+
 def depthwise_separable(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Depthwise k x k, then pointwise 1 x 1 convolution, each with BN and ReLU (Howard et al., 2017).
 

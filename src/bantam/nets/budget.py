@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bantam.errors import BudgetExceeded
+from bantam.nets.output import StagedNet
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,28 @@ def _calls(net: nn.Module, size: int) -> tuple[Row, ...]:
     # Two images, because BatchNorm in train mode needs more than one value where the map is 1 x 1.
     images = torch.zeros(2, 3, size, size, device=device, dtype=None if first is None else first.dtype)
     # BatchNorm in train mode writes its statistics, so the pass gets copies of all buffers to write to.
-    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    buffers = {f"net.{name}": buffer.clone() for name, buffer in net.named_buffers()}
     gpus = [device] if device.type == "cuda" else []
     try:
         # `apply`, as torchsummary: a module below two parents is hooked, and so counted, twice.
         net.apply(hook)
         with torch.no_grad(), torch.random.fork_rng(devices=gpus):
-            functional_call(net, buffers, (images,))
+            functional_call(_Whole(net), buffers, (images,))
     finally:
         for handle in handles:
             handle.remove()
     return tuple(rows)
+
+
+class _Whole(nn.Module):
+    """Calls all that `net` has: of a student its early exits as well, which `forward` leaves out."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Any:
+        return self.net.observe(images) if isinstance(self.net, StagedNet) else self.net(images)
 
 
 def _weight_and_bias(module: nn.Module) -> int:

@@ -10,12 +10,14 @@ class Output(NamedTuple):
     """Everything an objective may look at, for a batch of N images and K classes.
 
     logits: [N, K], before the softmax. embedding: [N, D], the input of the classifier. features: one map
-    [N, C, H, W] per stage, from the input's side to the classifier's; empty for a net without maps.
+    [N, C, H, W] per stage, from the input's side to the classifier's; empty for a net without maps. exits: the logits
+    [N, K] of each early exit in order; empty for a net without any.
     """
 
     logits: Tensor
     embedding: Tensor
     features: tuple[Tensor, ...]
+    exits: tuple[Tensor, ...] = ()
 
 
 class StagedNet(nn.Module):

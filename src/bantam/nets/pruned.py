@@ -91,6 +91,7 @@ def keep(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
 
 
 def require_same(outputs: Tensor, inputs: Tensor) -> None:
+    """Raises ValueError where a depthwise layer would keep other inputs than outputs."""
     # On the meta device there are no values, only lengths, to compare.
     if len(outputs) != len(inputs) or (not outputs.is_meta and not torch.equal(outputs, inputs)):
         raise ValueError("a layer that treats each channel alone keeps the same inputs as outputs")

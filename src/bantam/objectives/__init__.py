@@ -8,6 +8,7 @@ from bantam.objectives.fitnet import FitNet
 from bantam.objectives.kd import KD
 from bantam.objectives.objective import Objective
 from bantam.objectives.rkd import RKD
+from bantam.objectives.self_distillation import SelfDistillation
 from bantam.objectives.similarity import Similarity
 from bantam.objectives.supervised import Supervised
 
@@ -21,6 +22,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "similarity": Similarity,
     "rkd": RKD,
     "dml": DML,
+    "self_distillation": SelfDistillation,
 }
 
 __all__ = ["OBJECTIVES", "Objective"]

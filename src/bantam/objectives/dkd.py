@@ -8,14 +8,14 @@ from torch import Tensor
 
 from bantam.nets.output import Output
 from bantam.objectives.hyperparameters import require_flag, require_not_negative, require_positive
-from bantam.objectives.objective import Objective, full_precision
+from bantam.objectives.objective import Objective, full_precision, labelled, labelled_mean
 from bantam.objectives.standardization import standardized
 
 
 def dkd_divergences(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """The two parts of distillation: KL(p || q) = TCKD + (1 - p_t) NCKD for each image.
+    """The two parts of distillation for each image: KL(p || q) = TCKD + (1 - p_t) NCKD.
 
     TCKD = T^2 KL([p_t, 1 - p_t] || [q_t, 1 - q_t]) concerns the target class t against all others; NCKD = T^2
     KL(p' || q') the others among themselves, p'_k = p_k / (1 - p_t) for k != t. p and q are the teacher's and
@@ -30,13 +30,13 @@ def dkd_divergences(
         temperature: T above 0.
 
     Returns:
-        TCKD and NCKD, each a scalar of at least 0: means over the batch.
+        TCKD and NCKD, each [N] and at least 0.
     """
     target_q, rest_q, others_q = decoupled(student_logits, labels, temperature)
     target_p, rest_p, others_p = decoupled(teacher_logits, labels, temperature)
     tckd = target_p.exp() * (target_p - target_q) + rest_p.exp() * (rest_p - rest_q)  # [N]
-    nckd = F.kl_div(others_q, others_p, reduction="batchmean", log_target=True)
-    return temperature**2 * tckd.mean(), temperature**2 * nckd
+    nckd = F.kl_div(others_q, others_p, reduction="none", log_target=True).sum(dim=1)  # [N]
+    return temperature**2 * tckd, temperature**2 * nckd
 
 
 def decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,12 +52,15 @@ def decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tenso
 
 
 class DKD(Objective):
-    """`alpha` TCKD and `beta` NCKD. Of a mixed view the class with the larger share is the target.
+    """`alpha` TCKD and `beta` NCKD, means over images. Of a mixed view the class with the larger share is the target.
 
+    TCKD is about the label, so its mean is over the labelled images alone (see `supervised`). NCKD is about the other
+    classes; of an image without a label these are all but the one that the teacher finds most probable.
     `standardize` divides each image's logits by their spread first (see `standardization`).
     """
 
     paper: ClassVar[str] = "Zhao et al., Decoupled Knowledge Distillation, CVPR 2022"
+    of_labels: ClassVar[frozenset[str]] = frozenset({"dkd_target"})
 
     def __init__(
         self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, standardize: bool = False
@@ -77,6 +80,6 @@ class DKD(Objective):
         student_logits, teacher_logits = student.logits, self.taught_by(teacher).logits
         if self.standardize:
             student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
-        labels = targets.argmax(dim=1)
-        tckd, nckd = dkd_divergences(student_logits, teacher_logits, labels, self.temperature)
-        return {"dkd_target": self.alpha * tckd, "dkd_others": self.beta * nckd}
+        classes = torch.where(labelled(targets), targets.argmax(dim=1), teacher_logits.argmax(dim=1))  # [N]
+        tckd, nckd = dkd_divergences(student_logits, teacher_logits, classes, self.temperature)
+        return {"dkd_target": self.alpha * labelled_mean(tckd, targets), "dkd_others": self.beta * nckd.mean()}

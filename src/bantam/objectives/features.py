@@ -55,4 +55,5 @@ def to_common_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_size(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps [N, C, H, W] averaged to [N, C, height, width]."""
     return maps if maps.shape[-2:] == (height, width) else F.adaptive_avg_pool2d(maps, (height, width))

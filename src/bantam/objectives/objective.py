@@ -15,7 +15,8 @@ class Objective(nn.Module):
     """Maps what a student and its teacher saw in the same views to named scalar terms.
 
     Call it with (student Output, teacher Output or None, targets [N, K] of class probabilities, progress
-    0..1). The terms do not carry the recipe's weight; ratios *between* the terms of one objective are its own
+    0..1). A row of zeros among the targets says that the image has no label: what needs one leaves the image
+    out. The terms do not carry the recipe's weight; ratios *between* the terms of one objective are its own
     hyper-parameters. The teacher is a constant: no gradient reaches it. Terms are computed without autocast,
     half precision being raised to float32 first, because differences of log-probabilities do not survive
     bfloat16.
@@ -29,6 +30,8 @@ class Objective(nn.Module):
     """Which fields of the teacher's Output are read, of `logits`, `embedding` and `features`."""
     alone_until: float = 0.0
     """While progress is below it, this objective is to be trained without the others."""
+    of_labels: ClassVar[frozenset[str]] = frozenset()
+    """The terms that are means over the labelled images alone; all others are means over the whole batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,6 +78,17 @@ def constant(teacher: Output | None) -> Output | None:
         embedding=teacher.embedding.detach(),
         features=tuple(feature.detach() for feature in teacher.features),
     )
+
+
+def labelled(targets: Tensor) -> Tensor:
+    """Which images have a label: boolean [N]; a row of zeros among the targets [N, K] is none."""
+    return (targets > 0).any(dim=1)
+
+
+def labelled_mean(values: Tensor, targets: Tensor) -> Tensor:
+    """The mean of values [N] over the images that have a label in targets [N, K]; 0 where none has."""
+    known = labelled(targets)
+    return torch.where(known, values, 0).sum() / known.sum().clamp(min=1)
 
 
 def full_precision(tensor: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Candidates in a shared study, and the workers that train them."""

@@ -33,6 +33,7 @@ def line(trial: FrozenTrial) -> str:
 
 
 def last_reason(queue: Queue) -> str:
+    """Why the last candidate failed, in one line."""
     reasons = [line(trial) for trial in queue.finished()]
     return reasons[-1] if reasons else "every attempt has failed"
 

@@ -235,6 +235,7 @@ def fits_somewhere(recipe: Recipe, classes: int) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy where links are not possible."""
     try:
         os.link(source, target)
     except OSError:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bantam.data import augment, batches
 from bantam.data.augment import Augmentation
-from bantam.data.splits import LabelledSplit, Normalisation
+from bantam.data.splits import Normalisation, TrainingSplit
 from bantam.errors import BadCheckpoint
 from bantam.files import replacing, write_json
 from bantam.nets.output import Output
@@ -75,7 +75,7 @@ class ViewCache(Answers):
         self,
         folder: Path,
         teacher: AnyTeacher,
-        training: LabelledSplit,
+        training: TrainingSplit,
         fingerprint: str,
         augmentation: Augmentation,
         size: int,
@@ -217,6 +217,7 @@ class ViewCache(Answers):
 
 
 def save_array(path: Path, values: np.ndarray[Any, Any]) -> None:
+    """Write a .npy file whole or not at all."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, values)
 

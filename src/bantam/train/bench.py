@@ -14,7 +14,7 @@ from torch import Tensor
 from bantam.data import batches
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
-from bantam.errors import BadData
+from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, joint
 from bantam.recipe import Recipe
@@ -111,6 +111,10 @@ def bench_train(
     """
     training = require_labelled(splits.training, "timing the training")
     stage = recipe.shipped
+    if not stage.net:
+        raise BadRecipe(
+            f'stage "{stage.name}" starts from the net of another stage; give a recipe that ships a student'
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = describe(stage.net, recipe.budget, len(splits.classes), stage.size, stage.shape, stage.switches)
     nets = [student.build().to(device) for _ in range(stage.peers)]

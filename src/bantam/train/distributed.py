@@ -75,6 +75,13 @@ class Processes:
         dist.all_reduce(values)
         return dict(zip(terms, (values / self.world).unbind(), strict=True))
 
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum of one tensor over the processes."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
     def replicated(self, module: nn.Module) -> nn.Module:
         """`module` with process 0's parameters, their gradients averaged over the processes in every backward pass.
 
@@ -128,6 +135,7 @@ def joined() -> Iterator[Processes]:
 
 
 def join(processes: Processes, store: Store) -> None:
+    """Enter the process group, with gloo on CPUs. Raises TrainingStopped for more processes than GPUs."""
     if not torch.cuda.is_available():
         dist.init_process_group("gloo", timeout=PATIENCE, store=store, rank=processes.rank, world_size=processes.world)
         return

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bantam.data import batches
-from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
+from bantam.data.splits import LabelledSplit, Normalisation, TrainingSplit, require_labelled, require_training
 from bantam.errors import BadData, TrainingStopped
 from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
@@ -50,7 +50,7 @@ class Trained:
 def train(
     net: nn.Module,
     stage: Training,
-    training: LabelledSplit,
+    training: TrainingSplit,
     validation: LabelledSplit | None,
     normalisation: Normalisation,
     goals: Mapping[str, Goal],
@@ -67,11 +67,11 @@ def train(
     `net` may be a Cohort: then the weights are those of its best member. Without `validation` there is nothing to
     select by: they are those of the last epoch, and of the first member.
     Goes on from `folder/last.ckpt` if it is there. Of several processes each is given the same arguments, but for the
-    net's device, and ends with the same weights; process 0 writes the files. Raises SplitLeak for an unlabelled split,
+    net's device, and ends with the same weights; process 0 writes the files. Raises SplitLeak for the evaluation split,
     BadData for a split too small to share, and TrainingStopped when the loss is not finite or the predictions have
     collapsed to one class.
     """
-    training = require_labelled(training, "training")
+    training = require_training(training, "training")
     if validation is not None:
         validation = require_labelled(validation, "selection of the best epoch")
     device = next(net.parameters()).device
@@ -244,6 +244,7 @@ def selected_by(metrics: Row) -> float:
 
 
 def part(split: LabelledSplit, processes: Processes) -> LabelledSplit:
+    """This process's share of a split."""
     rows = processes.share(len(split))
     return LabelledSplit(split.name, split.images[rows], split.labels[rows], split.ids[rows], split.classes)
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
+from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import each_switch
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -51,10 +52,11 @@ def reestimated(
     images = min(images, len(training))
     # Photographs stand in the order of their classes: batches cut from that would hide how far the classes differ.
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:images]
+    show = net.observe if isinstance(net, StagedNet) else net  # `observe` calls early exits too
     for index in chosen[: max(1, images // BATCH) * BATCH].split(BATCH):
         views = plain(training.images[index].to(device), size, normalisation.mean, normalisation.std)
         for _ in each_switch(net):
-            net(views)
+            show(views)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return net.eval()

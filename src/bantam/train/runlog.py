@@ -91,6 +91,7 @@ def environment() -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
+    """The installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

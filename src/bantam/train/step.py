@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from bantam.data import augment
 from bantam.data.augment import Augmentation
-from bantam.data.splits import LabelledSplit, Normalisation
+from bantam.data.splits import Normalisation, SemiLabelledSplit, TrainingSplit
 from bantam.nets.output import Output
 from bantam.nets.slimmable import SwitchableNet
 from bantam.objectives.dml import mutual_divergence
-from bantam.objectives.objective import Objective
+from bantam.objectives.objective import Objective, labelled
 from bantam.recipe_stages import Training
 from bantam.train.answers import Answers
 from bantam.train.cohort import members_of
@@ -60,6 +60,7 @@ class Observed(nn.Module):
 
 
 def shown_by(net: nn.Module, images: Tensor) -> Output:
+    """What a net shows of `images`; of a net without observe() the logits alone."""
     observe: Callable[[Tensor], Output] | None = getattr(net, "observe", None)
     if observe is not None:
         return observe(images)
@@ -74,7 +75,7 @@ class Step:
         self,
         net: nn.Module,
         stage: Training,
-        training: LabelledSplit,
+        training: TrainingSplit,
         normalisation: Normalisation,
         goals: Mapping[str, Goal],
         answers: Answers | None,
@@ -93,6 +94,7 @@ class Step:
         self.images, self.classes = training.images, len(training.classes)
         self.device = next(net.parameters()).device
         self.labels = training.labels.to(self.device)
+        self.semi_labelled = isinstance(training, SemiLabelledSplit)
         self.normalisation = normalisation
         self.augmentation = Augmentation(**vars(stage.augment))
         self.autocast, self.memory_format = autocast, memory_format
@@ -207,10 +209,11 @@ class Step:
         turn = int(self.count) if self.takes_turns else 0
         with self.casting(), self.processes.normalising():
             observed: list[Output] = self.observed(images, turn)
-        everything = [Output(seen.logits.float(), seen.embedding.float(), seen.features) for seen in observed]
+        share = self.share_of_labels(targets)
+        everything = [seen._replace(logits=seen.logits.float(), embedding=seen.embedding.float()) for seen in observed]
         outputs, switches = everything[: len(self.goals)], everything[len(self.goals) :]
         members = [
-            self.terms_of(goals, output, shown, peers_of(outputs, number), targets, progress)
+            self.terms_of(goals, output, shown, peers_of(outputs, number), targets, progress, share)
             for number, (goals, output) in enumerate(zip(self.goals, outputs, strict=True))
         ]
         terms = {name: torch.stack([member[name] for member in members]).mean() for name in members[0]}
@@ -232,8 +235,9 @@ class Step:
         peers: Output | None,
         targets: Tensor,
         progress: Tensor,
+        share: Tensor | float,
     ) -> dict[str, Tensor]:
-        """One member's loss, and its unweighted terms."""
+        """One member's loss, and its unweighted terms; those that are means over the labelled times `share`."""
         terms: dict[str, Tensor] = {}
         loss = torch.zeros((), device=self.device)
         alone = {name: goal.objective.alone_until for name, goal in goals.items()}
@@ -244,9 +248,19 @@ class Step:
             weight = weight * (progress >= after) if after else weight
             teacher = peers if goal.objective.needs_peers else shown
             for name, term in goal.objective(output, teacher, targets, progress).items():
-                terms[name] = term
-                loss = loss + weight * term
+                terms[name] = term * share if name in goal.objective.of_labels else term
+                loss = loss + weight * terms[name]
         return {"loss": loss, **terms}
+
+    def share_of_labels(self, targets: Tensor) -> Tensor | float:
+        """This process's number of labelled images in the batch against the mean over the processes.
+
+        The processes' means over the labelled images, weighted with it, average to the mean over the whole batch's.
+        """
+        if not self.semi_labelled or self.processes.world == 1:
+            return 1.0
+        own = labelled(targets).sum().double()
+        return own * self.processes.world / self.processes.summed(own).clamp(min=1)
 
     def casting(self) -> torch.autocast | nullcontext[None]:
         if self.autocast is None:

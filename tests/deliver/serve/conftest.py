@@ -28,6 +28,23 @@ def page_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def exits_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose student has two early exits, and no threshold chosen for them."""
+    early = RECIPE[RECIPE.index("[[stage]]") :].replace('"student"\nkind = "student"', '"early"\nkind = "exits"')
+    early = early.replace('net = "mobilenet_v1"', 'of = "student"\nafter = [1, 3]')
+    backbone = RECIPE.replace("budget = 5000", "budget = 20000").replace(
+        'kind = "student"', 'kind = "assistant"\nbudget = 5000'
+    )
+    text = backbone + early
+    out = tmp_path_factory.mktemp("exits") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BANTAM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        text += "[stage.objectives.self_distillation]\nweight = 1.0\n"
+        pipeline.run(parse(text), photographs, out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def setting(page_run: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Setting:
     folder = tmp_path_factory.mktemp("beside")
     torch.manual_seed(0)

@@ -24,6 +24,7 @@ const SCENARIOS = {
       said: await said(page),
       bars: await bars(page, "on-server"),
       time: await page.textContent("#on-server .time"),
+      early: await page.isVisible("#early"),
       teacher: await page.locator("#by-teacher").count() ? await bars(page, "by-teacher") : null,
       alt: await page.getAttribute("#preview", "alt"),
       shown: await page.isVisible("#preview"),
@@ -127,6 +128,18 @@ const SCENARIOS = {
     await page.waitForFunction((text) => document.querySelector("#stages h3").textContent !== text, before);
     await page.waitForSelector("#stages svg");
     return { before, after: await page.textContent("#stages h3"), facts: await page.textContent("#facts"), label: await page.getAttribute("#stages svg", "aria-label") };
+  },
+  async exits(page) {
+    const [photo, picture] = files;
+    await choose(page, photo);
+    await page.waitForSelector("#on-server li");
+    const before = await page.textContent("#on-server .time");
+    await page.focus("#early");
+    await Promise.all([page.waitForResponse((r) => r.url().includes("early=true")), page.keyboard.press("Space")]);
+    const ring = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== "none");
+    await page.waitForSelector("#on-server li");
+    await page.screenshot({ path: picture });
+    return { before, ring, after: await page.textContent("#on-server .time"), words: await page.textContent("#early-words") };
   },
   async leaderboard(page) {
     await page.waitForSelector("#board tbody tr");

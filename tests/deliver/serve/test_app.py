@@ -150,7 +150,7 @@ def test_only_a_few_uploads_are_in_the_server_at_once(setting: Setting, monkeypa
     slow = Desk(setting)
     held, let_go = threading.Semaphore(0), threading.Event()
 
-    def wait(data: bytes, form: str, teacher: bool) -> dict[str, int]:
+    def wait(data: bytes, form: str, teacher: bool, early: bool) -> dict[str, int]:
         held.release()
         let_go.wait(30)
         return {}
@@ -193,6 +193,39 @@ def test_an_unknown_form_is_refused(client: TestClient) -> None:
     answer = client.post("/api/classify?form=int3", content=png())
     assert answer.status_code == 400
     assert "no form 'int3'" in answer.json()["error"]
+
+
+def test_a_photograph_leaves_early_where_the_page_asks_for_it(exits_run: Path, photographs: Path) -> None:
+    path = scan(photographs).validation[4].path
+    desk = Desk(Setting(exits_run, 32))
+    with client_of(desk) as client:
+        assert client.get("/api/state").json()["exits"] == {"confidence": 0.9, "calibrated": False}
+        whole = client.post("/api/classify", content=path.read_bytes()).json()["student"]
+        assert "macs" not in whole
+    chosen = exits_run / "exits" / "exits.json"
+    chosen.parent.mkdir()
+    try:
+        for threshold, place in ((0.0, 1), (1.0, None)):
+            chosen.write_text(json.dumps({"chosen": {"threshold": threshold}}))
+            desk = Desk(Setting(exits_run, 32))
+            with client_of(desk) as client:
+                assert client.get("/api/state").json()["exits"] == {"confidence": threshold, "calibrated": True}
+                early = client.post("/api/classify?early=true", content=path.read_bytes()).json()["student"]
+            assert (early["exit"], early["exits"]) == (place, 2)
+            assert sum(early["probabilities"]) == pytest.approx(1, abs=1e-5)
+            assert (early["macs"] < early["all_macs"]) == (place is not None)
+        chosen.write_text("half a file")
+        with pytest.raises(BadData, match="bantam exits"):
+            Desk(Setting(exits_run, 32)).student()
+    finally:
+        shutil.rmtree(chosen.parent)
+
+
+def test_exits_that_are_not_there_are_refused(client: TestClient) -> None:
+    assert client.get("/api/state").json()["exits"] is None
+    answer = client.post("/api/classify?early=true", content=png())
+    assert answer.status_code == 400
+    assert "no early exits" in answer.json()["error"]
 
 
 def test_nothing_of_an_upload_is_stored(client: TestClient, desk: Desk) -> None:

@@ -90,6 +90,7 @@ def test_an_upload_shows_classes_time_and_teacher(address: str, photo: Path, exp
     best = max(expected, key=lambda name: expected[name])
     assert seen["said"].startswith(f"{best}, ")
     assert "ms" in seen["time"]
+    assert not seen["early"]
     assert set(seen["teacher"]) == {"0", "1", "2"}
     assert seen["shown"]
     assert photo.name in seen["alt"]
@@ -144,6 +145,26 @@ def test_everything_is_reached_by_keyboard(address: str, photo: Path) -> None:
     assert reached.index("choose") < reached.index("show") < reached.index("label")
     assert all(here["ring"] for here in seen["reached"])
     assert seen["preview"].startswith("Validation image ")
+
+
+def test_a_photograph_leaves_early_by_keyboard(
+    exits_run: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser, "RUNTIME", tmp_path / "none")  # the exits are the server's; nothing need be exported
+    chosen = exits_run / "exits" / "exits.json"
+    chosen.parent.mkdir()
+    chosen.write_text(json.dumps({"chosen": {"threshold": 0.0}}))
+    try:
+        with serving(Setting(exits_run, 32)) as address:
+            seen = drive("exits", address, photo, tmp_path / "exits.png")
+    finally:
+        shutil.rmtree(chosen.parent)
+    assert seen["words"] == "leave at an early exit that is 0.0 % sure"
+    assert "Left at" not in seen["before"]
+    assert seen["after"].startswith("Left at exit 1 of 2, after ")
+    assert "million multiply-accumulates" in seen["after"]
+    assert seen["ring"]
+    assert seen["problems"] == []
 
 
 def test_the_leaderboard_is_shown_as_text(address: str) -> None:

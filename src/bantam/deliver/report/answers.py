@@ -117,7 +117,11 @@ def pruning(run: Path) -> Section:
         blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
     if not blocks:
         blocks.append(
-            Missing(f"This stage is missing: {folder} holds no curve; bantam prune ... --out {folder} makes one.")
+            Missing(
+                f"This stage is missing: {folder} holds no curve. bantam prune DIR/resnet18_teacher.ckpt --data DIR "
+                f"--out {folder / 'teacher'} makes the teacher's, bantam prune {run} --data DIR --out "
+                f"{folder / 'student'} the student's."
+            )
         )
     return Section("q3-1", "3-1 Pruning: ratio against validation accuracy", blocks)
 
@@ -157,6 +161,7 @@ def pruning_curve(name: str, title: str, points: Sequence[dict[str, Any]]) -> li
 
 
 def shown(found: dict[str, Any] | None) -> str:
+    """An accuracy with its standard error, or a dash where it was not measured."""
     return f"{found['accuracy']:.3f} ± {found['standard_error']:.3f}" if found else "-"
 
 
@@ -166,9 +171,10 @@ def speed(run: Path, results: Path) -> Section:
     path = next((path for path in (run / "pruning" / SPEED, results / SPEED) if path.is_file()), None)
     if path is None:
         why = (
-            f"This stage is missing: neither {run / 'pruning'} nor {results} holds {SPEED}; benchmarks/pruning_speed.py"
+            f"This stage is missing: neither {run / 'pruning'} nor {results} holds {SPEED}; "
+            f"python benchmarks/pruning_speed.py --teacher DIR/resnet18_teacher.ckpt --run {run} measures it."
         )
-        return Section("q3-2", title, [Missing(f"{why} measures it.")])
+        return Section("q3-2", title, [Missing(why)])
     measured = load(path)
     blocks: list[Block] = []
     explanation = measured.get("explanation", [])
@@ -205,7 +211,8 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
         f"the stage {name} ({nets[name]})" if nets.get(name) else f"the stage {name}" for name in shipped.teachers
     ]
     sentences = [
-        f"The student is a {shipped.net} of {metrics['parameters']['unique']:,} parameters on {shipped.size} px "
+        f"The student is a {shipped.net or metrics['student']} of {metrics['parameters']['unique']:,} parameters "
+        f"on {shipped.size} px "
         f"images, trained for {shipped.epochs} epochs"
         + (f" under {' and '.join(taught)}" if taught else " without a teacher")
         + f" with {' and '.join(shipped.objectives)}.",

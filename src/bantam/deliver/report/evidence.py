@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from bantam.data.splits import LabelledSplit
+from bantam.deliver.exits import RESULT as EXITS
 from bantam.deliver.report import plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
 from bantam.deliver.views import views_of
@@ -126,7 +127,7 @@ def hardest(
     for row in rows:
         label, predicted = classes[row["label"]], classes[row["predicted"]]
         caption = (
-            f"{row['id']}: labelled {label} ({row['probability']:.1e}), taken for {predicted} ({row['confidence']:.3f})"
+            f"{row['id']}: labelled {label} ({row['probability']:.1%}), taken for {predicted} ({row['confidence']:.1%})"
         )
         place = places.get(row["id"])
         uri = None if validation is None or place is None else as_uri(validation, place)
@@ -208,6 +209,28 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
     return Section("stages", "Every stage", blocks)
 
 
+def early_exits(run: Path) -> list[Section]:
+    """What the early exits save, where `bantam exits` has measured them."""
+    path = run / EXITS
+    if not path.is_file():
+        return []
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    kept = measured["rows"][: len(measured["macs"])] + ([measured["chosen"]] if measured["chosen"] else [])
+    rows = [
+        [
+            row["kind"] + (f", at a confidence of {row['threshold']:.3f}" if row["kind"] == "early exits" else ""),
+            f"{row['accuracy']:.3f} ± {row['standard_error']:.3f}",
+            f"{row['mean_macs'] / 1e6:,.2f}",
+            ", ".join(f"{share:.0%}" for share in row["shares"]),
+            f"{row['mcnemar_p']:.3f}",
+        ]
+        for row in kept
+    ]
+    columns = ("way out", "validation accuracy", "million MACs, mean", "images at each exit and the end", "p")
+    caption = f"One plain view, {kept[0]['n']:,} images; p: McNemar's test against the net alone"
+    return [Section("exits", "Early exits", [Table(caption, columns, rows)])]
+
+
 def provenance(run: Path, metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
     """What made the run and this report's measurements."""
     blocks: list[Block] = []
@@ -228,4 +251,6 @@ def told(value: Any) -> str:
     """A value of environment.json for people."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items())
+    if value is None:
+        return "none"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -58,7 +58,7 @@ def measure(run: Path, data: Path, made_by: dict[str, Any], say: Say) -> dict[st
     net, shipped = load_shipped(run)
     recipe = recipe_of(run)
     views = chosen_views(run)
-    splits = cache.open_splits(data, recipe.data.size)
+    splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled)
     check_photographs(run, data, splits)
     say("validation: the student's answers")
     facts: dict[str, Any] = {"made_by": made_by, "validation": of_validation(net, shipped, splits.validation, views)}
@@ -165,6 +165,7 @@ def teacher_of(run: Path, recipe: Recipe, data: Path, shipped: Shipped) -> tuple
 
 
 def as_teacher(net: nn.Module, size: int, own: Normalisation, views: Normalisation) -> Teacher:
+    """A net as a teacher that sees views normalised as `views` say, itself used to `own`."""
     return Teacher(net, size, own.mean, own.std, views.mean, views.std)
 
 

@@ -74,7 +74,7 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
     facts = read(run) if data is None else measure(run, data, made_by, say)
     validation: LabelledSplit | None = None
     if data is not None:
-        validation = cache.open_splits(data, recipe.data.size).validation
+        validation = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled).validation
     code = code_of(net, shipped, recipe.data.size, chosen_views(run))
     again = f"bantam report {run} --data DIR"
     try:
@@ -89,6 +89,7 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
             evidence.learning(run, recipe),
             *evidence.mistakes(facts, shipped.classes, validation, again),
             evidence.stages(recipe, metrics, facts, again),
+            *evidence.early_exits(run),
             evidence.provenance(run, metrics, facts),
             answers.bonus(recipe, metrics),
         ]

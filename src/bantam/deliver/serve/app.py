@@ -88,12 +88,14 @@ def make_app(desk: Desk, bound: str = "127.0.0.1") -> FastAPI:
         return Response(desk.onnx, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
 
     @app.post("/api/classify")
-    async def classify(request: Request, form: str = PLAIN, teacher: bool = True) -> dict[str, Any]:
+    async def classify(
+        request: Request, form: str = PLAIN, teacher: bool = True, early: bool = False
+    ) -> dict[str, Any]:
         if places.locked():
             raise Refused(429, f"{MAX_AT_ONCE} photographs are being looked at; send this one again in a moment")
         async with places:
             data = await body(request)
-            return await run_in_threadpool(desk.classify, data, form, teacher)
+            return await run_in_threadpool(desk.classify, data, form, teacher, early)
 
     return app
 

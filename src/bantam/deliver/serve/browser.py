@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from torch import nn
-
 from bantam.deliver.predict import Shipped
+from bantam.nets.early_exit import without_exits
+from bantam.nets.output import StagedNet
 
 RUNTIME = Path(__file__).parent / "static" / "ort"
 """Where `make web` puts the runtime; it is 14 MB and not part of the repository."""
@@ -17,8 +17,8 @@ def runtime_is_here() -> bool:
     return all((RUNTIME / name).is_file() for name in RUNTIME_FILES)
 
 
-def as_onnx(net: nn.Module, shipped: Shipped) -> bytes:
+def as_onnx(net: StagedNet, shipped: Shipped) -> bytes:
     """An ONNX graph: `images` float32 [N, 3, S, S], RGB in 0..1, to `logits` [N, K], for any N."""
     from bantam.deliver.export import float_onnx  # Slow to import, and not every page needs it.
 
-    return float_onnx(net, shipped).SerializeToString()
+    return float_onnx(without_exits(net), shipped).SerializeToString()

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bantam.data.splits import IMAGENET, LabelledSplit
+from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.deliver import leaderboard
 from bantam.deliver.classify import Classifier, load_classifier
 from bantam.deliver.costs import validation_accuracy
+from bantam.deliver.exits import calibrated, leave_early
 from bantam.deliver.grade import BASELINES
 from bantam.deliver.predict import Shipped
 from bantam.deliver.serve import browser
@@ -22,6 +23,7 @@ from bantam.deliver.serve.curves import curves
 from bantam.deliver.serve.gallery import Gallery
 from bantam.deliver.views import VIEWS
 from bantam.errors import BadData, BantamError
+from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
 from bantam.nets.teachers import Teacher, load_teacher
 
 PLAIN = "PyTorch"
@@ -53,13 +55,28 @@ class Setting:
     labels: Path | None = None
 
 
+SURE = 0.9
+"""The threshold of early exits where `bantam exits` has not chosen one."""
+
+
+@dataclass(frozen=True)
+class Exits:
+    """A student's early exits: what leaving at each costs, the threshold, and whether validation chose it."""
+
+    net: EarlyExitNet
+    macs: tuple[int, ...]
+    confidence: float
+    calibrated: bool
+
+
 @dataclass(frozen=True)
 class Forms:
-    """A finished run's student: its classifier, its other forms by name, and the teacher it had."""
+    """A finished run's student: its classifier, its other forms by name, the teacher and the early exits it has."""
 
     classifier: Classifier
     looks: dict[str, Look]
     teacher: Teacher | None
+    exits: Exits | None = None
 
 
 @dataclass
@@ -138,6 +155,9 @@ class Desk:
             "views": [(one.side, one.left, one.top, one.mirrored, one.weight) for one in VIEWS[classifier.views]],
             "forms": [PLAIN, *forms.looks],
             "teacher": self.setting.teacher.architecture if forms.teacher and self.setting.teacher else None,
+            "exits": {"confidence": forms.exits.confidence, "calibrated": forms.exits.calibrated}
+            if forms.exits
+            else None,
         }
 
     def in_browser(self) -> str:
@@ -148,20 +168,27 @@ class Desk:
             return f"this student cannot be exported: {self.onnx_problem}"
         return "ready" if self.onnx is not None else "preparing"
 
-    def classify(self, data: bytes, form: str, teacher: bool) -> dict[str, Any]:
+    def classify(self, data: bytes, form: str, teacher: bool, early: bool = False) -> dict[str, Any]:
         """Probabilities and milliseconds of the student in one of its forms, and of the teacher on request.
 
-        Raises BadImage for what is no photograph, BadData for an unknown form or an unfinished run.
+        With `early` the photograph leaves at the first early exit that is sure of it, in one plain view. Raises
+        BadImage for what is no photograph, BadData for an unknown form, exits that are not there, or an unfinished run.
         """
         forms = self.require_student()
         if form not in (PLAIN, *forms.looks):
             raise BadData(f"the student has no form {form[:40]!r}; it has {', '.join((PLAIN, *forms.looks))}")
+        if early and (forms.exits is None or form != PLAIN):
+            raise BadData(f"the student has no early exits in the form {form[:40]!r}; switch them off")
         classifier = forms.classifier
         started = time.perf_counter()
         pixels = classifier.pixels(data, PHOTOGRAPH)
         decoded = milliseconds_since(started)
         with self.turn:
-            answer = {"decode_ms": decoded, "form": form, "student": timed(classifier, pixels, forms.looks.get(form))}
+            if early and forms.exits is not None:
+                student = timed_early(classifier, pixels, forms.exits)
+            else:
+                student = timed(classifier, pixels, forms.looks.get(form))
+            answer = {"decode_ms": decoded, "form": form, "student": student}
             if teacher and forms.teacher is not None:
                 answer["teacher"] = timed(classifier, pixels, forms.teacher)
         return answer
@@ -205,7 +232,16 @@ def load_forms(setting: Setting) -> Forms:
     blank = torch.zeros(1, setting.stored, setting.stored, 3, dtype=torch.uint8)
     for look in (None, *looks.values(), *([teacher] if teacher else [])):
         classifier.probabilities(blank, look)  # the first answer of each is slow, and nobody should see its time
-    return Forms(classifier, looks, teacher)
+    return Forms(classifier, looks, teacher, exits_of(classifier, setting.run))
+
+
+def exits_of(classifier: Classifier, run: Path) -> Exits | None:
+    """The early exits of the student of `run`, at the threshold that `bantam exits` chose, or at SURE; or None."""
+    if not isinstance(classifier.net, EarlyExitNet):
+        return None
+    chosen = calibrated(run)
+    macs = macs_of_exits(classifier.net, classifier.shipped.student.size)
+    return Exits(classifier.net, macs, SURE if chosen is None else chosen, chosen is not None)
 
 
 def onnx_look(path: Path, shipped: Shipped) -> Look:
@@ -232,10 +268,32 @@ def onnx_look(path: Path, shipped: Shipped) -> Look:
 
 
 def timed(classifier: Classifier, pixels: Tensor, look: Look | None) -> dict[str, Any]:
+    """The class probabilities of one image, with the milliseconds that they took."""
     started = time.perf_counter()
     (probabilities,) = classifier.probabilities(pixels, look)
     return {"probabilities": probabilities.tolist(), "ms": milliseconds_since(started)}
 
 
+def timed_early(classifier: Classifier, pixels: Tensor, exits: Exits) -> dict[str, Any]:
+    """As `timed`, with the exit at which the photograph left, from 1 on, and the multiply-accumulates it has cost.
+
+    `exit` is None for a photograph that went to the end.
+    """
+    split = UnlabelledSplit(pixels, ("photograph",))
+    started = time.perf_counter()
+    left = leave_early(exits.net, classifier.shipped, split, exits.confidence, exits.macs)
+    milliseconds = milliseconds_since(started)
+    place = int(left.place[0])
+    return {
+        "probabilities": left.logits[0].softmax(0).tolist(),
+        "ms": milliseconds,
+        "exit": place + 1 if place < len(exits.net.exits) else None,
+        "exits": len(exits.net.exits),
+        "macs": left.macs[place],
+        "all_macs": left.macs[-1],
+    }
+
+
 def milliseconds_since(started: float) -> float:
+    """Milliseconds since `started`, a reading of time.perf_counter()."""
     return (time.perf_counter() - started) * 1000

@@ -74,10 +74,12 @@ def known_host(host: str, bound: str) -> bool:
 
 
 def listens_everywhere(bound: str) -> bool:
+    """Whether the address that the server is bound to takes in every network."""
     return bound in ("0.0.0.0", "::")
 
 
 def is_address(name: str) -> bool:
+    """Whether `name` is an IP address and no host's name."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

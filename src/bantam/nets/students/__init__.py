@@ -15,6 +15,7 @@ import torch
 from bantam.errors import BadCheckpoint, BadRecipe
 from bantam.nets import slimmable
 from bantam.nets.deploy import deploy
+from bantam.nets.early_exit import with_exits
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
 from bantam.nets.pruned import Widths, shrink
@@ -103,7 +104,9 @@ class Student:
     """A student as plain data, saved beside its weights so that they load although `fit` changes later.
 
     `size` is the side of the square input in pixels; `pruned` names the layers that are narrower than the shape says;
-    `switches` are the widths and resolutions of a switchable net, all channels at `size` first, empty for other nets.
+    `switches` are the widths and resolutions of a switchable net, all channels at `size` first, empty for other nets;
+    `exits` are the numbers of the stages after which there is an early exit (`bantam.nets.early_exit`). A net has one
+    of the two at most.
     """
 
     family: str
@@ -112,6 +115,7 @@ class Student:
     size: int
     pruned: Widths | None = None
     switches: tuple[Switch, ...] = ()
+    exits: tuple[int, ...] = ()
 
     @property
     def kind(self) -> Family:
@@ -122,7 +126,9 @@ class Student:
         """Build the net, freshly initialised; raises BadRecipe if there is no such family."""
         net = self.kind.build(self.shape, self.classes)
         shrink(net, self.pruned or {})
-        return SwitchableNet(net, self.switches) if self.switches else net
+        if self.switches:
+            return SwitchableNet(net, self.switches)
+        return with_exits(net, self.exits, self.size) if self.exits else net
 
     def at(self, switch: Switch) -> "Student":
         """The ordinary student that this one is at `switch`."""
@@ -147,10 +153,8 @@ class Student:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as a dict that `json` can write."""
-        unused = {
-            name for name, value in (("pruned", self.pruned), ("switches", self.switches or None)) if value is None
-        }
-        return {name: value for name, value in asdict(self).items() if name not in unused}
+        absent = {"pruned": None, "switches": (), "exits": ()}
+        return {name: value for name, value in asdict(self).items() if name not in absent or value != absent[name]}
 
     @classmethod
     def from_json(cls, value: Any) -> "Student":
@@ -168,7 +172,10 @@ class Student:
                 raise BadCheckpoint(f"the student's {key} must be a whole number above 0, not {number!r}")
         try:
             switches = slimmable.switches_from(value.get("switches", ()), size)
-            student = cls(name, shape, classes, size, value.get("pruned"), switches)
+            exits = tuple(value.get("exits", ()))
+            if switches and exits:
+                raise ValueError("it has several widths or sizes, and early exits")
+            student = cls(name, shape, classes, size, value.get("pruned"), switches, exits)
             with torch.device("meta"):
                 student.build()
         # A family reads its shape without checks, so a wrong one may fail anywhere in the building.

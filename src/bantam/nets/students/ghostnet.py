@@ -66,13 +66,13 @@ class GhostModule(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, activation: Callable[..., nn.Module] | None = nn.ReLU) -> None:
         super().__init__()
-        self.ghosts = outputs // 2
-        self.primary = conv_bn(inputs, outputs - self.ghosts, kernel=1, activation=activation)
-        self.cheap = conv_bn(self.ghosts, self.ghosts, groups=self.ghosts, activation=activation)
+        ghosts = outputs // 2
+        self.primary = conv_bn(inputs, outputs - ghosts, kernel=1, activation=activation)
+        self.cheap = conv_bn(ghosts, ghosts, groups=ghosts, activation=activation)
 
     def forward(self, maps: Tensor) -> Tensor:
         primary = self.primary(maps)  # [N, I, H, W] -> [N, O - O / 2, H, W]
-        return torch.cat((primary, self.cheap(primary[:, : self.ghosts])), 1)  # [N, O, H, W]
+        return torch.cat((primary, self.cheap(primary[:, : self.cheap[0].in_channels])), 1)  # [N, O, H, W]
 
 
 def ghost_module_parameters(inputs: int, outputs: int) -> int:

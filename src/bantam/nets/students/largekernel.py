@@ -110,13 +110,13 @@ def build(shape: Shape, classes: int) -> StagedNet:
 class GatedBlock(nn.Module):
     """Large depthwise convolution, then the product of two pointwise ones, one of them a gate, as a residual.
 
-    Maps [N, channels, H, W] to the same shape; inside it is as wide as outside. `branches`, `gate` and
-    `squeeze_excite` are those of CHOICES.
+    Maps [N, channels, H, W] to the same shape; inside it is as wide as outside.
     """
 
     def __init__(
         self, channels: int, kernel: int, branches: int = 2, gate: str = "hardswish", squeeze_excite: bool = False
     ) -> None:
+        """`branches`, `gate` and `squeeze_excite` are those of CHOICES."""
         super().__init__()
         self.mix = ParallelConv(channels, channels, (kernel, 3)[:branches], groups=channels)
         self.gate = GATES[gate]()

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from bantam.errors import BudgetExceeded
 from bantam.nets.fit import Shape
-from bantam.nets.output import Output, StagedNet
+from bantam.nets.output import StagedNet
 
 PAPER = "He et al., Deep Residual Learning, 2015, arXiv:1512.03385"
 
@@ -26,18 +26,19 @@ class ResNet(StagedNet):
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "fc"):
             self.add_module(part, getattr(net, part))
 
-    def observe(self, images: Tensor) -> Output:
-        """Map normalised images [N, 3, H, W] to logits, embedding and one feature map per stage."""
+    @property
+    def stages(self) -> nn.Sequential:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The four stages, the first with the stem."""
         parts = dict(self.named_children())
-        maps = images
-        for name in ("conv1", "bn1", "relu", "maxpool"):
-            maps = parts[name](maps)
-        features: list[Tensor] = []
-        for name in ("layer1", "layer2", "layer3", "layer4"):
-            maps = parts[name](maps)
-            features.append(maps)
-        embedding = maps.mean((2, 3))  # [N, D, h, w] -> [N, D]
-        return Output(parts["fc"](embedding), embedding, tuple(features))
+        first = nn.Sequential(*(parts[name] for name in ("conv1", "bn1", "relu", "maxpool", "layer1")))
+        return nn.Sequential(first, *(parts[name] for name in ("layer2", "layer3", "layer4")))
+
+    @property
+    def head(self) -> nn.Linear:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The classifier."""
+        fc = self.get_submodule("fc")
+        assert isinstance(fc, nn.Linear)
+        return fc
 
 
 def builder(name: str) -> Callable[[Shape, int], StagedNet]:

@@ -40,7 +40,8 @@ async function look(file, words) {
   const asked = performance.now();
   let answer;
   try {
-    const query = new URLSearchParams({ form: at("form").value, teacher: at("teacher").checked });
+    const early = at("early").checked;
+    const query = new URLSearchParams({ form: early ? state.forms[0] : at("form").value, teacher: at("teacher").checked, early });
     answer = await ask(`/api/classify?${query}`, { method: "POST", body: file });
   } catch (error) {
     if (mine === shown) said.textContent = sentence(error.message);
@@ -54,7 +55,7 @@ async function look(file, words) {
   const card = (title, details, probabilities, id) => element("article", { class: "card", id },
     element("h3", {}, title), element("p", { class: "time" }, details), ...(probabilities ? bars(state.classes, probabilities, order) : []));
   const cards = [card(`Student on the server (${answer.form})`,
-    `${time(answer.student.ms)}${passes}; decoding ${time(answer.decode_ms)}; there and back ${time(round)}`, p, "on-server")];
+    `${left(answer.student)}${time(answer.student.ms)}${answer.student.macs ? "" : passes}; decoding ${time(answer.decode_ms)}; there and back ${time(round)}`, p, "on-server")];
   const place = card("Student in this browser", state.browser === "ready" ? "Looking …" : sentence(wait(state.browser)), null, "in-browser");
   cards.push(place);
   if (answer.teacher) {
@@ -71,6 +72,13 @@ async function look(file, words) {
   } catch (error) {
     if (mine === shown) place.querySelector(".time").textContent = sentence(error.message);
   }
+}
+
+// Where a photograph has left the net, and what that cost; nothing for one that had no exits to leave by.
+function left({ exit, exits, macs, all_macs: all }) {
+  if (!macs) return "";
+  const millions = (n) => (n / 1e6).toFixed(1);
+  return `Left at ${exit ? `exit ${exit} of ${exits}` : "the end"}, after ${millions(macs)} of ${millions(all)} million multiply-accumulates; `;
 }
 
 const wait = (browser) => (browser === "preparing" ? "the student is being prepared for the browser; a moment" : browser);
@@ -224,6 +232,11 @@ function switches() {
   at("form").replaceChildren(...state.forms.map((form) => element("option", { value: form }, form)));
   at("form-label").hidden = state.forms.length < 2;
   at("teacher-label").hidden = !state.teacher;
+  at("early-label").hidden = !state.exits;
+  if (state.exits) {
+    const { confidence, calibrated } = state.exits;
+    at("early-words").textContent = `leave at an early exit that is ${percent(confidence)} sure${calibrated ? "" : " (not calibrated: bantam exits)"}`;
+  }
   at("label").append(...state.classes.map((name, k) => element("option", { value: k }, name)));
 }
 
@@ -252,6 +265,10 @@ at("close").addEventListener("click", () => at("camera").close());
 for (const id of ["file", "capture"]) at(id).addEventListener("change", chosen);
 at("form").addEventListener("change", () => last && look(...last));
 at("teacher").addEventListener("change", () => last && look(...last));
+at("early").addEventListener("change", () => {
+  at("form").disabled = at("early").checked; // the exits are those of the first form
+  if (last) look(...last);
+});
 at("switches").addEventListener("submit", (event) => event.preventDefault());
 at("filters").addEventListener("submit", (event) => event.preventDefault());
 at("filters").addEventListener("change", () => gallery(false).catch(complain));

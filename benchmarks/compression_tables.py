@@ -1,0 +1,130 @@
+"""The tables about smaller and cheaper forms of a net: pruned, on integers, at a lower resolution first."""
+
+from pathlib import Path
+from typing import Any
+
+from markdown_tables import NOTHING, made_by, read, table, with_error
+
+RATIOS = (0, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""The ratios of a pruning curve that its table shows."""
+
+LOOKS = {"before": "as pruned", "reestimated": "BatchNorm re-estimated", "finetuned": "fine-tuned"}
+
+
+def pruning(results: Path) -> str:
+    measured = read(results / "benchmarks" / "pruning.json")
+    if measured is None:
+        return NOTHING
+    rows = [
+        [
+            f"{row['route']} ({row['family']}, {row['size']} px)",
+            with_error(row["accuracy"], row["standard_error"]),
+            f"{row['n']:,}",
+            f"{max(row['parameters'].values()):,}",
+            f"{row['macs'] / 1e6:.1f}",
+            "-" if row["route"] == "designed" else f"{row['against_designed']['p']:.3f}",
+        ]
+        for row in measured["rows"]
+    ]
+    head = ("route", "validation accuracy", "n", "parameters", "M MACs", "p against designed")
+    return table(head, rows) + "\n\n" + made_by(measured["environment"])
+
+
+def pruning_speed(results: Path) -> str:
+    measured = read(results / "benchmarks" / "pruning_speed.json")
+    if measured is None:
+        return NOTHING
+    rows = [
+        [
+            f"{row['net']}, {row['version']}",
+            str(row["batch"]),
+            f"{row['median_ms']:,.2f}",
+            f"{row['quartiles_ms'][0]:,.2f} to {row['quartiles_ms'][1]:,.2f}",
+            f"{row['speedup']:.2f}",
+            f"{row['bytes'] / 1e3:,.0f}",
+        ]
+        for row in measured["rows"]
+    ]
+    said = "\n".join(f"- {line}" for line in measured["explanation"])
+    head = ("net", "batch", "median, ms", "quartiles, ms", "times as fast", "file, kB")
+    return table(head, rows) + f"\n\n{said}\n\n" + made_by(measured["environment"])
+
+
+def pruning_curve(results: Path, of: str) -> str:
+    """A few ratios of the curve of the "teacher" or of the "student", and its picture."""
+    folder = results / "benchmarks" / f"pruning-{of}"
+    curve = read(folder / "curve.json")
+    if curve is None:
+        return NOTHING
+    points = {(point["method"], point["ratio"]): point for point in curve["points"]}
+    methods = list(dict.fromkeys(method for method, _ in points))
+    looks = [look for look in LOOKS if any(point[look] for point in points.values())]
+    rows = [
+        [f"{ratio:g}", *(accuracies(points.get((method, ratio)), looks) for method in methods)]
+        for ratio in RATIOS
+        if any((method, ratio) in points for method in methods)
+    ]
+    dense = next(iter(points.values()))
+    widest = max(point[look]["standard_error"] for point in points.values() for look in looks if point[look])
+    said = (
+        f"Validation accuracy {', '.join(LOOKS[look] for look in looks)}; n = {dense['before']['n']:,}, standard "
+        f"errors up to {widest:.3f}. "
+    )
+    picture = f"![{curve['title']}](../results/benchmarks/{folder.name}/curve.svg)"
+    return f"{table(('ratio', *methods), rows)}\n\n{said}{made_by(curve['environment'])}\n\n{picture}"
+
+
+def accuracies(point: dict[str, Any] | None, looks: list[str]) -> str:
+    """The accuracies of one net in the order of `looks`, with "-" for what was not measured."""
+    if point is None:
+        return "-"
+    return " / ".join(f"{point[look]['accuracy']:.3f}" if point[look] else "-" for look in looks)
+
+
+def quantization(results: Path) -> str:
+    """A table for each student whose integer forms were measured."""
+    parts: list[str] = []
+    for path in sorted(results.glob("benchmarks/quantization-*.json")):
+        measured = read(path)
+        assert measured is not None
+        rows = [
+            [
+                row["name"],
+                with_error(row["accuracy"], row["standard_error"], 4),
+                "-" if row["name"] == "fp32" else f"{row['mcnemar_p']:.2g}",
+                f"{row['agreement']:.1%}",
+                f"{row['bytes'] / 1e3:.1f}",
+                f"{row['median_ms']:.2f}",
+            ]
+            for row in measured["rows"]
+        ]
+        head = ("form", "validation accuracy", "p against fp32", "same class as fp32", "file, kB", "one image, ms")
+        said = (
+            f"Student of `{path.stem.removeprefix('quantization-')}` ({measured['student']}), "
+            f"{measured['rows'][0]['n']:,} validation images, ONNX Runtime {measured['environment']['onnxruntime']}, "
+            f"one thread; {epochs_said(measured['epochs'])}; int4 packed: {measured['packed_int4_bytes'] / 1e3:.1f} kB."
+        )
+        parts.append(f"{said}\n\n{table(head, rows)}\n\n{made_by(measured['environment'])}")
+    return "\n\n".join(parts) or NOTHING
+
+
+def epochs_said(epochs: int) -> str:
+    return f"qat: {epochs} epochs of training on integers" if epochs else "no training on integers"
+
+
+def cascade(results: Path) -> str:
+    measured = read(results / "benchmarks" / "cascade.json")
+    if measured is None:
+        return NOTHING
+    rows = [
+        [f"{row['side']} px alone", with_error(row["accuracy"], row["standard_error"]), f"{row['mean_macs'] / 1e6:.2f}"]
+        for row in measured["rows"]
+        if row["kind"] == "static"
+    ]
+    if chosen := measured["chosen"]:
+        accuracy = with_error(chosen["accuracy"], chosen["standard_error"])
+        rows.append([f"{chosen['side']} px, then {measured['size']}", accuracy, f"{chosen['mean_macs'] / 1e6:.2f}"])
+    said = f"{measured['student']}, {measured['rows'][0]['n']:,} validation images. "
+    if not chosen:
+        said += f"No cascade has fewer mean MACs with {100 * measured['drop']:.1f} points less accuracy, or fewer. "
+    return table(("pass", "validation accuracy", "M MACs"), rows) + "\n\n" + said + made_by(measured["environment"])

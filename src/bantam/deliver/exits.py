@@ -1,0 +1,103 @@
+"""Answers with early exits: of a run's student, at a threshold, image by image."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bantam.data.splits import LabelledSplit, UnlabelledSplit
+from bantam.deliver.predict import Shipped
+from bantam.errors import BadData
+from bantam.measure.logits import logits_of
+from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
+
+RESULT = Path("exits") / "exits.json"
+"""Where in a run's folder `bantam exits` leaves the chosen threshold."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """Answers of a net with exits to N images in plain view.
+
+    `logits` [N, K]; `place` int64 [N]: the exit at which each left, from 0 on, the last being the end; `macs`: what an
+    image has cost that left at each.
+    """
+
+    logits: Tensor
+    place: Tensor
+    macs: tuple[int, ...]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many images left at each exit and at the end."""
+        return self.place.bincount(minlength=len(self.macs)).tolist()
+
+    @property
+    def mean_macs(self) -> float:
+        """The multiply-accumulates of an image in the mean."""
+        return sum(n * macs for n, macs in zip(self.counts, self.macs, strict=True)) / len(self.place)
+
+    def text(self) -> str:
+        """One line: how many left where, and the mean of the multiply-accumulates against those of the whole way."""
+        where = [f"{n:,} left at exit {place}" for place, n in enumerate(self.counts[:-1], 1)]
+        return (
+            f"{', '.join(where)}, {self.counts[-1]:,} at the end; {self.mean_macs / 1e6:.2f} million MACs for an image "
+            f"in the mean, {self.macs[-1] / 1e6:.2f} to the end"
+        )
+
+
+def require_exits(net: nn.Module, run: Path) -> EarlyExitNet:
+    """`net`, the student that `run` shipped, if it has early exits. Raises BadData."""
+    if not isinstance(net, EarlyExitNet):
+        raise BadData(
+            f"the student of {run} has no early exits; a recipe's stage of kind exits gives them, as "
+            "`bantam recipes show exits` shows"
+        )
+    return net
+
+
+def leave_early(
+    net: EarlyExitNet,
+    shipped: Shipped,
+    split: LabelledSplit | UnlabelledSplit,
+    confidence: float,
+    macs: tuple[int, ...] = (),
+) -> Left:
+    """The answers to all images of `split` in plain view, each from the first exit that is sure by `confidence`, 0..1.
+
+    `macs` are those of `macs_of_exits`, for whoever asks often. Raises BadData for a threshold outside 0..1.
+    """
+    if not 0 <= confidence <= 1:
+        raise BadData(f"--exit-confidence = {confidence:g} must lie in 0..1")
+    thresholds = [confidence] * len(net.exits)
+
+    def look(views: Tensor) -> Tensor:
+        logits, place = net.leave(views, thresholds)
+        return torch.cat((logits, place[:, None].to(logits.dtype)), 1)  # [B, K], [B] -> [B, K + 1]
+
+    size = shipped.student.size
+    answers = logits_of(net, split, size, shipped.normalisation, look=look)
+    return Left(answers[:, :-1], answers[:, -1].long(), macs or macs_of_exits(net, size))
+
+
+def require_some_left(left: Left, confidence: float) -> None:
+    """Raises BadData where no image has left before the end."""
+    if left.counts[-1] == len(left.place):
+        raise BadData(
+            f"no image reaches the confidence {confidence:g} at an exit, so nothing is saved; choose a lower "
+            "--exit-confidence (`bantam exits RUN --data DIR` finds one)"
+        )
+
+
+def calibrated(run: Path) -> float | None:
+    """The threshold that `bantam exits` chose for `run`, 0..1; None where there is none. Raises BadData."""
+    path = run / RESULT
+    if not path.exists():
+        return None
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
+        return None if chosen is None else float(chosen["threshold"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{path} cannot be read ({error!r}); `bantam exits {run} --data DIR` makes it anew") from error

@@ -1,0 +1,93 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bantam.nets.output import Output
+from bantam.objectives.self_distillation import SelfDistillation, exit_loss
+
+
+def softmax(row: list[float], temperature: float) -> list[float]:
+    powers = [math.exp(value / temperature) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+def reference(leaves: Tensor, targets: Tensor, deepest: Tensor, teacher: Tensor | None, t: float, w: tuple[float, ...]):
+    """Image by image and class by class, in Python's float64."""
+    total = 0.0
+    for n in range(len(leaves)):
+        q1, q = softmax(leaves[n].tolist(), 1.0), softmax(leaves[n].tolist(), t)
+        total -= w[0] * sum(p * math.log(a) for p, a in zip(targets[n].tolist(), q1, strict=True))
+        for weight, other in ((w[1], deepest), (w[2], teacher)):
+            if other is not None:
+                p = softmax(other[n].tolist(), t)
+                total += weight * t * t * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    return total / len(leaves)
+
+
+def logits(seed: int) -> Tensor:
+    return 2 * torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+TARGETS = logits(9).softmax(1)
+
+
+@pytest.mark.parametrize("with_teacher", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("weights", [(0.2, 0.4, 0.4), (1.0, 0.0, 0.0), (0.0, 1.0, 0.5)])
+def test_matches_the_plain_calculation(weights: tuple[float, float, float], temperature: float, with_teacher: bool):
+    teacher = logits(3) if with_teacher else None
+    found = exit_loss(logits(1), TARGETS, logits(2), teacher, temperature, *weights)
+    expected = reference(logits(1), TARGETS, logits(2), teacher, temperature, weights)
+    assert found.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_golden_value():
+    # Exit (1/2, 1/2), end (3/4, 1/4), T = 1: 0.2 log 2 + 0.4 (3/4 log 3/2 + 1/4 log 1/2).
+    leaves, end = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
+    found = exit_loss(leaves, torch.tensor([[1.0, 0.0]], dtype=torch.float64), end, None, 1.0, 0.2, 0.4, 0.4)
+    assert found.item() == pytest.approx(0.19095425048844383, abs=1e-14)
+
+
+def test_terms_are_the_exits_shares_of_the_mean():
+    exits = (logits(1), logits(4), logits(5))
+    student = Output(logits(2), torch.zeros(6, 3), (), exits)
+    teacher = Output(logits(3), torch.zeros(6, 3), ())
+    terms = SelfDistillation(temperature=3.0, labels=0.1, deepest=0.7, teacher=0.2)(student, teacher, TARGETS, 0.0)
+    assert list(terms) == ["exit_1", "exit_2", "exit_3"]
+    for term, leaves in zip(terms.values(), exits, strict=True):
+        expected = reference(leaves, TARGETS, logits(2), logits(3), 3.0, (0.1, 0.7, 0.2)) / 3
+        assert term.item() == pytest.approx(expected, abs=1e-12)
+    assert SelfDistillation()(student._replace(exits=()), teacher, TARGETS, 0.0) == {}
+
+
+def test_no_gradient_reaches_the_end_or_the_teacher():
+    end, known, leaves = (logits(seed).requires_grad_() for seed in (2, 3, 1))
+    student = Output(end, torch.zeros(6, 3), (), (leaves,))
+    SelfDistillation()(student, Output(known, torch.zeros(6, 3), ()), TARGETS, 0.0)["exit_1"].backward()
+    assert end.grad is None
+    assert known.grad is None
+    assert leaves.grad is not None
+    assert leaves.grad.abs().sum() > 0
+
+
+def test_gradient_against_finite_differences():
+    def loss(leaves: Tensor) -> Tensor:
+        return exit_loss(leaves, TARGETS, logits(2), logits(3), 2.0, 0.2, 0.4, 0.4)
+
+    assert torch.autograd.gradcheck(loss, logits(1).requires_grad_())
+
+
+def test_half_precision_is_raised_first():
+    half = [logits(seed).to(torch.bfloat16) for seed in (1, 2, 3)]
+    found = exit_loss(half[0], TARGETS.float(), half[1], half[2], 2.0, 0.2, 0.4, 0.4)
+    again = exit_loss(half[0].float(), TARGETS.float(), half[1].float(), half[2].float(), 2.0, 0.2, 0.4, 0.4)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, again)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"labels": -0.1}, {"deepest": float("nan")}])
+def test_wrong_keys_are_named(wrong: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SelfDistillation(**wrong)

@@ -1,0 +1,102 @@
+"""The tables about pruned nets, integers and cascades, from files as the commands write them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bantam.compress.curve import Point, write_curve
+from bantam.measure.accuracy import Accuracy
+from compression_tables import cascade, pruning_curve, quantization
+
+ENVIRONMENT = {
+    "command": ["bantam", "prune", "strong"],
+    "commit": "0123456789",
+    "versions": {"torch": "2.14.1"},
+    "onnxruntime": "1.32.0",
+    "gpu": None,
+    "cores": 2,
+    "processor": "Fast (avx2)",
+}
+MADE = "on 2 cores, Fast (avx2); torch 2.14.1, commit 01234567."
+
+
+def results(root: Path, name: str, value: object) -> Path:
+    path = root / "benchmarks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return root
+
+
+def point(method: str, ratio: float, *correct: int | None) -> Point:
+    before, reestimated, finetuned = (None if hits is None else Accuracy(hits, 1000) for hits in correct)
+    assert before is not None
+    return Point(method, ratio, ratio, int(1000 * (1 - ratio)), None, before, reestimated, finetuned)
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+def test_a_curve_is_told_at_a_few_ratios(of: str, tmp_path: Path) -> None:
+    points = [
+        point("unstructured-global", 0.0, 700, None, None),
+        point("unstructured-global", 0.05, 699, None, None),
+        point("unstructured-global", 0.5, 500, None, None),
+        point("structured-taylor", 0.0, 700, 690, None),
+        point("structured-taylor", 0.9, 100, 200, 600),
+    ]
+    folder = tmp_path / "benchmarks" / f"pruning-{of}"
+    write_curve(folder, points, {"title": "pruning a net", "environment": ENVIRONMENT})
+    lines = pruning_curve(tmp_path, of).splitlines()
+    assert lines[0] == "| ratio | unstructured-global | structured-taylor |"
+    assert lines[2:5] == [
+        "| 0 | 0.700 / - / - | 0.700 / 0.690 / - |",
+        "| 0.5 | 0.500 / - / - | - |",
+        "| 0.9 | - | 0.100 / 0.200 / 0.600 |",
+    ]
+    assert lines[6].startswith("Validation accuracy as pruned, BatchNorm re-estimated, fine-tuned; n = 1,000, standard")
+    assert "errors up to 0.016. `bantam prune strong`" in lines[6]
+    assert lines[6].endswith(MADE)
+    assert lines[8] == f"![pruning a net](../results/benchmarks/pruning-{of}/curve.svg)"
+    assert (folder / "curve.svg").exists()
+
+
+def test_looks_that_were_not_taken_are_left_out(tmp_path: Path) -> None:
+    write_curve(
+        tmp_path / "benchmarks" / "pruning-student",
+        [point("unstructured-global", 0.0, 700, None, None)],
+        {"title": "t", "environment": ENVIRONMENT},
+    )
+    assert "| 0 | 0.700 |" in pruning_curve(tmp_path, "student")
+
+
+def form(name: str, **changes: float) -> dict[str, float | str]:
+    row = {"accuracy": 0.7062, "standard_error": 0.0068, "n": 4432, "mcnemar_p": 1.0, "agreement": 1.0}
+    return {"name": name, **row, "bytes": 245_789, "median_ms": 1.176, **changes}
+
+
+def test_every_student_has_its_integers(tmp_path: Path) -> None:
+    rows = [form("fp32"), form("int8-qat", mcnemar_p=0.00065, agreement=0.984, bytes=92_385)]
+    about = {"packed_int4_bytes": 45_156, "environment": ENVIRONMENT, "rows": rows}
+    results(tmp_path, "quantization-medium.json", {"student": "mobilenet_v1", "epochs": 0, **about})
+    results(tmp_path, "quantization-strong.json", {"student": "largekernel", "epochs": 3, **about})
+    text = quantization(tmp_path)
+    first, second = text.split("Student of `strong`")
+    assert "Student of `medium` (mobilenet_v1), 4,432 validation images" in first
+    assert "no training on integers; int4 packed: 45.2 kB" in first
+    assert "qat: 3 epochs of training on integers" in second
+    for part in (first, second):
+        assert "| fp32 | 0.7062 ± 0.0068 | - | 100.0% | 245.8 | 1.18 |" in part
+        assert "| int8-qat | 0.7062 ± 0.0068 | 0.00065 | 98.4% | 92.4 | 1.18 |" in part
+        assert MADE in part
+
+
+def test_the_cascade_is_told_with_the_nets_alone(tmp_path: Path) -> None:
+    alone = {"kind": "static", "side": 32, "accuracy": 0.464, "standard_error": 0.007, "n": 4432, "mean_macs": 2.336e6}
+    other = {**alone, "kind": "cascade", "accuracy": 0.1}
+    measured = {"student": "sample", "size": 64, "drop": 0.003, "environment": ENVIRONMENT, "rows": [alone, other]}
+    results(tmp_path, "cascade.json", {**measured, "chosen": None})
+    assert "| 32 px alone | 0.464 ± 0.007 | 2.34 |" in cascade(tmp_path)
+    assert "0.100" not in cascade(tmp_path)
+    assert "No cascade has fewer mean MACs with 0.3 points less" in cascade(tmp_path)
+    results(tmp_path, "cascade.json", {**measured, "chosen": {**other, "accuracy": 0.7, "mean_macs": 5e6}})
+    assert "| 32 px, then 64 | 0.700 ± 0.007 | 5.00 |" in cascade(tmp_path)
+    assert "No cascade" not in cascade(tmp_path)
