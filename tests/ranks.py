@@ -151,7 +151,7 @@ def steps(processes: Processes, text: str, root: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     stage = recipe.shipped
     teacher = Teacher(describe("mobilenet_v1", 9000, 3, 32).build(), 32, *[IMAGENET.mean, IMAGENET.std] * 2)
-    student = describe("mobilenet_v1", 5000, 3, 32)
+    student = describe("mobilenet_v1", 5000, 3, 32, {}, stage.switches)
     net = Cohort.of([student.build() for _ in range(stage.peers)]).train()
     goals = pipeline.goals_of(stage)
     step = Exact(net, stage, splits.taught, IMAGENET, goals, Live(teacher.double()), 0, 4, None, processes)

@@ -23,6 +23,8 @@ TINY = ("data.size=32", "student.size=32", "student.epochs=1", "student.views=1"
 SETTINGS = [word for key in (*TINY, "teacher.size=32") for word in ("--set", key)]
 FEW_POINTS = ["--ratios", "0,0.5", "--methods", "unstructured-global", "--images", "10"]
 OWN = ("data.size=32", "teacher.epochs=1", "alone.epochs=1", "distilled.epochs=1")
+EXITS = (*TINY, "teacher.size=32", *(key.replace("student", "backbone") for key in TINY if "student" in key))
+EXITS_SETTINGS = [word for key in EXITS for word in ("--set", key)]
 OWN_SETTINGS = [word for key in (*OWN, "alone.batch_size=10", "distilled.batch_size=10") for word in ("--set", key)]
 
 
@@ -80,6 +82,21 @@ STEPS = [
     Step("bantam quantize RUN --data DIR --epochs 0", slow=True),
     Step("bantam cascade RUN --data DIR", slow=True),
     Step("bantam cascade RUN --data DIR [--drop 0.003] [--confidence 0.9]", ["--confidence", "0.34"], slow=True),
+    Step("bantam run exits --data DIR --out RUN", EXITS_SETTINGS, {"RUN": "EXITS"}, slow=True),
+    Step("bantam exits RUN --data DIR", instead={"RUN": "EXITS"}, slow=True),
+    Step("bantam exits RUN --data DIR [--drop 0.003]", instead={"RUN": "EXITS"}, slow=True),
+    Step("bantam predict RUN --data DIR --exit-confidence 0.9", instead={"RUN": "EXITS", "0.9": "0"}, slow=True),
+    Step("bantam predict PHOTO --run RUN --exit-confidence 0.9", instead={"RUN": "EXITS", "0.9": "0"}, slow=True),
+    Step("bantam run slim --data DIR --out RUN", SETTINGS, {"RUN": "SLIM"}, slow=True),
+    Step("bantam slim RUN --data DIR", instead={"RUN": "SLIM"}, slow=True),
+    Step(
+        "bantam slim RUN --data DIR [--drop 0.003] [--confidence 0.9]",
+        instead={"RUN": "SLIM", "0.9": "0"},
+        slow=True,
+    ),
+    Step("bantam predict RUN --data DIR --width 0.5", instead={"RUN": "SLIM"}, slow=True),
+    Step("bantam predict PHOTO --run RUN --width 0.5", instead={"RUN": "SLIM"}, slow=True),
+    Step("bantam export RUN --data DIR --width 0.5", instead={"RUN": "SLIM"}, slow=True),
     Step("bantam students --budget 60000 --size 64 --classes 11", slow=True),
     Step(
         "bantam students --budget 25000 --bytes 100000 --macs 5000000 --activation-memory 200000 --size 48 "
@@ -99,21 +116,14 @@ STEPS = [
 
 SERVER = "a server does not end; tests/deliver/serve asks it and drives its page"
 HOURS = "the same command as with medium; the recipe trains for hours, and tests/test_recipe.py loads it"
-REUSE = "tests/test_reuse.py goes on from another run's stages"
-EXITS = "needs a student that was trained with exits; tests/test_exits.py trains one and runs these"
 NOT_RUN = {
     "bantam serve RUN --data DIR": SERVER,
     "bantam serve [RUN] [--data DIR] [--labels labels.csv] [--port 8000]": SERVER,
     "bantam run strong --data DIR --out RUN": HOURS,
     "bantam run takd --data DIR --out RUN": HOURS,
     "bantam run RECIPE --data DIR --out RUN": HOURS,
-    "bantam run boss --data DIR --out RUN --reuse RUN": REUSE,
-    "bantam run RECIPE --data DIR --out RUN --reuse OTHER": REUSE,
-    "bantam run exits --data DIR --out RUN": EXITS,
-    "bantam exits RUN --data DIR": EXITS,
-    "bantam exits RUN --data DIR [--drop 0.003]": EXITS,
-    "bantam predict PHOTO --run RUN --exit-confidence C": EXITS,
-    "bantam predict RUN --data DIR --exit-confidence C": EXITS,
+    "bantam run boss --data DIR --out RUN --reuse RUN": "tests/test_reuse.py goes on from another run's stages",
+    "bantam run RECIPE --data DIR --out RUN --reuse OTHER": "as the other reuse",
     "bantam demo --out /tmp/demo": "a minute and a half; make demo",
     "bantam search --budget 60000 --data DIR --trials 30": "dozens of trainings; tests/search runs searches",
     "bantam search --budget 60000 --data DIR --trials 40 --workers 2 --out RUN": "as the other search",

@@ -125,8 +125,8 @@ def test_the_cascade_writes_its_curves(run: Path, photographs: Path):
     assert json.loads((folder / "cascade.json").read_text()) == result
     assert {path.name for path in folder.iterdir()} == {"cascade.json", "cascade.csv", "cascade.svg"}
     static = [row for row in result["rows"] if row["kind"] == "static"]
-    assert [row["side"] for row in static] == [16, 20, 24, 32]
-    assert result["chosen"]["side"] == 16  # every drop is allowed, so the smallest pass alone is the cheapest
+    assert [row["pass"] for row in static] == ["16 px", "20 px", "24 px", "32 px"]
+    assert result["chosen"]["pass"] == "16 px"  # every drop is allowed, so the smallest pass alone is the cheapest
     assert result["chosen"]["mean_macs"] == static[0]["mean_macs"]
     assert "fewer mean MACs" in text(result)
 

@@ -28,6 +28,32 @@ lr = 5e-3
 weight = 1.0
 """
 
+# Runs the pipeline with a checkpoint after every step, and kills itself before the step of the given number.
+RUNS_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from bantam import pipeline, recipe
+from bantam.train import loop
+from bantam.train.step import Step
+
+text, root, out, at = sys.argv[1:]
+if int(at):
+    loop.SAVE_EVERY = 0.0
+count, original = 0, Step.__call__
+
+def counted(*args):
+    global count
+    count += 1
+    if count == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args)
+
+Step.__call__ = counted
+pipeline.run(recipe.parse(text), Path(root), Path(out))
+"""
+
 
 def write_photographs(
     root: Path, training: int = 60, validation: int = 30, evaluation: int = 12, unlabelled: int = 0

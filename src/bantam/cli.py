@@ -9,7 +9,16 @@ import typer
 
 from bantam import cli_cost, cli_dynamic, cli_export, cli_leaderboard, cli_package, cli_predict, cli_prune, cli_serve
 from bantam.errors import BadData, BantamError
-from bantam.options import BudgetOption, ClassesOption, DataOption, JsonOption, SetOption, SizeOption, print_json
+from bantam.options import (
+    BudgetOption,
+    ClassesOption,
+    DataOption,
+    JsonOption,
+    SetOption,
+    SizeOption,
+    WidthOption,
+    print_json,
+)
 
 app = typer.Typer(
     name="bantam",
@@ -39,6 +48,7 @@ app.command()(cli_export.export)
 app.command()(cli_export.quantize)
 app.command()(cli_dynamic.cascade)
 app.command()(cli_dynamic.exits)
+app.command()(cli_dynamic.slim)
 
 
 INTERRUPTED = 130
@@ -181,6 +191,7 @@ def predict(
         Path | None,
         typer.Option("--probabilities", help="Also write every class's probability to this file."),
     ] = None,
+    width: WidthOption = None,
     exit_confidence: Annotated[
         float | None,
         typer.Option(help="Let an image leave at the first early exit that is so sure, 0..1; one plain view."),
@@ -191,11 +202,11 @@ def predict(
     if data is None:
         if probabilities is not None:
             raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
-        cli_predict.photographs(paths, run, views, exit_confidence, as_json)
+        cli_predict.photographs(paths, run, views, width, exit_confidence, as_json)
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
-    cli_predict.evaluation_images(paths[0], data, out, views, probabilities, exit_confidence)
+    cli_predict.evaluation_images(paths[0], data, out, views, probabilities, width, exit_confidence)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands about computing only as much as an image needs: `bantam exits` and `bantam cascade`."""
+"""The commands about computing only as much as an image needs: `bantam exits`, `bantam cascade` and `bantam slim`."""
 
 from typing import Annotated
 
@@ -46,6 +46,24 @@ def cascade(
     from bantam.cascade import cascade as measured
     from bantam.cascade import text
     from bantam.screen import Bar
+
+    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
+
+
+def slim(
+    run: RunArgument,
+    data: DataOption,
+    drop: DropOption = 0.003,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the widths of one student, each alone and first in a cascade: accuracy against mean MACs."""
+    from rich.console import Console
+
+    from bantam.cascade import text
+    from bantam.screen import Bar
+    from bantam.slim import slim as measured
 
     result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
     typer.echo(text(result)) if not as_json else print_json(result)

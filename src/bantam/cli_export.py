@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bantam.options import DataOption, JsonOption, RunArgument, print_json
+from bantam.options import DataOption, JsonOption, RunArgument, WidthOption, print_json
 
 
 def export(
@@ -15,6 +15,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,
+    width: WidthOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
@@ -29,9 +30,10 @@ def export(
     from bantam.screen import Bar
 
     target = target_of(to)
-    net, shipped = load_whole_way(run)
+    net, shipped = load_whole_way(run, width)
     splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
-    path = out or run / f"student{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
+    named = f"student{'' if width is None else f'-{width:g}'}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
+    path = out or run / named
     parity = exported(Material(run, net, shipped, splits), to, path)
     size = path.stat().st_size
     if as_json:

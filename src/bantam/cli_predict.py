@@ -13,11 +13,17 @@ SHOWN = 3
 
 
 def photographs(
-    paths: list[Path], run: Path | None, views: str | None, confidence: float | None, as_json: bool
+    paths: list[Path],
+    run: Path | None,
+    views: str | None,
+    width: float | None,
+    confidence: float | None,
+    as_json: bool,
 ) -> None:
     """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam.
 
-    With `confidence`, each leaves at the student's first early exit that is so sure of it.
+    `width` is one of a switchable student's. With `confidence`, each photograph leaves at the student's first early
+    exit that is so sure of it.
     """
     from bantam import pipeline
     from bantam.deliver.classify import FOOD11, classify_early, classify_files, load_classifier, ranked
@@ -30,17 +36,17 @@ def photographs(
         )
     run = run or FOOD11
     require_one_view(views, confidence)
-    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views)
+    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width)
     left = None if confidence is None else classify_early(classifier, paths, confidence, run)
     answers = classify_files(classifier, paths) if left is None else left.logits.softmax(1)
     labels = classifier.shipped.classes
     if as_json:
         print_json({str(path): dict(ranked(row, labels)) for path, row in zip(paths, answers, strict=True)})
         return
-    width = max(len(str(path)) for path in paths)
+    column = max(len(str(path)) for path in paths)
     for path, row in zip(paths, answers, strict=True):
         best = [f"{name} {probability:6.1%}" for name, probability in ranked(row, labels)[:SHOWN]]
-        typer.echo(f"{path!s:<{width}}  {'   '.join(best)}")
+        typer.echo(f"{path!s:<{column}}  {'   '.join(best)}")
     if left is not None:
         typer.echo(left.text())
     if run == FOOD11:
@@ -48,9 +54,15 @@ def photographs(
 
 
 def evaluation_images(
-    run: Path, data: Path, out: Path, views: str | None, probabilities: Path | None, confidence: float | None
+    run: Path,
+    data: Path,
+    out: Path,
+    views: str | None,
+    probabilities: Path | None,
+    width: float | None,
+    confidence: float | None,
 ) -> None:
-    """Write the submission of the student of `run`, with early exits at the threshold `confidence` if there is one."""
+    """Write the submission of the student of `run`, at `width` or with early exits at the threshold `confidence`."""
     from bantam import pipeline
     from bantam.data import cache
     from bantam.deliver.exits import leave_early, require_exits, require_some_left
@@ -58,7 +70,7 @@ def evaluation_images(
     from bantam.deliver.views import views_of
 
     require_one_view(views, confidence)
-    net, shipped = load_shipped(run)
+    net, shipped = load_shipped(run, width)
     early = None if confidence is None else require_exits(net, run)
     images = cache.open_splits(data, pipeline.recipe_of(run).data.size).evaluation
     if images is None:

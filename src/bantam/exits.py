@@ -19,7 +19,16 @@ from bantam.errors import BadData
 from bantam.files import write_json, writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.curves import plot_dynamic
-from bantam.measure.dynamic import Point, curve, held_out, point, require_reached, within_drop, within_macs
+from bantam.measure.dynamic import (
+    Point,
+    curve,
+    held_out,
+    point,
+    require_reached,
+    require_share,
+    within_drop,
+    within_macs,
+)
 from bantam.measure.logits import logits_of
 from bantam.nets.early_exit import macs_alone, macs_of_exits
 from bantam.train.runlog import Watcher, environment
@@ -38,9 +47,7 @@ def exits(
     without exits, a target outside its range or out of reach, and a `confidence` that no image reaches; nothing is
     written then.
     """
-    for name, value in (("--drop", drop), ("--confidence", confidence)):
-        if value is not None and not 0 <= value <= 1:
-            raise BadData(f"{name} = {value:g} must lie in 0..1")
+    require_share(("--drop", drop), ("--confidence", confidence))
     if macs is not None and confidence is not None:
         raise BadData("--macs chooses a threshold and --confidence is one; give one of them")
     loaded, shipped = load_shipped(run)
@@ -96,8 +103,8 @@ def exits(
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({**row, "shares": " ".join(f"{share:.4f}" for share in row["shares"])} for row in rows)
-    name = ", ".join([*names, "the net"]) + " alone"
-    plot_dynamic(rows[: len(ways)], name, {"early exits": rows[len(ways) :]}, path.with_suffix(".svg"))
+    static_rows = dict(zip([*names, "the net"], rows, strict=False))
+    plot_dynamic(static_rows, {"early exits": rows[len(ways) :]}, path.with_suffix(".svg"))
     return result
 
 

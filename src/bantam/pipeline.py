@@ -61,7 +61,9 @@ def run(
     ]
     limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
     described = {
-        stage.name: describe(stage.net, limits[stage.name], len(splits.classes), stage.size, stage.shape)
+        stage.name: describe(
+            stage.net, limits[stage.name], len(splits.classes), stage.size, stage.shape, stage.switches
+        )
         for stage in weighed
     }
     for stage in weighed:
@@ -137,7 +139,7 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
         if not isinstance(stage, Training):
             continue
         if stage.kind in ("student", "assistant"):
-            check_choices(stage.net, stage.shape)
+            check_choices(stage.net, stage.shape, stage.switches)
         if isinstance(stage, Pruning):
             of = next(other for other in recipe.stage if other.name == stage.of)
             if isinstance(of, GivenTeacher):

@@ -69,7 +69,12 @@ class Source:
         Raises BadData for what is neither a run nor a file, BadPruning for an architecture that cannot be pruned.
         """
         if self.is_run:
-            return pipeline.recipe_of(self.path)
+            recipe = pipeline.recipe_of(self.path)
+            if recipe.shipped.switches:
+                raise BadPruning(
+                    f"the student in {self.path} has widths or sizes that share their channels; prune an ordinary one"
+                )
+            return recipe
         if not self.path.exists():
             raise BadData(
                 f"{self.path} is not there; give a run's folder, or a teacher's state_dict and --architecture"

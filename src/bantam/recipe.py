@@ -73,11 +73,13 @@ class Recipe:
                         f'stage "{stage.name}" starts from "{stage.start}", which is no earlier stage that trains a net'
                         + nearest(stage.start, names[:position])
                     )
-                own, other = ((one.kind, one.net, one.shape, one.size, one.budget) for one in (stage, before))
+                own, other = (
+                    (one.kind, one.net, one.shape, one.size, one.switches, one.budget) for one in (stage, before)
+                )
                 if own != other:
                     raise ValueError(
-                        f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size or budget '
-                        "differs: both must be the same net"
+                        f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size, widths '
+                        "or budget differs: both must be the same net"
                     )
             if isinstance(stage, Derived):
                 if stage.of not in names[:position]:
@@ -89,6 +91,11 @@ class Recipe:
                 if isinstance(of, Exiting):
                     raise ValueError(
                         f'stage "{stage.name}": "{stage.of}" has exits already; prune first, then give exits'
+                    )
+                if isinstance(of, Training) and of.switches:
+                    change = "give exits to" if isinstance(stage, Exiting) else "prune"
+                    raise ValueError(
+                        f'stage "{stage.name}" cannot {change} "{stage.of}", whose widths or sizes share their channels'
                     )
                 if isinstance(stage, Exiting) and of.kind not in ("student", "assistant", "prune"):
                     raise ValueError(

@@ -1,5 +1,6 @@
 """The kinds of stages that a recipe may have, with their keys: types, defaults, ranges and what each key means."""
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -113,6 +114,8 @@ class Training:
     budget: int = key("most parameters of an assistant; the other kinds have none of their own", 0)
     shape: dict[str, Any] = key("what the family lets one choose besides its widths, such as kernel = 9", {})
     size: int = key("side of the training views in pixels: the net's input")
+    widths: tuple[float, ...] = key("shares of a student's channels at which it also answers, such as [0.5, 1.0]", ())
+    sizes: tuple[int, ...] = key("sides in pixels at which a student also answers, `size` among them", ())
     teacher: str = key("the earlier stage whose net teaches this one, or several joined by +; empty for none", "")
     teacher_mean: Literal["probabilities", "logits"] = key(
         "what several answers of the teacher are averaged as", "probabilities"
@@ -136,8 +139,22 @@ class Training:
         """The names of the stages that teach this one; several are an ensemble."""
         return [name.strip() for name in self.teacher.split("+")] if self.teacher else []
 
+    @property
+    def switches(self) -> tuple[tuple[float, int], ...]:
+        """Width and size of each way in which the student answers, the dearest first; none for an ordinary net."""
+        pairs = itertools.product(self.widths or (1.0,), self.sizes or (self.size,))
+        ordered = sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair), reverse=True)
+        return tuple(ordered) if len(ordered) > 1 else ()
+
     def __post_init__(self) -> None:
         within(8, 1024, size=self.size)
+        for name, values, largest in (("widths", self.widths, 1.0), ("sizes", self.sizes, self.size)):
+            if values and (max(values) != largest or min(values) <= 0 or len(set(values)) < len(values)):
+                raise ValueError(f"{name} = {[*values]} must be different, above 0, and at most {largest}, one of them")
+        if self.sizes:
+            within(8, self.size, sizes=min(self.sizes))
+        if self.switches and (self.kind != "student" or self.peers > 1):
+            raise ValueError('widths and sizes are for one net of kind = "student", without peers')
         at_least(1, epochs=self.epochs)
         at_least(2, batch_size=self.batch_size)
         at_least(0, views=self.views, budget=self.budget)

@@ -42,7 +42,9 @@ def found(source: Path, recipe: Recipe, fingerprint: str) -> list[Training]:
     if (theirs.seed, theirs.data) != (recipe.seed, recipe.data) or made_in["data"] != fingerprint:
         raise BadData(f"{source} was made with another seed, image size or other photographs; nothing of it fits here")
     stages = [stage for stage in recipe.stage if isinstance(stage, Training) and same(stage.name, recipe, theirs)]
-    shipped = theirs.shipped if (source / "metrics.json").exists() and not theirs.refit else None
+    # Of several widths' BatchNorms, folded into one convolution, no trained form can be made again.
+    whole = not theirs.refit and not theirs.shipped.switches
+    shipped = theirs.shipped if (source / "metrics.json").exists() and whole else None
     stages = [stage for stage in stages if stage == shipped or (source / "stages" / stage.name / "done.json").exists()]
     if not stages:
         raise BadData(f"{source} has finished no stage that is the same in this recipe; leave --reuse out")

@@ -192,7 +192,7 @@ def student_of(here: Run, stage: Training) -> Student:
     if isinstance(stage, Derived):
         return derived_student(here.out, stage)
     limit = stage.budget or here.recipe.budget
-    return describe(stage.net, limit, len(here.splits.classes), stage.size, stage.shape)
+    return describe(stage.net, limit, len(here.splits.classes), stage.size, stage.shape, stage.switches)
 
 
 def trained(
@@ -223,7 +223,7 @@ def trained(
             "epochs": stage.epochs,
             "best_epoch": ended.best["epoch"],
             **({"unlabelled": split.unlabelled} if isinstance(split, SemiLabelledSplit) else {}),
-            **{name: ended.best[name] for name in ("validation", "peers") if name in ended.best},
+            **{name: ended.best[name] for name in ("validation", "peers", "switches") if name in ended.best},
             "seconds": round(ended.seconds, 1),
             "answers_seconds": round(answers.seconds, 1) if answers else 0.0,
         }

@@ -24,7 +24,7 @@ from bantam.train.answers import Live
 from bantam.train.cohort import Cohort, members_of
 from bantam.train.runlog import read_rows
 from bantam.train.step import Step
-from tiny_run import RECIPE
+from tiny_run import RECIPE, RUNS_AND_DIES
 
 PEERS = RECIPE.replace("epochs = 4", "epochs = 2\npeers = 3") + "[stage.objectives.dml]\nweight = 2.0\n"
 
@@ -118,33 +118,6 @@ def test_each_member_has_objectives_of_its_own(name: str, photographs: Path) -> 
     held = [list(step.objectives()[f"{name}{end}"].parameters()) for end in ("", ".1", ".2")]
     assert len({id(parameter) for parameters in held for parameter in parameters}) == sum(map(len, held))
     assert sum(map(len, held)) == (6 if name == "fitnet" else 0)
-
-
-# Runs the pipeline with a checkpoint after every step, and kills itself before the step of the given number.
-RUNS_AND_DIES = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from bantam import pipeline, recipe
-from bantam.train import loop
-from bantam.train.step import Step
-
-text, root, out, at = sys.argv[1:]
-if int(at):
-    loop.SAVE_EVERY = 0.0
-count, original = 0, Step.__call__
-
-def counted(*args):
-    global count
-    count += 1
-    if count == int(at):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args)
-
-Step.__call__ = counted
-pipeline.run(recipe.parse(text), Path(root), Path(out))
-"""
 
 
 @pytest.fixture(scope="module")

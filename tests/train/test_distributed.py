@@ -37,6 +37,7 @@ OBJECTIVES = {
     "peers, each with a projection": TAUGHT.replace("epochs = 4", "epochs = 4\npeers = 2")
     + PROJECTED
     + "[stage.objectives.dml]\nweight = 1.0\n",
+    "four widths in turn": TAUGHT.replace("epochs = 4", "epochs = 4\nwidths = [0.4, 0.6, 0.8, 1.0]"),
     "images without a label, unevenly shared": TAUGHT.replace("[data]", "[data]\nunlabelled = true")
     + "[stage.objectives.dkd]\nweight = 1.0\n",
     "a classifier that no loss reaches": TAUGHT.replace("objectives.supervised", "objectives.fitnet"),

@@ -47,12 +47,13 @@ class Classifier:
         return logits_of_views(self.net, split, size, normalisation, self.views, look=look).softmax(1)
 
 
-def load_classifier(run: Path, stored: int, views: str | None = None) -> Classifier:
+def load_classifier(run: Path, stored: int, views: str | None = None, width: float | None = None) -> Classifier:
     """The student that `run` shipped, for images stored at `stored` px; without `views`, with those it chose.
 
-    Raises BadData where the run is not finished or there are no such views, BadCheckpoint for unfit weights.
+    `width` is one of a switchable student's. Raises BadData where the run is not finished or there are no such views or
+    width, BadCheckpoint for unfit weights.
     """
-    net, shipped = load_shipped(run)
+    net, shipped = load_shipped(run, width)
     path = run / "metrics.json"
     try:
         chosen = views_of(json.loads(path.read_text(encoding="utf-8"))["validation"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bantam.deliver.predict import load_shipped
+from bantam.deliver.predict import load_whole
 from bantam.errors import BadData
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.cost import Cost, costs
@@ -41,7 +41,7 @@ def run_costs(runs: Sequence[Path]) -> dict[Path, RunCost]:
     Raises BadData for a folder without a finished run, and BadCheckpoint for weights that do not load.
     """
     accuracies = {run: validation_accuracy(run) for run in runs}
-    loaded = {run: load_shipped(run) for run in accuracies}
+    loaded = {run: load_whole(run) for run in accuracies}
     measured = costs([(net, shipped.student.size) for net, shipped in loaded.values()])
     return {
         run: RunCost(

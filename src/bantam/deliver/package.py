@@ -3,6 +3,7 @@
 The code is `handed_in.py` with the run's settings and its student's architecture put into it.
 """
 
+import io
 import json
 import zipfile
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def package(run: Path, out: Path, notebook: bool = False) -> Packaged:
     weight = budget.enforce([checked(sections, net, shipped)], shipped.student.size, recipe.budget)
     contents = {
         **({NOTEBOOK: as_notebook(sections)} if notebook else {SCRIPT: as_script(sections)}),
-        WEIGHTS: (run / WEIGHTS).read_bytes(),
+        WEIGHTS: weights_of(net),
     }
     if (run / SUBMISSION).is_file():
         contents[SUBMISSION] = (run / SUBMISSION).read_bytes()
@@ -81,6 +82,13 @@ def package(run: Path, out: Path, notebook: bool = False) -> Packaged:
             # A fixed time, because the same run shall give the same file.
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return Packaged(out, tuple(contents), weight, recipe.budget)
+
+
+def weights_of(net: nn.Module) -> bytes:
+    """The file of the state_dict of `net`: the run's own, unless that holds further widths as well."""
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    return file.getvalue()
 
 
 def recipe_of(run: Path) -> recipes.Recipe:

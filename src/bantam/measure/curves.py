@@ -99,31 +99,35 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def plot_dynamic(
-    static: Sequence[dict[str, Any]], name: str, lines: Mapping[str, Sequence[dict[str, Any]]], path: Path
+    static: Mapping[str, dict[str, Any]], lines: Mapping[str, Sequence[dict[str, Any]]], path: Path
 ) -> None:
     """Draw "accuracy" over "mean_macs" into an SVG: a line for each dynamic net by its name, and one of static nets.
 
-    The rows of `static`, which goes by `name`, have a "standard_error" as well.
+    The rows of `static`, each a point with its name beside it, have a "standard_error" as well.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
         axes.errorbar(
-            [row["mean_macs"] / 1e6 for row in static],
-            [100 * row["accuracy"] for row in static],
-            [100 * row["standard_error"] for row in static],
+            [row["mean_macs"] / 1e6 for row in static.values()],
+            [100 * row["accuracy"] for row in static.values()],
+            [100 * row["standard_error"] for row in static.values()],
             fmt="ks--",
             elinewidth=0.8,
             linewidth=0.8,
-            label=name,
+            label="each alone",
         )
+        for name, row in static.items():
+            place = row["mean_macs"] / 1e6, 100 * row["accuracy"]
+            axes.annotate(name, place, xytext=(-5, 6), textcoords="offset points", ha="right", fontsize=8)
+        axes.margins(x=0.15)
         for number, (label, line) in enumerate(lines.items()):
             axes.plot(
                 [row["mean_macs"] / 1e6 for row in line],
                 [100 * row["accuracy"] for row in line],
-                marker=MARKERS[number],
+                marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
-                color=f"C{number}",
+                color=f"C{number % 10}",
                 label=label,
             )
         axes.set_xlabel("million multiply-accumulates, mean of an image")

@@ -127,3 +127,10 @@ def require_reached(ways: Sequence[Tensor], threshold: float) -> None:
             f"no image reaches the confidence {threshold:g} before the end, the surest has {largest:.3f}; "
             "choose a lower --confidence"
         )
+
+
+def require_share(*options: tuple[str, float | None]) -> None:
+    """Raises BadData for a named option whose value is not in 0..1."""
+    for name, value in options:
+        if value is not None and not 0 <= value <= 1:
+            raise BadData(f"{name} = {value:g} must lie in 0..1")

@@ -58,16 +58,22 @@ def _merged(block: ParallelConv) -> nn.Conv2d:
     return _with_weights(widest, weight, torch.stack([bias for bias in biases if bias is not None]).sum(0))
 
 
-def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return weight [O, I, k, k] and bias [O] of the convolution that does what a convolution and `norm` do."""
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the factor [C] and the summand [C], in float64, that `norm` is at inference."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise TypeError("a BatchNorm without running statistics cannot be folded")
-    # In float64, so that the only rounding is that of the result.
     scale = norm.weight.double() / (variance.double() + norm.eps).sqrt()
-    moved = -mean.double() if bias is None else bias.double() - mean.double()
+    return scale, norm.bias.double() - mean.double() * scale
+
+
+def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return weight [O, I, k, k] and bias [O] of the convolution that does what a convolution and `norm` do."""
+    # In float64, so that the only rounding is that of the result.
+    scale, shift = scale_and_shift(norm)
     folded = weight.double() * scale[:, None, None, None]
-    return folded.to(weight.dtype), (moved * scale + norm.bias.double()).to(weight.dtype)
+    moved = shift if bias is None else shift + bias.double() * scale
+    return folded.to(weight.dtype), moved.to(weight.dtype)
 
 
 def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:

@@ -208,6 +208,8 @@ def planned(
         raise BadRecipe(
             f'recipe "{recipe.name}": a search selects on validation; take out the refit "{recipe.refit.name}"'
         )
+    if recipe.shipped.switches:
+        raise BadRecipe(f'recipe "{recipe.name}": a search compares ordinary nets; take out widths and sizes')
     splits = pipeline.open_data(recipe, root, watcher)
     classes = len(splits.classes)
     fits_somewhere(recipe, classes)

@@ -116,7 +116,7 @@ def bench_train(
             f'stage "{stage.name}" starts from the net of another stage; give a recipe that ships a student'
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    student = describe(stage.net, recipe.budget, len(splits.classes), stage.size, stage.shape)
+    student = describe(stage.net, recipe.budget, len(splits.classes), stage.size, stage.shape, stage.switches)
     nets = [student.build().to(device) for _ in range(stage.peers)]
     choice = choose(nets[0], stage.size, len(splits.classes), stage.batch_size, stage.precision)
     net = Cohort.of(nets).to(memory_format=choice.format)
@@ -216,5 +216,5 @@ def teacher_like(stage: Stage, budget: int, classes: int) -> Teacher:
     elif stage.kind == "teacher":
         net = build_teacher(stage.net, classes)
     else:
-        net = describe(stage.net, stage.budget or budget, classes, stage.size, stage.shape).build()
+        net = describe(stage.net, stage.budget or budget, classes, stage.size, stage.shape, stage.switches).build()
     return Teacher(net, stage.size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)

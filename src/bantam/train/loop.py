@@ -6,6 +6,7 @@ evaluated on validation, and the best epoch is kept; of a cohort, the best membe
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from bantam.errors import BadData, TrainingStopped
 from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
+from bantam.nets.slimmable import each_switch
 from bantam.recipe_stages import Training
 from bantam.train import checkpoint
 from bantam.train.answers import Answers
@@ -92,10 +94,11 @@ def train(
     net.train()
     # On a GPU the step is captured once and replayed; everywhere else it is the plain sequence. So it is with several
     # processes: within a capture DistributedDataParallel could neither order its buckets nor notice a lost process.
+    # Where switches take turns, one step is not another.
     one_step: Callable[[Tensor, Tensor], dict[str, Tensor]] = step
     if device.type == "cuda":
         step.settle()
-    if device.type == "cuda" and world == 1:
+    if device.type == "cuda" and world == 1 and not step.takes_turns:
         step.begin(0)
         example = torch.arange(batch, device=device)
         one_step = Captured(step, example, torch.zeros_like(example))
@@ -120,11 +123,16 @@ def train(
             members = members_of(step.ema.net if step.ema else net)
             best = 0
             if validation is not None:
-                judged = [judge(member, validation, stage.size, normalisation, processes) for member in members]
-                best = max(range(len(members)), key=lambda number: judged[number]["accuracy"])
-                metrics["validation"] = judged[best]
+                judged = [
+                    [judge(member, validation, stage.size, normalisation, processes) for _ in each_switch(member)]
+                    for member in members
+                ]
+                best = max(range(len(members)), key=lambda number: judged[number][0]["accuracy"])
+                metrics["validation"] = judged[best][0]
                 if len(members) > 1:
-                    metrics["peers"] = {"accuracies": [row["accuracy"] for row in judged], "best": best}
+                    metrics["peers"] = {"accuracies": [rows[0]["accuracy"] for rows in judged], "best": best}
+                if len(judged[best]) > 1:
+                    metrics["switches"] = [row["accuracy"] for row in judged[best]]
                 state.check_collapse(metrics, validation)
             state.seconds = earlier + time.monotonic() - started
             metrics["seconds"] = round(state.seconds, 2)
@@ -173,8 +181,7 @@ class State:
         return {"epoch": self.epoch, "lr": float(self.step.rate), "training": means}
 
     def keep_best(self, metrics: Row, shipped: nn.Module) -> None:
-        judged = metrics.get("validation")
-        if not self.best or judged is None or judged["accuracy"] > self.best["validation"]["accuracy"]:
+        if not self.best or "validation" not in metrics or selected_by(metrics) > selected_by(self.best):
             self.best = metrics
             self.best_weights = {name: value.detach().cpu().clone() for name, value in shipped.state_dict().items()}
 
@@ -226,6 +233,14 @@ class State:
         for name in ("done", "epoch", "collapsed", "seconds", "best", "best_weights"):
             setattr(self, name, state[name])
         self.sums = {name: value.to(step.device) for name, value in state["sums"].items()}
+
+
+def selected_by(metrics: Row) -> float:
+    """By what the best epoch is chosen: the accuracy, or of a switchable net the mean over its switches.
+
+    One checkpoint serves them all, and the whole net may be good before the others are.
+    """
+    return statistics.mean(metrics.get("switches") or [metrics["validation"]["accuracy"]])
 
 
 def part(split: LabelledSplit, processes: Processes) -> LabelledSplit:

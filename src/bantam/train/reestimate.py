@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
 from bantam.nets.output import StagedNet
+from bantam.nets.slimmable import each_switch
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -34,7 +35,8 @@ def reestimated(
     """`net` itself, in eval mode, its BatchNorm statistics now the means over plain views of `images` of `training`.
 
     The mean and the variance are averages over batches of one size, drawn from all classes; an incomplete last batch is
-    left out. A net without BatchNorm stays as it is. Raises SplitLeak for an unlabelled split.
+    left out. Every switch of a switchable net gets its own. A net without BatchNorm stays as it is. Raises SplitLeak
+    for an unlabelled split.
     """
     training = require_labelled(training, "the estimation of BatchNorm statistics")
     layers = [module for module in net.modules() if isinstance(module, _BatchNorm)]
@@ -52,7 +54,9 @@ def reestimated(
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:images]
     show = net.observe if isinstance(net, StagedNet) else net  # `observe` calls early exits too
     for index in chosen[: max(1, images // BATCH) * BATCH].split(BATCH):
-        show(plain(training.images[index].to(device), size, normalisation.mean, normalisation.std))
+        views = plain(training.images[index].to(device), size, normalisation.mean, normalisation.std)
+        for _ in each_switch(net):
+            show(views)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return net.eval()

@@ -16,6 +16,8 @@ from bantam.data import augment
 from bantam.data.augment import Augmentation
 from bantam.data.splits import Normalisation, SemiLabelledSplit, TrainingSplit
 from bantam.nets.output import Output
+from bantam.nets.slimmable import SwitchableNet
+from bantam.objectives.dml import mutual_divergence
 from bantam.objectives.objective import Objective, labelled
 from bantam.recipe_stages import Training
 from bantam.train.answers import Answers
@@ -41,7 +43,8 @@ class Goal:
 class Observed(nn.Module):
     """What each member of a cohort, or a net alone, shows: `forward` gives their Outputs.
 
-    A net without `observe` shows its logits alone. `objectives` are what is trained beside the nets, so that the module
+    A switchable net shows what those of its switches do that learn in the step of this `number`, the whole net first. A
+    net without `observe` shows its logits alone. `objectives` are what is trained beside the nets, so that the module
     has all that is trained.
     """
 
@@ -50,7 +53,9 @@ class Observed(nn.Module):
         self.net = net
         self.objectives = nn.ModuleList(objectives)
 
-    def forward(self, images: Tensor) -> list[Output]:
+    def forward(self, images: Tensor, number: int = 0) -> list[Output]:
+        if isinstance(self.net, SwitchableNet):
+            return self.net.sandwich(images, number)
         return [shown_by(member, images) for member in members_of(self.net)]
 
 
@@ -81,6 +86,7 @@ class Step:
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         self.net, self.stage, self.answers, self.seed = net, stage, answers, seed
+        self.takes_turns = isinstance(net, SwitchableNet) and net.takes_turns
         members = members_of(net)
         # Each member has objectives of its own, for an objective may have projections that it trains.
         self.goals = [goals if number == 0 else of_its_own(goals) for number in range(len(members))]
@@ -135,7 +141,7 @@ class Step:
         training = self.net.training
         shown = self.answers(images, index, view) if self.answers else None
         self.net.eval()
-        outputs = self.observed(images)
+        outputs = self.observed(images)[: len(self.goals)]
         self.net.train(training)
         for own, output in zip(self.goals, outputs, strict=True):
             for goal in own.values():
@@ -193,21 +199,33 @@ class Step:
     def terms(self, images: Tensor, targets: Tensor, shown: Output | None) -> dict[str, Tensor]:
         """The forward pass: each objective's terms, and the weighted sum of them all as "loss".
 
-        Of a cohort, the loss is the sum of its members' losses, and a term the mean of theirs.
+        Of a cohort, the loss is the sum of its members' losses, and a term the mean of theirs. The objectives are for a
+        switchable net as a whole; its other switches learn what it answers itself ("in-place distillation", Yu and
+        Huang, 2019, arXiv:1903.05134): that pulls the weights they share one way, needs no teacher, and is free.
         """
         self.rate.copy_(self.rates[self.count][0])
         progress = self.progress[self.count][0]
         images = images.contiguous(memory_format=self.memory_format)
+        turn = int(self.count) if self.takes_turns else 0
         with self.casting(), self.processes.normalising():
-            observed: list[Output] = self.observed(images)
+            observed: list[Output] = self.observed(images, turn)
         share = self.share_of_labels(targets)
-        outputs = [seen._replace(logits=seen.logits.float(), embedding=seen.embedding.float()) for seen in observed]
+        everything = [seen._replace(logits=seen.logits.float(), embedding=seen.embedding.float()) for seen in observed]
+        outputs, switches = everything[: len(self.goals)], everything[len(self.goals) :]
         members = [
             self.terms_of(goals, output, shown, peers_of(outputs, number), targets, progress, share)
             for number, (goals, output) in enumerate(zip(self.goals, outputs, strict=True))
         ]
         terms = {name: torch.stack([member[name] for member in members]).mean() for name in members[0]}
-        return terms | {"loss": torch.stack([member["loss"] for member in members]).sum()}
+        loss = torch.stack([member["loss"] for member in members]).sum()
+        if switches:
+            taught = outputs[0].logits.detach()
+            apart = torch.stack([mutual_divergence(output.logits, taught) for output in switches])
+            terms, loss = terms | {"in_place": apart.mean()}, loss + apart.sum()
+        if self.takes_turns:
+            # The switches that rest get gradients of 0 and not none: optimizers and processes expect them all.
+            loss = loss + 0 * torch.stack([parameter.sum() for parameter in self.net.parameters()]).sum()
+        return terms | {"loss": loss}
 
     def terms_of(
         self,

@@ -216,7 +216,7 @@ def of_costs(run: Path, recipe: Recipe, net: nn.Module, shipped: Shipped) -> dic
                     nets[stage.name] = build_teacher(stage.net, classes).eval(), stage.size
                 elif isinstance(stage, Training) and stage.kind in ("student", "assistant"):
                     built = describe(
-                        stage.net, stage.budget or recipe.budget, classes, stage.size, stage.shape
+                        stage.net, stage.budget or recipe.budget, classes, stage.size, stage.shape, stage.switches
                     ).shipped_net()
                     nets[stage.name] = built, stage.size
             except BantamError:

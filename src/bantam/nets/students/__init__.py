@@ -5,19 +5,21 @@ A new family is one file with `PAPER`, `fit` and `build`, and one line in the ta
 
 import copy
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from bantam.errors import BadCheckpoint, BadRecipe
+from bantam.nets import slimmable
 from bantam.nets.deploy import deploy
 from bantam.nets.early_exit import with_exits
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
 from bantam.nets.pruned import Widths, shrink
+from bantam.nets.slimmable import Switch, SwitchableNet
 from bantam.nets.students import (
     densenet,
     depthwise_resnet,
@@ -44,7 +46,9 @@ class Family:
     `build(shape, classes)` makes the net of that shape, freshly initialised from torch's random numbers.
     `folds` says whether the net is shipped deployed (`bantam.nets.deploy`) or exactly as it is trained; the
     budget holds for what is shipped. `choices` names what else may be chosen of its shape, and from what, the usual
-    value first; `fit` takes them as keywords.
+    value first; `fit` takes them as keywords. `slims` says whether one net can have several switches
+    (`bantam.nets.slimmable`), which `fit` then takes as a keyword: it is a chain of convolutions with a BatchNorm each,
+    perhaps with sums around some.
     """
 
     name: str
@@ -53,12 +57,13 @@ class Family:
     build: Callable[[Shape, int], StagedNet]
     folds: bool = True
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+    slims: bool = False
 
 
 STUDENTS: dict[str, Family] = {
     "sample": Family("sample", sample.PAPER, sample.fit, sample.build, folds=False),
-    "mobilenet_v1": Family("mobilenet_v1", mobilenet_v1.PAPER, mobilenet_v1.fit, mobilenet_v1.build),
-    "mobilenet_v2": Family("mobilenet_v2", mobilenet_v2.PAPER, mobilenet_v2.fit, mobilenet_v2.build),
+    "mobilenet_v1": Family("mobilenet_v1", mobilenet_v1.PAPER, mobilenet_v1.fit, mobilenet_v1.build, slims=True),
+    "mobilenet_v2": Family("mobilenet_v2", mobilenet_v2.PAPER, mobilenet_v2.fit, mobilenet_v2.build, slims=True),
     "mobilenet_v3": Family("mobilenet_v3", mobilenet_v3.PAPER, mobilenet_v3.fit, mobilenet_v3.build),
     "shufflenet_v1": Family("shufflenet_v1", shufflenet_v1.PAPER, shufflenet_v1.fit, shufflenet_v1.build),
     "shufflenet_v2": Family("shufflenet_v2", shufflenet_v2.PAPER, shufflenet_v2.fit, shufflenet_v2.build),
@@ -99,7 +104,9 @@ class Student:
     """A student as plain data, saved beside its weights so that they load although `fit` changes later.
 
     `size` is the side of the square input in pixels; `pruned` names the layers that are narrower than the shape says;
-    `exits` are the numbers of the stages after which there is an early exit (`bantam.nets.early_exit`).
+    `switches` are the widths and resolutions of a switchable net, all channels at `size` first, empty for other nets;
+    `exits` are the numbers of the stages after which there is an early exit (`bantam.nets.early_exit`). A net has one
+    of the two at most.
     """
 
     family: str
@@ -107,6 +114,7 @@ class Student:
     classes: int
     size: int
     pruned: Widths | None = None
+    switches: tuple[Switch, ...] = ()
     exits: tuple[int, ...] = ()
 
     @property
@@ -118,13 +126,25 @@ class Student:
         """Build the net, freshly initialised; raises BadRecipe if there is no such family."""
         net = self.kind.build(self.shape, self.classes)
         shrink(net, self.pruned or {})
+        if self.switches:
+            return SwitchableNet(net, self.switches)
         return with_exits(net, self.exits, self.size) if self.exits else net
+
+    def at(self, switch: Switch) -> "Student":
+        """The ordinary student that this one is at `switch`."""
+        ordinary = replace(self, switches=(), size=switch.size)
+        if switch.width == 1:
+            return ordinary
+        with torch.device("meta"):
+            return replace(ordinary, pruned=slimmable.narrowed_to(ordinary.build(), switch.width))
 
     def shipped_form(self, net: StagedNet) -> StagedNet:
         """Return the form of a trained `net` of this description that is weighed and shipped.
 
         It is a net of its own, in eval mode, that gives the same logits; `net` stays as it is.
         """
+        if isinstance(net, SwitchableNet):
+            return slimmable.deploy(net)
         return deploy(net) if self.kind.folds else copy.deepcopy(net).eval()
 
     def shipped_net(self) -> StagedNet:
@@ -133,7 +153,7 @@ class Student:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as a dict that `json` can write."""
-        absent = {"pruned": None, "exits": ()}
+        absent = {"pruned": None, "switches": (), "exits": ()}
         return {name: value for name, value in asdict(self).items() if name not in absent or value != absent[name]}
 
     @classmethod
@@ -151,7 +171,11 @@ class Student:
             if type(number) is not int or number < 1:
                 raise BadCheckpoint(f"the student's {key} must be a whole number above 0, not {number!r}")
         try:
-            student = cls(name, shape, classes, size, value.get("pruned"), tuple(value.get("exits", ())))
+            switches = slimmable.switches_from(value.get("switches", ()), size)
+            exits = tuple(value.get("exits", ()))
+            if switches and exits:
+                raise ValueError("it has several widths or sizes, and early exits")
+            student = cls(name, shape, classes, size, value.get("pruned"), switches, exits)
             with torch.device("meta"):
                 student.build()
         # A family reads its shape without checks, so a wrong one may fail anywhere in the building.
@@ -163,19 +187,30 @@ class Student:
 
 
 def describe(
-    name: str, budget: int, classes: int, size: int, choices: Mapping[str, Any] = MappingProxyType({})
+    name: str,
+    budget: int,
+    classes: int,
+    size: int,
+    choices: Mapping[str, Any] = MappingProxyType({}),
+    switches: Sequence[tuple[float, int]] = (),
 ) -> Student:
     """Describe the largest student of a family within `budget` parameters, for `size` x `size` pixels.
 
-    `choices` are of the family's own, by name. Raises BadRecipe if there is no such family or choice or the input is
-    too small for it, and BudgetExceeded if its smallest net is too heavy.
+    `choices` are of the family's own, by name; `switches` are (width, size) pairs, whose own weights count too. Raises
+    BadRecipe if there is no such family or choice or the input is too small for it, and BudgetExceeded if its smallest
+    net is too heavy.
     """
-    check_choices(name, choices)
-    return Student(name, family(name).fit(budget, classes, size, **choices), classes, size)
+    check_choices(name, choices, switches)
+    sharing = slimmable.switches_from(switches, size)
+    further = {**choices, "switches": sharing} if sharing else choices
+    return Student(name, family(name).fit(budget, classes, size, **further), classes, size, switches=sharing)
 
 
-def check_choices(name: str, choices: Mapping[str, Any]) -> None:
-    """Raise BadRecipe for a choice that the family `name` does not have, or a value that it does not offer."""
+def check_choices(name: str, choices: Mapping[str, Any], switches: Sequence[tuple[float, int]] = ()) -> None:
+    """Raise BadRecipe for a choice that the family `name` does not have, or a value or switches it does not offer."""
+    if switches and not family(name).slims:
+        slims = ", ".join(one.name for one in STUDENTS.values() if one.slims)
+        raise BadRecipe(f'the family "{name}" cannot share its weights between several widths or sizes; {slims} can')
     valid = family(name).choices
     for choice, value in choices.items():
         if choice not in valid:

@@ -6,6 +6,7 @@ are chosen for small inputs and budgets: the map stays large for long and ends a
 """
 
 import itertools
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -18,6 +19,7 @@ from bantam.nets.blocks import (
 )
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
+from bantam.nets.slimmable import Switch, further_parameters
 
 PAPER = "Howard et al., MobileNets, 2017, arXiv:1704.04861"
 
@@ -25,24 +27,32 @@ PROPORTIONS = (1.0, 1.5, 2.5, 4.0, 4.0)
 """Widths of the four stages and of the last block, as multiples of the first stage's."""
 
 
-def fit(budget: int, classes: int, size: int, family: str = "mobilenet_v1") -> Shape:
+def fit(budget: int, classes: int, size: int, family: str = "mobilenet_v1", switches: Sequence[Switch] = ()) -> Shape:
     """Return the shape that fills 99.5% to 100% of `budget` parameters, for `size` x `size` pixels.
 
-    Raises BudgetExceeded, in the name of `family`, if the smallest net is heavier than the budget.
+    What `switches` ship beside it counts too. Raises BudgetExceeded, in the name of `family`, if the smallest net is
+    heavier than the budget.
     """
     blocks, strides = _blocks(budget), late_strides(size)
 
     def count(widths: Widths) -> int:
-        return parameters(_shape(widths, blocks, strides), classes)
+        shape = _shape(widths, blocks, strides)
+        return parameters(shape, classes) + further_parameters(norms(shape), switches)
 
     return _shape(fit_widths(family, count, PROPORTIONS, budget), blocks, strides)
 
 
 def parameters(shape: Shape, classes: int) -> int:
     """Count the parameters that the net of `build` has when it is deployed."""
-    channels = [shape["stem"], *(width for stage in shape["stages"] for width in stage)]
+    channels = _channels(shape)
     body = sum(depthwise_separable_parameters(i, o) for i, o in itertools.pairwise(channels))
     return conv_bn_parameters(3, channels[0]) + body + linear_parameters(channels[-1], classes)
+
+
+def norms(shape: Shape) -> list[int]:
+    """List the channels of every BatchNorm: the stem's, and two for each block."""
+    channels = _channels(shape)
+    return [channels[0], *(width for block in itertools.pairwise(channels) for width in block)]
 
 
 def build(shape: Shape, classes: int) -> StagedNet:
@@ -62,6 +72,10 @@ def build(shape: Shape, classes: int) -> StagedNet:
         stages.append(nn.Sequential(*layers))
         layers = []
     return StagedNet(stages, width, classes)
+
+
+def _channels(shape: Shape) -> list[int]:
+    return [shape["stem"], *(width for stage in shape["stages"] for width in stage)]
 
 
 def _blocks(budget: int) -> tuple[int, int, int, int]:

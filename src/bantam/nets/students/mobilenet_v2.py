@@ -4,6 +4,8 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018, 
 the wide last layer are the paper's; depth, widths and strides are chosen for small inputs and budgets.
 """
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from bantam.nets.blocks import (
@@ -15,6 +17,7 @@ from bantam.nets.blocks import (
 )
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
+from bantam.nets.slimmable import Switch, further_parameters
 
 PAPER = "Sandler et al., MobileNetV2, 2018, arXiv:1801.04381"
 
@@ -25,15 +28,16 @@ EXPANSION = 4
 """How much wider a block is inside: the paper has 6 and finds that smaller nets do better with less."""
 
 
-def fit(budget: int, classes: int, size: int) -> Shape:
+def fit(budget: int, classes: int, size: int, switches: Sequence[Switch] = ()) -> Shape:
     """Return the shape that fills 99.5% to 100% of `budget` parameters, for `size` x `size` pixels.
 
-    Raises BudgetExceeded if the smallest net is heavier than the budget.
+    What `switches` ship beside it counts too. Raises BudgetExceeded if the smallest net is heavier than the budget.
     """
     blocks, strides = _blocks(budget), late_strides(size)
 
     def count(widths: Widths) -> int:
-        return parameters(_shape(widths, blocks, strides), classes)
+        shape = _shape(widths, blocks, strides)
+        return parameters(shape, classes) + further_parameters(norms(shape), switches)
 
     return _shape(fit_widths("mobilenet_v2", count, PROPORTIONS, budget), blocks, strides)
 
@@ -47,6 +51,16 @@ def parameters(shape: Shape, classes: int) -> int:
             total += inverted_residual_parameters(width, expanded, outputs)
             width = outputs
     return total + conv_bn_parameters(width, shape["last"], 1) + linear_parameters(shape["last"], classes)
+
+
+def norms(shape: Shape) -> list[int]:
+    """List the channels of every BatchNorm: the stem's, those of each block, and the last layer's."""
+    width: int = shape["stem"]
+    channels = [width]
+    for expanded, outputs in (block for blocks in shape["stages"] for block in blocks):
+        channels += [expanded, outputs] if expanded == width else [expanded, expanded, outputs]
+        width = outputs
+    return [*channels, shape["last"]]
 
 
 def build(shape: Shape, classes: int) -> StagedNet:
