@@ -112,6 +112,33 @@ def epochs_said(epochs: int) -> str:
     return f"qat: {epochs} epochs of training on integers" if epochs else "no training on integers"
 
 
+def exits(results: Path) -> str:
+    """Each part of the net alone, and the chosen threshold; then where images leave."""
+    measured = read(results / "benchmarks" / "exits.json")
+    if measured is None:
+        return NOTHING
+    alone = [row for row in measured["rows"] if row["kind"].endswith("alone")]
+    chosen, full = measured["chosen"], measured["reference"]["macs"]
+    rows = [
+        [row["kind"], with_error(row["accuracy"], row["standard_error"]), f"{row['mean_macs'] / 1e6:.2f}"]
+        for row in [*alone, *([chosen] if chosen else [])]
+    ]
+    said = f"{measured['student']}, {measured['rows'][0]['n']:,} validation images, one plain view. "
+    if chosen:
+        *early, end = (f"{share:.1%}" for share in chosen["shares"])
+        said += (
+            f"At the threshold {chosen['threshold']:.2f}, {' and '.join(early)} leave at the exits and {end} at the "
+            f"end: {1 - chosen['mean_macs'] / full:.0%} fewer mean MACs than the net alone, "
+            f"{100 * (measured['reference']['accuracy'] - chosen['accuracy']):.1f} points less accuracy "
+            f"(p {chosen['mcnemar_p']:.2g}); {chosen['held_out_accuracy']:.3f} on images that did not choose it. "
+        )
+    else:
+        said += "No threshold has fewer mean MACs at the accuracy asked for. "
+    return (
+        table(("answer", "validation accuracy", "mean M MACs"), rows) + "\n\n" + said + made_by(measured["environment"])
+    )
+
+
 def cascade(results: Path) -> str:
     measured = read(results / "benchmarks" / "cascade.json")
     if measured is None:

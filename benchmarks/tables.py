@@ -16,7 +16,7 @@ from typing import Any
 
 from bantam.deliver.views import views_of
 from bantam.files import write_text
-from compression_tables import cascade, pruning, pruning_curve, pruning_speed, quantization
+from compression_tables import cascade, exits, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 from provenance import evidence
@@ -327,6 +327,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "pruning-teacher": partial(pruning_curve, of="teacher"),
     "pruning-student": partial(pruning_curve, of="student"),
     "quantization": quantization,
+    "exits": exits,
     "cascade": cascade,
 }
 

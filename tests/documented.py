@@ -59,8 +59,10 @@ def command_of(words: Sequence[str]) -> tuple[Any, list[str]]:
 
 
 def parse(line: str) -> None:
-    """Parse a documented line with the real command's options, running nothing. Raises what the parser raises."""
+    """Parse a documented line with the real command's options, running nothing; C is a confidence.
+
+    Raises what the parser raises.
+    """
     command, left = command_of(words_of(line))
-    numbers = {"N": "1", "NUMBER": "1", "BYTES": "1"}
     if "--help" not in left:
-        command.make_context(command.name, [numbers.get(word, word) for word in left])
+        command.make_context(command.name, ["0.5" if word == "C" else word for word in left])

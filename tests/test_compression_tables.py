@@ -7,7 +7,7 @@ import pytest
 
 from bantam.compress.curve import Point, write_curve
 from bantam.measure.accuracy import Accuracy
-from compression_tables import cascade, pruning_curve, quantization
+from compression_tables import cascade, exits, pruning_curve, quantization
 
 ENVIRONMENT = {
     "command": ["bantam", "prune", "strong"],
@@ -100,3 +100,31 @@ def test_the_cascade_is_told_with_the_nets_alone(tmp_path: Path) -> None:
     results(tmp_path, "cascade.json", {**measured, "chosen": {**other, "accuracy": 0.7, "mean_macs": 5e6}})
     assert "| 32 px, then 64 | 0.700 ± 0.007 | 5.00 |" in cascade(tmp_path)
     assert "No cascade" not in cascade(tmp_path)
+
+
+def test_early_exits_are_told_with_what_they_save(tmp_path: Path) -> None:
+    alone = {"kind": "exit 1 alone", "accuracy": 0.5, "standard_error": 0.01, "n": 1000, "mean_macs": 3e6}
+    measured = {
+        "student": "mobilenet_v1",
+        "reference": {"accuracy": 0.7, "standard_error": 0.01, "macs": 8_000_000},
+        "rows": [alone, {**alone, "kind": "the net alone", "accuracy": 0.7, "mean_macs": 8e6}],
+        "environment": ENVIRONMENT,
+    }
+    results(tmp_path, "exits.json", {**measured, "chosen": None})
+    assert "No threshold has fewer mean MACs" in exits(tmp_path)
+    chosen = {
+        **alone,
+        "kind": "early exits",
+        "accuracy": 0.69,
+        "mean_macs": 4e6,
+        "threshold": 0.8,
+        "shares": [0.5, 0.25, 0.25],
+        "mcnemar_p": 0.04,
+        "held_out_accuracy": 0.688,
+    }
+    results(tmp_path, "exits.json", {**measured, "chosen": chosen})
+    said = exits(tmp_path)
+    assert "| exit 1 alone | 0.500 ± 0.010 | 3.00 |" in said
+    assert "50.0% and 25.0% leave at the exits and 25.0% at the end: 50% fewer mean MACs" in said
+    assert "1.0 points less accuracy (p 0.04); 0.688 on images that did not choose it" in said
+    assert said.endswith(MADE)

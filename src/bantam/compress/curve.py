@@ -295,6 +295,7 @@ def drawn(points: Sequence[Point], title: str) -> Figure:
 
 
 def by_method(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """The points of each method, in their order."""
     names = dict.fromkeys(point.method for point in points)
     return {name: [point for point in points if point.method == name] for name in names}
 

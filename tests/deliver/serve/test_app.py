@@ -47,6 +47,29 @@ def wait_for_gallery(desk: Desk) -> None:
         time.sleep(0.05)
 
 
+def test_no_net_answers_while_one_is_exported(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's exporter traces every net that is called meanwhile: once it took the gallery's thread with it."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow_export(_net: object, _shipped: object) -> bytes:
+        begun.set()
+        assert may_end.wait(60)
+        return b"graph"
+
+    monkeypatch.setattr(browser, "runtime_is_here", lambda: True)
+    monkeypatch.setattr(browser, "as_onnx", slow_export)
+    desk = Desk(setting)
+    desk.student()
+    assert begun.wait(60)
+    done = desk.gallery.done if desk.gallery else 0
+    assert not desk.turn.acquire(timeout=0.2)
+    assert desk.gallery is not None
+    assert desk.gallery.done == done
+    may_end.set()
+    wait_for_gallery(desk)
+    assert desk.in_browser() == "ready"
+
+
 def client_of(desk: Desk) -> TestClient:
     return TestClient(app.make_app(desk), base_url="http://127.0.0.1:8000")
 

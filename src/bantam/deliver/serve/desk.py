@@ -116,16 +116,18 @@ class Desk:
 
     def prepare(self, forms: Forms) -> None:
         """Begin what takes its time and need not be waited for: the gallery's answers, the graph for the browser."""
+        if browser.runtime_is_here():
+            threading.Thread(target=self.export, args=(forms.classifier,), daemon=True).start()
         if self.gallery is not None:
             answers = (forms.classifier, self.turn)
             threading.Thread(target=self.gallery.fill, args=answers, daemon=True).start()
-        if browser.runtime_is_here():
-            threading.Thread(target=self.export, args=(forms.classifier,), daemon=True).start()
 
     def export(self, classifier: Classifier) -> None:
         """Make the graph for the browser; a net that cannot be exported still answers on the server."""
         try:
-            self.onnx = browser.as_onnx(classifier.net, classifier.shipped)
+            # torch's exporter traces whatever net is called in this process meanwhile, in any thread.
+            with self.turn:
+                self.onnx = browser.as_onnx(classifier.net, classifier.shipped)
         except Exception as error:
             self.onnx_problem = " ".join(str(error).split())[:200] or type(error).__name__
 
