@@ -167,6 +167,7 @@ def text(result: dict[str, Any]) -> str:
 
 
 def measured(name: str, column: int, row: dict[str, Any]) -> str:
+    """One line of the text: a row under its `name`, which is padded to `column` letters."""
     return (
         f"{name:<{column}}  {row['accuracy']:.4f} ± {row['standard_error']:.4f}  "
         f"{row['mean_macs'] / 1e6:6.2f} M MACs  p {row['mcnemar_p']:.3f}"
