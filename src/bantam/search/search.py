@@ -204,12 +204,8 @@ def planned(
 ) -> Search:
     """What `search` does with these arguments; decodes the photographs. Raises a BantamError before any training."""
     pipeline.check(recipe)
-    if recipe.refit:
-        raise BadRecipe(
-            f'recipe "{recipe.name}": a search selects on validation; take out the refit "{recipe.refit.name}"'
-        )
-    if recipe.shipped.switches:
-        raise BadRecipe(f'recipe "{recipe.name}": a search compares ordinary nets; take out widths and sizes')
+    if refusal := space.refusal(recipe):
+        raise BadRecipe(f'recipe "{recipe.name}": {refusal}')
     splits = pipeline.open_data(recipe, root, watcher)
     classes = len(splits.classes)
     fits_somewhere(recipe, classes)

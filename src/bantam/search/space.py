@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from bantam.nets.students import STUDENTS
 from bantam.objectives.kd import KD
 from bantam.recipe import Recipe
-from bantam.recipe_stages import Augment, Training
+from bantam.recipe_stages import Augment, Derived, Training
 
 Params = Mapping[str, Any]
 
@@ -35,6 +35,20 @@ SHORT = 0.2
 
 SHORT_VIEWS = 4
 """Most views of the short training: the teacher is asked once about each, for all candidates."""
+
+
+def refusal(recipe: Recipe) -> str:
+    """Why there is no search about `recipe`: what would have to be taken out of it. Empty where there is one."""
+    shipped = recipe.shipped
+    if recipe.refit:
+        return f'a search selects on validation; take out the refit "{recipe.refit.name}"'
+    if isinstance(shipped, Derived):
+        return f'a search trains fresh nets; take out "{shipped.name}", which changes another stage\'s net'
+    if shipped.start:
+        return f'a search trains fresh nets; take out start = "{shipped.start}" of "{shipped.name}"'
+    if shipped.switches:
+        return "a search compares ordinary nets; take out widths and sizes"
+    return ""
 
 
 def space(base: Recipe) -> dict[str, BaseDistribution]:
