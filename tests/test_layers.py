@@ -9,6 +9,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "bantam"
 
 # What each room may import of bantam, besides itself.
 BASE = {"errors", "files"}
+# What works on finished runs: all that made them.
+FINISHED = BASE | {
+    "recipe", "recipe_stages", "data", "nets", "objectives", "measure", "train", "compress", "deliver", "stages",
+    "pipeline",
+}  # fmt: skip
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
@@ -42,38 +47,11 @@ ALLOWED = {
     "audits": BASE | {"recipe", "recipe_stages", "data", "nets", "measure", "train", "stages", "pipeline"},
     "screen": BASE | {"recipe", "recipe_stages", "measure", "train"},
     "search": BASE | {"recipe", "recipe_stages", "data", "nets", "objectives", "measure", "train", "pipeline"},
-    "pruning": BASE
-    | {
-        "recipe",
-        "recipe_stages",
-        "data",
-        "nets",
-        "objectives",
-        "measure",
-        "train",
-        "compress",
-        "deliver",
-        "stages",
-        "pipeline",
-        "reuse",
-    },
+    "pruning": FINISHED | {"reuse"},
     "options": {"errors"},
     "cli_prune": BASE | {"options", "compress", "pruning", "screen"},
     "cli_cost": BASE | {"options", "nets", "measure", "deliver", "screen"},
-    "quantization": BASE
-    | {
-        "recipe",
-        "recipe_stages",
-        "data",
-        "nets",
-        "objectives",
-        "measure",
-        "train",
-        "compress",
-        "deliver",
-        "stages",
-        "pipeline",
-    },
+    "quantization": FINISHED,
     "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
     "exits": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
     "slim": BASE | {"cascade", "nets", "measure", "train", "deliver", "pipeline"},

@@ -44,7 +44,10 @@ def test_what_users_write_is_escaped() -> None:
 
 def test_equal_values_and_one_point_are_drawn() -> None:
     for points in ([(1, 0.5)], [(1, 0.5), (2, 0.5)]):
-        ElementTree.fromstring(lines([Series("a", points)], "x", "y", "words"))
+        root = ElementTree.fromstring(lines([Series("a", points)], "x", "y", "words"))
+        drawn = " ".join(line.get("points", "") for line in root.iter(f"{SVG}polyline"))
+        assert len(drawn.split()) == len(points)
+        assert "nan" not in drawn
 
 
 def test_bars_are_as_long_as_their_values() -> None:
