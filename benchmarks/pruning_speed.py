@@ -205,9 +205,11 @@ def main() -> None:
     parser.add_argument("--architecture", default="resnet18")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--ratio", type=float, default=0.8)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="at least 2: quartiles are told")
     parser.add_argument("--out", type=Path, default=RESULTS / "benchmarks" / "pruning_speed.json")
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error(f"--rounds {options.rounds}: quartiles need at least 2 rounds")
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     torch.manual_seed(0)
     rows: list[dict[str, Any]] = []

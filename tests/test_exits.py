@@ -92,8 +92,8 @@ def test_a_stage_adds_exits_trains_and_ships_them(finished: Path, photographs: P
     assert max(metrics["parameters"].values()) == weigh(net, 32).counted <= 20_000
     assert metrics["stages"]["early"]["kind"] == "exits"
     rows = [json.loads(line) for line in (finished / "stages" / "early" / "metrics.jsonl").read_text().splitlines()]
-    assert {"loss", "cross_entropy", "exit_1", "exit_2"} == set(rows[0]["training"])
-    for name in ("exit_1", "exit_2"):
+    assert {"loss", "cross_entropy", "exit_1", "exit_2", "exits_labels"} == set(rows[0]["training"])
+    for name in ("exit_1", "exit_2", "exits_labels"):
         assert rows[-1]["training"][name] < rows[0]["training"][name]
     # The exits have learned: their statistics too are those of a trained net.
     validation = cache.open_splits(photographs, 32).validation
@@ -384,3 +384,12 @@ def test_integers_train_without_the_exits(
     assert called("quantize", run, "--data", photographs, "--epochs", 1, monkeypatch=monkeypatch) == 0
     weights = torch.load(run / "quantized" / "int8-qat" / "best.ckpt", weights_only=True)
     assert not any(name.startswith("exits") for name in weights)
+
+
+def test_exits_that_follow_a_teacher_learn_from_images_without_a_label() -> None:
+    taught = WITH_EXITS.replace("[data]", "[data]\nunlabelled = true").replace(
+        'kind = "exits"', 'kind = "exits"\nteacher = "student"'
+    )
+    pipeline.check(parse(taught))
+    with pytest.raises(BadRecipe, match='stage "early": no objective follows its teacher'):
+        pipeline.check(parse(taught + "teacher = 0.0\n"))

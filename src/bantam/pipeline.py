@@ -146,8 +146,8 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
                 prunable(stage, of.architecture)
             elif isinstance(of, Training) and of.kind == "teacher":
                 prunable(stage, of.net)
-        followed = [goal.objective for goal in goals_of(stage).values() if goal.objective.needs_teacher]
-        if recipe.data.unlabelled and stage.teacher and all(objective.needs_peers for objective in followed):
+        follows = any(goal.objective.follows() for goal in goals_of(stage).values())
+        if recipe.data.unlabelled and stage.teacher and not follows:
             raise BadRecipe(
                 f'stage "{stage.name}": no objective follows its teacher, so images without a label would teach '
                 "nothing; add one such as kd, or take data.unlabelled out"

@@ -36,6 +36,10 @@ class Objective(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
+    def follows(self) -> bool:
+        """Whether it learns from the answers of the stage's teacher, so that images without a label teach it too."""
+        return self.needs_teacher and not self.needs_peers
+
     def prepare(self, student: Output, teacher: Output | None) -> None:
         """Make trainable projections that fit an example batch; called once, before training.
 
