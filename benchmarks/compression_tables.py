@@ -139,19 +139,33 @@ def exits(results: Path) -> str:
     )
 
 
-def cascade(results: Path) -> str:
-    measured = read(results / "benchmarks" / "cascade.json")
+def cascade(results: Path, name: str) -> str:
+    """Each pass alone, and the chosen cascade; `name` is that of the file."""
+    measured = read(results / "benchmarks" / f"{name}.json")
     if measured is None:
         return NOTHING
     rows = [
-        [f"{row['side']} px alone", with_error(row["accuracy"], row["standard_error"]), f"{row['mean_macs'] / 1e6:.2f}"]
-        for row in measured["rows"]
-        if row["kind"] == "static"
+        measured_pass(f"{row['pass']} alone", row, measured) for row in measured["rows"] if row["kind"] == "static"
     ]
-    if chosen := measured["chosen"]:
-        accuracy = with_error(chosen["accuracy"], chosen["standard_error"])
-        rows.append([f"{chosen['side']} px, then {measured['size']}", accuracy, f"{chosen['mean_macs'] / 1e6:.2f}"])
-    said = f"{measured['student']}, {measured['rows'][0]['n']:,} validation images. "
-    if not chosen:
+    chosen, full = measured["chosen"], measured["reference"]
+    if chosen:
+        rows.append(measured_pass(f"{chosen['pass']}, then {full['pass']}", chosen, measured))
+    said = f"{measured['student']}, {measured['rows'][0]['n']:,} validation images, one plain view. "
+    if chosen:
+        said += (
+            f"At the threshold {chosen['threshold']:.2f}, {chosen['stopped']:.1%} stop after the first pass: "
+            f"{1 - chosen['mean_macs'] / full['macs']:.0%} fewer mean MACs than {full['pass']} alone, "
+            f"{100 * (full['accuracy'] - chosen['accuracy']):.1f} points less accuracy; "
+            f"{chosen['held_out_accuracy']:.3f} on images that did not choose it. "
+        )
+    else:
         said += f"No cascade has fewer mean MACs with {100 * measured['drop']:.1f} points less accuracy, or fewer. "
-    return table(("pass", "validation accuracy", "M MACs"), rows) + "\n\n" + said + made_by(measured["environment"])
+    head = ("pass", "validation accuracy", f"p against {full['pass']}", "mean M MACs")
+    return table(head, rows) + "\n\n" + said + made_by(measured["environment"])
+
+
+def measured_pass(name: str, row: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+    """A line of a cascade's table; the full pass is not compared with itself."""
+    itself = row["kind"] == "static" and row["pass"] == measured["reference"]["pass"]
+    p = "-" if itself else f"{row['mcnemar_p']:.2g}"
+    return [name, with_error(row["accuracy"], row["standard_error"]), p, f"{row['mean_macs'] / 1e6:.2f}"]

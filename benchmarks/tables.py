@@ -328,7 +328,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "pruning-student": partial(pruning_curve, of="student"),
     "quantization": quantization,
     "exits": exits,
-    "cascade": cascade,
+    "slim": partial(cascade, name="slim"),
+    "sizes": partial(cascade, name="sizes"),
+    "cascade": partial(cascade, name="cascade"),
 }
 
 

@@ -89,17 +89,39 @@ def test_every_student_has_its_integers(tmp_path: Path) -> None:
         assert MADE in part
 
 
-def test_the_cascade_is_told_with_the_nets_alone(tmp_path: Path) -> None:
-    alone = {"kind": "static", "side": 32, "accuracy": 0.464, "standard_error": 0.007, "n": 4432, "mean_macs": 2.336e6}
-    other = {**alone, "kind": "cascade", "accuracy": 0.1}
-    measured = {"student": "sample", "size": 64, "drop": 0.003, "environment": ENVIRONMENT, "rows": [alone, other]}
-    results(tmp_path, "cascade.json", {**measured, "chosen": None})
-    assert "| 32 px alone | 0.464 ± 0.007 | 2.34 |" in cascade(tmp_path)
-    assert "0.100" not in cascade(tmp_path)
-    assert "No cascade has fewer mean MACs with 0.3 points less" in cascade(tmp_path)
-    results(tmp_path, "cascade.json", {**measured, "chosen": {**other, "accuracy": 0.7, "mean_macs": 5e6}})
-    assert "| 32 px, then 64 | 0.700 ± 0.007 | 5.00 |" in cascade(tmp_path)
-    assert "No cascade" not in cascade(tmp_path)
+@pytest.mark.parametrize("name", ["cascade", "slim", "sizes"])
+def test_the_cascade_is_told_with_the_nets_alone(name: str, tmp_path: Path) -> None:
+    low = {
+        "kind": "static",
+        "pass": "32 px",
+        "accuracy": 0.464,
+        "standard_error": 0.007,
+        "n": 4432,
+        "mean_macs": 2.336e6,
+        "mcnemar_p": 0.00012,
+    }
+    full = {**low, "pass": "64 px", "accuracy": 0.7, "mean_macs": 9e6, "mcnemar_p": 1.0}
+    other = {**low, "kind": "cascade", "accuracy": 0.1}
+    measured = {
+        "student": "sample",
+        "drop": 0.003,
+        "reference": {"pass": "64 px", "accuracy": 0.7, "macs": 9_000_000},
+        "environment": ENVIRONMENT,
+        "rows": [low, full, other],
+    }
+    results(tmp_path, f"{name}.json", {**measured, "chosen": None})
+    without = cascade(tmp_path, name)
+    assert "| 32 px alone | 0.464 ± 0.007 | 0.00012 | 2.34 |" in without
+    assert "| 64 px alone | 0.700 ± 0.007 | - | 9.00 |" in without
+    assert "0.100" not in without
+    assert "No cascade has fewer mean MACs with 0.3 points less" in without
+    found = {"accuracy": 0.698, "mean_macs": 4.5e6, "threshold": 0.625, "stopped": 0.75, "held_out_accuracy": 0.696}
+    results(tmp_path, f"{name}.json", {**measured, "chosen": {**other, **found}})
+    chosen = cascade(tmp_path, name)
+    assert "| 32 px, then 64 px | 0.698 ± 0.007 | 0.00012 | 4.50 |" in chosen
+    assert "At the threshold 0.62, 75.0% stop after the first pass: 50% fewer mean MACs than 64 px alone" in chosen
+    assert "0.2 points less accuracy; 0.696 on images that did not choose it. `bantam prune strong`" in chosen
+    assert "No cascade" not in chosen
 
 
 def test_early_exits_are_told_with_what_they_save(tmp_path: Path) -> None:
