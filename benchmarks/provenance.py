@@ -9,12 +9,13 @@ from markdown_tables import machine, read, table
 def evidence(results: Path) -> str:
     """What made each result under results/: one row a file."""
     rows: list[list[str]] = []
-    for path in sorted([*results.glob("food-11/*/metrics.json"), *results.glob("benchmarks/*.json")]):
+    patterns = ("food-11/*/metrics.json", "benchmarks/*.json", "benchmarks/*/curve.json")
+    for path in sorted(found for pattern in patterns for found in results.glob(pattern)):
         measured = read(path)
         assert measured is not None
         environment = measured.get("environment") or read(path.with_name("environment.json"))
         assert environment is not None
-        place = path.parent if path.name == "metrics.json" else path
+        place = path.parent if path.name in ("metrics.json", "curve.json") else path
         went_on = environment.get("resumed", [])
         rows.append(
             [
@@ -37,5 +38,6 @@ def seeds(measured: dict[str, Any]) -> list[int]:
 
 def images_judged(measured: dict[str, Any]) -> int:
     """On how many images accuracies of a result were measured; 0 where it has none."""
-    found = [measured.get("validation"), *(row for row in measured.get("rows", []) if isinstance(row, dict))]
+    points = [point["before"] for point in measured.get("points", [])]
+    found = [measured.get("validation"), *(row for row in measured.get("rows", []) if isinstance(row, dict)), *points]
     return max((judged.get("n", 0) for judged in found if isinstance(judged, dict)), default=0)

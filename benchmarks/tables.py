@@ -326,6 +326,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "pruning-speed": pruning_speed,
     "pruning-teacher": partial(pruning_curve, of="teacher"),
     "pruning-student": partial(pruning_curve, of="student"),
+    "pruning-teacher-finetuned": partial(pruning_curve, of="teacher-finetuned"),
+    "pruning-student-finetuned": partial(pruning_curve, of="student-finetuned"),
     "quantization": quantization,
     "exits": exits,
     "slim": partial(cascade, name="slim"),

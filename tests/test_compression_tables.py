@@ -8,6 +8,7 @@ import pytest
 from bantam.compress.curve import Point, write_curve
 from bantam.measure.accuracy import Accuracy
 from compression_tables import cascade, exits, pruning_curve, quantization
+from provenance import evidence
 
 ENVIRONMENT = {
     "command": ["bantam", "prune", "strong"],
@@ -18,6 +19,7 @@ ENVIRONMENT = {
     "cores": 2,
     "processor": "Fast (avx2)",
 }
+VERSIONS = ("torch", "torchvision", "numpy")
 MADE = "on 2 cores, Fast (avx2); torch 2.14.1, commit 01234567."
 
 
@@ -57,6 +59,13 @@ def test_a_curve_is_told_at_a_few_ratios(of: str, tmp_path: Path) -> None:
     assert lines[6].endswith(MADE)
     assert lines[8] == f"![pruning a net](../results/benchmarks/pruning-{of}/curve.svg)"
     assert (folder / "curve.svg").exists()
+
+
+def test_a_curve_is_among_the_evidence(tmp_path: Path) -> None:
+    about = {"title": "t", "environment": {**ENVIRONMENT, "versions": dict.fromkeys(VERSIONS, "1.0")}}
+    write_curve(tmp_path / "benchmarks" / "pruning-student", [point("structured-taylor", 0.5, 1, None, None)], about)
+    row = evidence(tmp_path).splitlines()[2]
+    assert row.startswith("| benchmarks/pruning-student | `bantam prune strong` | - | 1,000 | 01234567 | 2 cores,")
 
 
 def test_looks_that_were_not_taken_are_left_out(tmp_path: Path) -> None:
