@@ -112,9 +112,9 @@ def epochs_said(epochs: int) -> str:
     return f"qat: {epochs} epochs of training on integers" if epochs else "no training on integers"
 
 
-def exits(results: Path) -> str:
-    """Each part of the net alone, and the chosen threshold; then where images leave."""
-    measured = read(results / "benchmarks" / "exits.json")
+def dynamic(results: Path, name: str) -> str:
+    """Each way out alone, and the chosen threshold; then where images leave. `name` is that of the file."""
+    measured = read(results / "benchmarks" / f"{name}.json")
     if measured is None:
         return NOTHING
     alone = [row for row in measured["rows"] if row["kind"].endswith("alone")]
@@ -123,12 +123,12 @@ def exits(results: Path) -> str:
         [row["kind"], with_error(row["accuracy"], row["standard_error"]), f"{row['mean_macs'] / 1e6:.2f}"]
         for row in [*alone, *([chosen] if chosen else [])]
     ]
-    said = f"{measured['student']}, {measured['rows'][0]['n']:,} validation images, one plain view. "
+    said = f"{measured['student']}, {measured['rows'][0]['n']:,} validation images. "
     if chosen:
-        *early, end = (f"{share:.1%}" for share in chosen["shares"])
+        places = [f"{share:.1%} at {name}" for share, name in zip(chosen["shares"], measured["left_at"], strict=True)]
         said += (
-            f"At the threshold {chosen['threshold']:.2f}, {' and '.join(early)} leave at the exits and {end} at the "
-            f"end: {1 - chosen['mean_macs'] / full:.0%} fewer mean MACs than the net alone, "
+            f"At the threshold {chosen['threshold']:.2f}, {', '.join(places)} leave: "
+            f"{1 - chosen['mean_macs'] / full:.0%} fewer mean MACs than {alone[-1]['kind']}, "
             f"{100 * (measured['reference']['accuracy'] - chosen['accuracy']):.1f} points less accuracy "
             f"(p {chosen['mcnemar_p']:.2g}); {chosen['held_out_accuracy']:.3f} on images that did not choose it. "
         )
@@ -144,9 +144,7 @@ def cascade(results: Path, name: str) -> str:
     measured = read(results / "benchmarks" / f"{name}.json")
     if measured is None:
         return NOTHING
-    rows = [
-        measured_pass(f"{row['pass']} alone", row, measured) for row in measured["rows"] if row["kind"] == "static"
-    ]
+    rows = [measured_pass(f"{row['pass']} alone", row, measured) for row in measured["rows"] if row["kind"] == "static"]
     chosen, full = measured["chosen"], measured["reference"]
     if chosen:
         rows.append(measured_pass(f"{chosen['pass']}, then {full['pass']}", chosen, measured))

@@ -16,7 +16,7 @@ from typing import Any
 
 from bantam.deliver.views import views_of
 from bantam.files import write_text
-from compression_tables import cascade, exits, pruning, pruning_curve, pruning_speed, quantization
+from compression_tables import cascade, dynamic, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 from provenance import evidence
@@ -329,7 +329,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "pruning-teacher-finetuned": partial(pruning_curve, of="teacher-finetuned"),
     "pruning-student-finetuned": partial(pruning_curve, of="student-finetuned"),
     "quantization": quantization,
-    "exits": exits,
+    "exits": partial(dynamic, name="exits"),
+    "views-while-unsure": partial(dynamic, name="views-while-unsure"),
     "slim": partial(cascade, name="slim"),
     "sizes": partial(cascade, name="sizes"),
     "cascade": partial(cascade, name="cascade"),

@@ -1,12 +1,14 @@
-"""What several rooms' tests share: one thread a process, a small real image folder, the real one where it is."""
+"""What several rooms' tests share: one thread a process, small real photographs and a run on them, the real ones."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from bantam import pipeline
 from bantam.recipe import Recipe, parse
 from tiny_run import RECIPE, write_photographs
 
@@ -41,3 +43,18 @@ def food11() -> Path:
 @pytest.fixture
 def tiny() -> Recipe:
     return parse(RECIPE)
+
+
+@pytest.fixture(scope="session")
+def finished_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BANTAM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        pipeline.run(parse(RECIPE), photographs, out)
+    return out
+
+
+@pytest.fixture
+def own_run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

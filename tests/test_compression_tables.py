@@ -7,7 +7,7 @@ import pytest
 
 from bantam.compress.curve import Point, write_curve
 from bantam.measure.accuracy import Accuracy
-from compression_tables import cascade, exits, pruning_curve, quantization
+from compression_tables import cascade, dynamic, pruning_curve, quantization
 from provenance import evidence
 
 ENVIRONMENT = {
@@ -133,16 +133,18 @@ def test_the_cascade_is_told_with_the_nets_alone(name: str, tmp_path: Path) -> N
     assert "No cascade" not in chosen
 
 
-def test_early_exits_are_told_with_what_they_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["exits", "views-while-unsure"])
+def test_the_ways_out_are_told_with_what_they_save(name: str, tmp_path: Path) -> None:
     alone = {"kind": "exit 1 alone", "accuracy": 0.5, "standard_error": 0.01, "n": 1000, "mean_macs": 3e6}
     measured = {
         "student": "mobilenet_v1",
+        "left_at": ["exit 1", "exit 2", "the end"],
         "reference": {"accuracy": 0.7, "standard_error": 0.01, "macs": 8_000_000},
         "rows": [alone, {**alone, "kind": "the net alone", "accuracy": 0.7, "mean_macs": 8e6}],
         "environment": ENVIRONMENT,
     }
-    results(tmp_path, "exits.json", {**measured, "chosen": None})
-    assert "No threshold has fewer mean MACs" in exits(tmp_path)
+    results(tmp_path, f"{name}.json", {**measured, "chosen": None})
+    assert "No threshold has fewer mean MACs" in dynamic(tmp_path, name)
     chosen = {
         **alone,
         "kind": "early exits",
@@ -153,9 +155,9 @@ def test_early_exits_are_told_with_what_they_save(tmp_path: Path) -> None:
         "mcnemar_p": 0.04,
         "held_out_accuracy": 0.688,
     }
-    results(tmp_path, "exits.json", {**measured, "chosen": chosen})
-    said = exits(tmp_path)
+    results(tmp_path, f"{name}.json", {**measured, "chosen": chosen})
+    said = dynamic(tmp_path, name)
     assert "| exit 1 alone | 0.500 ± 0.010 | 3.00 |" in said
-    assert "50.0% and 25.0% leave at the exits and 25.0% at the end: 50% fewer mean MACs" in said
+    assert "50.0% at exit 1, 25.0% at exit 2, 25.0% at the end leave: 50% fewer mean MACs than the net alone" in said
     assert "1.0 points less accuracy (p 0.04); 0.688 on images that did not choose it" in said
     assert said.endswith(MADE)

@@ -87,6 +87,10 @@ STEPS = [
     Step("bantam exits RUN --data DIR [--drop 0.003]", instead={"RUN": "EXITS"}, slow=True),
     Step("bantam predict RUN --data DIR --exit-confidence C", instead={"RUN": "EXITS", "C": "0"}, slow=True),
     Step("bantam predict PHOTO --run RUN --exit-confidence C", instead={"RUN": "EXITS", "C": "0"}, slow=True),
+    Step("bantam views RUN --data DIR", ["--views", "flip"], slow=True),
+    Step("bantam views RUN --data DIR [--drop 0.003]", ["--views", "flip"], slow=True),
+    Step("bantam predict RUN --data DIR --view-confidence C", ["--views", "zoom"], {"C": "0.4"}, slow=True),
+    Step("bantam predict PHOTO --run RUN --view-confidence C", ["--views", "zoom"], {"C": "0.4"}, slow=True),
     Step("bantam run slim --data DIR --out RUN", SETTINGS, {"RUN": "SLIM"}, slow=True),
     Step("bantam slim RUN --data DIR", instead={"RUN": "SLIM"}, slow=True),
     Step(

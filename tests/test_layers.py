@@ -54,13 +54,14 @@ ALLOWED = {
     "quantization": FINISHED,
     "cascade": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
     "exits": BASE | {"data", "nets", "measure", "train", "deliver", "pipeline"},
+    "views": BASE | {"exits", "measure", "train", "deliver", "pipeline"},
     "slim": BASE | {"cascade", "nets", "measure", "train", "deliver", "pipeline"},
     "cli_export": BASE | {"options", "deliver", "pipeline", "quantization", "screen"},
-    "cli_dynamic": {"options", "cascade", "exits", "slim", "screen"},
+    "cli_dynamic": {"options", "cascade", "exits", "slim", "views", "screen"},
     "cli_package": BASE | {"options", "deliver", "screen", "train"},
     "cli_leaderboard": BASE | {"options", "deliver"},
     "cli_serve": BASE | {"recipe", "recipe_stages", "deliver", "pipeline", "screen"},
-    "cli_predict": BASE | {"options", "data", "deliver", "pipeline"},
+    "cli_predict": BASE | {"options", "data", "nets", "deliver", "pipeline"},
     "cli": BASE
     | {
         "options",

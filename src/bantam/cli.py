@@ -16,7 +16,6 @@ from bantam.options import (
     JsonOption,
     SetOption,
     SizeOption,
-    WidthOption,
     print_json,
 )
 
@@ -49,6 +48,8 @@ app.command()(cli_export.quantize)
 app.command()(cli_dynamic.cascade)
 app.command()(cli_dynamic.exits)
 app.command()(cli_dynamic.slim)
+app.command()(cli_dynamic.views)
+app.command()(cli_predict.predict)
 
 
 INTERRUPTED = 130
@@ -168,45 +169,6 @@ def search(
     console.print(search_table(result))
     typer.echo(f"all candidates: {out / 'search.json'}\nplot: {out / 'pareto.svg'}")
     typer.echo(f"next: bantam run {out / 'winner.toml'} --data {data} --out RUN")
-
-
-@app.command()
-def predict(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PHOTO... | RUN", help="Photographs; or with --data a finished run's folder."),
-    ],
-    data: Annotated[Path | None, typer.Option(help="Folder whose evaluation images to classify.")] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="Whose student classifies the photographs; by default the food model.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
-    views: Annotated[
-        str | None,
-        typer.Option(
-            help="What to average over: plain, flip, zoom or crops (1, 2, 4, 12 passes); by default as chosen."
-        ),
-    ] = None,
-    probabilities: Annotated[
-        Path | None,
-        typer.Option("--probabilities", help="Also write every class's probability to this file."),
-    ] = None,
-    width: WidthOption = None,
-    exit_confidence: Annotated[
-        float | None,
-        typer.Option(help="Let an image leave at the first early exit that is so sure, 0..1; one plain view."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the classes of photographs; or, with --data, write the submission of a run's student."""
-    if data is None:
-        if probabilities is not None:
-            raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
-        cli_predict.photographs(paths, run, views, width, exit_confidence, as_json)
-        return
-    if len(paths) > 1 or run is not None:
-        raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
-    cli_predict.evaluation_images(paths[0], data, out, views, probabilities, width, exit_confidence)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands about computing only as much as an image needs: `bantam exits`, `bantam cascade` and `bantam slim`."""
+"""The commands about computing only as much as an image needs: `bantam exits`, `views`, `cascade` and `slim`."""
 
 from typing import Annotated
 
@@ -8,16 +8,16 @@ from bantam.options import DataOption, JsonOption, RunArgument, print_json
 
 DropOption = Annotated[float, typer.Option(help="Most accuracy, 0..1, that the saving may cost on validation.")]
 ConfidenceOption = Annotated[float | None, typer.Option(help="Measure this threshold, 0..1, instead of choosing one.")]
+MacsOption = Annotated[
+    float | None, typer.Option(help="Instead of --drop: most million multiply-accumulates of an image, in the mean.")
+]
 
 
 def exits(
     run: RunArgument,
     data: DataOption,
     drop: DropOption = 0.003,
-    macs: Annotated[
-        float | None,
-        typer.Option(help="Instead of --drop: most million multiply-accumulates of an image, in the mean."),
-    ] = None,
+    macs: MacsOption = None,
     confidence: ConfidenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -30,6 +30,30 @@ def exits(
 
     most = None if macs is None else 1e6 * macs
     result = measured(run, data, drop, most, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
+
+
+def views(
+    run: RunArgument,
+    data: DataOption,
+    most: Annotated[
+        str | None,
+        typer.Option("--views", help="The whole way: flip, zoom or crops.  [default: the run's own choice]"),
+    ] = None,
+    drop: DropOption = 0.003,
+    macs: MacsOption = None,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take further test-time views only when unsure: accuracy against mean MACs, and a threshold for predict."""
+    from rich.console import Console
+
+    from bantam.exits import text
+    from bantam.screen import Bar
+    from bantam.views import views as measured
+
+    million = None if macs is None else 1e6 * macs
+    result = measured(run, data, most, drop, million, confidence, Bar(Console(stderr=True)))
     typer.echo(text(result)) if not as_json else print_json(result)
 
 

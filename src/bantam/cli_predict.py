@@ -1,15 +1,62 @@
-"""What `bantam predict` does: the classes of single photographs, or the submission of a run's student."""
+"""The command `bantam predict`: the classes of single photographs, or the submission of a run's student."""
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from bantam.errors import BadData
-from bantam.options import print_json
+from bantam.options import JsonOption, WidthOption, print_json
 
 SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
+
+
+def predict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO... | RUN", help="Photographs; or with --data a finished run's folder."),
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder whose evaluation images to classify.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Whose student classifies the photographs; by default the food model.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="What to average over: plain, flip, zoom or crops (1, 2, 4, 12 passes); by default as chosen."
+        ),
+    ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option("--probabilities", help="Also write every class's probability to this file."),
+    ] = None,
+    width: WidthOption = None,
+    exit_confidence: Annotated[
+        float | None,
+        typer.Option(help="Let an image leave at the first early exit that is so sure, 0..1; one plain view."),
+    ] = None,
+    view_confidence: Annotated[
+        float | None,
+        typer.Option(help="Take further test-time views only while the answer is less sure than this, 0..1."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the classes of photographs; or, with --data, write the submission of a run's student."""
+    if exit_confidence is not None and (view_confidence is not None or views not in (None, "plain")):
+        other = "--view-confidence" if view_confidence is not None else f"--views {views}"
+        raise BadData(f"--exit-confidence looks at one plain view; leave out {other}")
+    thresholds = (exit_confidence, view_confidence)
+    if data is None:
+        if probabilities is not None:
+            raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
+        photographs(paths, run, views, width, *thresholds, as_json)
+        return
+    if len(paths) > 1 or run is not None:
+        raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
+    evaluation_images(paths[0], data, out, views, probabilities, width, *thresholds)
 
 
 def photographs(
@@ -17,16 +64,24 @@ def photographs(
     run: Path | None,
     views: str | None,
     width: float | None,
-    confidence: float | None,
+    exit_confidence: float | None,
+    view_confidence: float | None,
     as_json: bool,
 ) -> None:
     """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam.
 
-    `width` is one of a switchable student's. With `confidence`, each photograph leaves at the student's first early
-    exit that is so sure of it.
+    `width` is one of a switchable student's. With `exit_confidence`, each photograph leaves at the student's first
+    early exit that is so sure of it; with `view_confidence`, no further view is taken once the answer is so sure.
     """
     from bantam import pipeline
-    from bantam.deliver.classify import FOOD11, classify_early, classify_files, load_classifier, ranked
+    from bantam.deliver.classify import (
+        FOOD11,
+        classify_early,
+        classify_files,
+        classify_while_unsure,
+        load_classifier,
+        ranked,
+    )
 
     folder = next((path for path in paths if path.is_dir()), None)
     if folder is not None:
@@ -35,9 +90,12 @@ def photographs(
             f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
         )
     run = run or FOOD11
-    require_one_view(views, confidence)
     classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width)
-    left = None if confidence is None else classify_early(classifier, paths, confidence, run)
+    left = None
+    if exit_confidence is not None:
+        left = classify_early(classifier, paths, exit_confidence, run)
+    elif view_confidence is not None:
+        left = classify_while_unsure(classifier, paths, view_confidence)
     answers = classify_files(classifier, paths) if left is None else left.logits.softmax(1)
     labels = classifier.shipped.classes
     if as_json:
@@ -60,33 +118,36 @@ def evaluation_images(
     views: str | None,
     probabilities: Path | None,
     width: float | None,
-    confidence: float | None,
+    exit_confidence: float | None,
+    view_confidence: float | None,
 ) -> None:
-    """Write the submission of the student of `run`, at `width` or with early exits at the threshold `confidence`."""
+    """Write the submission of the student of `run`, at `width`, or computing no more than a threshold asks for."""
     from bantam import pipeline
     from bantam.data import cache
     from bantam.deliver.exits import leave_early, require_exits, require_some_left
-    from bantam.deliver.predict import load_shipped, predict, write_answers
-    from bantam.deliver.views import views_of
+    from bantam.deliver.predict import load_shipped, write_answers
+    from bantam.deliver.predict import predict as predicted
+    from bantam.deliver.views import ladder, look_while_unsure, views_of
+    from bantam.nets.early_exit import without_exits
 
-    require_one_view(views, confidence)
     net, shipped = load_shipped(run, width)
-    early = None if confidence is None else require_exits(net, run)
+    early = None if exit_confidence is None else require_exits(net, run)
+    views = views or views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
+    if view_confidence is not None:
+        ladder(views)
     images = cache.open_splits(data, pipeline.recipe_of(run).data.size).evaluation
     if images is None:
         raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
-    if early is None or confidence is None:
-        chosen = views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
-        predict(net, shipped, images, views=views or chosen, path=out, probabilities=probabilities)
+    if early is not None and exit_confidence is not None:
+        left = leave_early(early, shipped, images, exit_confidence)
+        require_some_left(left, exit_confidence)
+    elif view_confidence is not None:
+        whole = without_exits(net)
+        left = look_while_unsure(whole, images, shipped.student.size, shipped.normalisation, views, view_confidence)
     else:
-        left = leave_early(early, shipped, images, confidence)
-        require_some_left(left, confidence)
+        left = None
+        predicted(net, shipped, images, views=views, path=out, probabilities=probabilities)
+    if left is not None:
         write_answers(left.logits, shipped, images, out, probabilities)
         typer.echo(left.text())
     typer.echo(f"{len(images):,} predictions: {out}")
-
-
-def require_one_view(views: str | None, confidence: float | None) -> None:
-    """Raises BadData where early exits are to answer for several views."""
-    if confidence is not None and views not in (None, "plain"):
-        raise BadData(f"--exit-confidence looks at one plain view; leave out --views {views}")

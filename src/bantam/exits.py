@@ -5,6 +5,8 @@ RUN/exits/exits.json .csv .svg      the curve, the net alone and each exit alone
 """
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bantam import pipeline
-from bantam.deliver.exits import RESULT, require_exits
+from bantam.deliver.exits import RESULT, names_of_exits, require_exits
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData
@@ -47,94 +49,129 @@ def exits(
     without exits, a target outside its range or out of reach, and a `confidence` that no image reaches; nothing is
     written then.
     """
-    require_share(("--drop", drop), ("--confidence", confidence))
-    if macs is not None and confidence is not None:
-        raise BadData("--macs chooses a threshold and --confidence is one; give one of them")
+    require_one_target(drop, macs, confidence)
     loaded, shipped = load_shipped(run)
     net = require_exits(loaded, run)
     splits = pipeline.open_data(pipeline.recipe_of(run), root, watcher)
     require_classes(shipped, splits)
     size, labels = shipped.student.size, splits.validation.labels
     paid = macs_of_exits(net, size)
-    if macs is not None and macs < paid[0]:
-        raise BadData(
-            f"--macs {macs / 1e6:g} is out of reach: the first exit alone takes {paid[0] / 1e6:.2f} million "
-            "multiply-accumulates; ask for more"
-        )
+    require_in_reach(macs, "the first exit", paid[0])
 
     def look(views: Tensor) -> Tensor:
         shown = net.observe(views)
         return torch.stack((*shown.exits, shown.logits), 1)  # [B, ways, K]
 
-    ways = logits_of(net, splits.validation, size, shipped.normalisation, look=look).unbind(1)
-    reference, static = accuracy(ways[-1], labels), macs_alone(net, size)
-    alone = static[-1]
-    names = [f"exit {number}" for number in range(1, len(ways))]
+    answers = logits_of(net, splits.validation, size, shipped.normalisation, look=look).unbind(1)
+    *names, _ = left_at = names_of_exits(net)
+    ways = Ways("early exits", answers, paid, left_at, (*names, "the net"), macs_alone(net, size))
+    result = compared(ways, labels, drop, macs, confidence)
+    about = {"student": shipped.student.family, "size": size, "after": list(net.after)}
+    return written(run / RESULT, {**about, **result, "environment": environment()}, ways)
+
+
+def require_one_target(drop: float, macs: float | None, confidence: float | None) -> None:
+    """Raises BadData for a share outside 0..1, and where there are two targets."""
+    require_share(("--drop", drop), ("--confidence", confidence))
+    if macs is not None and confidence is not None:
+        raise BadData("--macs chooses a threshold and --confidence is one; give one of them")
+
+
+def require_in_reach(macs: float | None, first: str, least: int) -> None:
+    """Raises BadData where not even the `first` way out, of `least` multiply-accumulates, costs so few."""
+    if macs is not None and macs < least:
+        raise BadData(
+            f"--macs {macs / 1e6:g} is out of reach: {first} alone takes {least / 1e6:.2f} million "
+            "multiply-accumulates; ask for more"
+        )
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The ways out of a dynamic net, the whole way last.
+
+    `kind` names the dynamic net. Each way has its `logits` [N, K] on validation, what an image costs that leaves there
+    (`paid`), and a name (`left_at`); as a net of its own it has the name in `alone`, and costs `macs_alone`.
+    """
+
+    kind: str
+    logits: Sequence[Tensor]
+    paid: tuple[int, ...]
+    left_at: tuple[str, ...]
+    alone: tuple[str, ...]
+    macs_alone: tuple[int, ...]
+
+
+def compared(ways: Ways, labels: Tensor, drop: float, macs: float | None, confidence: float | None) -> dict[str, Any]:
+    """Each way alone, the curve of all thresholds, and the choice; `drop`, `macs`, `confidence` as for `exits`.
+
+    Raises BadData for a confidence that no image reaches.
+    """
+    reference, whole = accuracy(ways.logits[-1], labels), ways.macs_alone[-1]
     rows: list[dict[str, Any]] = []
-    for number, (name, way) in enumerate(zip([*names, "the net"], ways, strict=True)):
-        everywhere = tuple(float(number == place) for place in range(len(ways)))
-        p = mcnemar(hits(ways[-1], labels), hits(way, labels)).p
-        rows.append(row_of(f"{name} alone", Point(0.0, everywhere, accuracy(way, labels), static[number], p)))
-    points = curve(ways, labels, paid, STEPS)
-    rows += [row_of("early exits", item) for item in points]
+    for number, (name, way) in enumerate(zip(ways.alone, ways.logits, strict=True)):
+        everywhere = tuple(float(number == place) for place in range(len(ways.logits)))
+        p = mcnemar(hits(ways.logits[-1], labels), hits(way, labels)).p
+        rows.append(row_of(f"{name} alone", Point(0.0, everywhere, accuracy(way, labels), ways.macs_alone[number], p)))
+    points = curve(ways.logits, labels, ways.paid, STEPS)
+    rows += [row_of(ways.kind, item) for item in points]
 
     choose = within_drop(drop) if macs is None else within_macs(macs)
     if confidence is None:
-        found, outside = choose(points, reference), held_out(ways, labels, paid, choose, STEPS)
+        found, outside = choose(points, reference), held_out(ways.logits, labels, ways.paid, choose, STEPS)
     else:
-        require_reached(ways, confidence)
-        found = point(ways, labels, paid, confidence)
+        require_reached(ways.logits, confidence)
+        found = point(ways.logits, labels, ways.paid, confidence)
         outside = found.accuracy
-    saves = found is not None and (confidence is not None or found.mean_macs < alone)
-    result = {
-        "student": shipped.student.family,
-        "size": size,
-        "after": list(net.after),
+    saves = found is not None and (confidence is not None or found.mean_macs < whole)
+    return {
         "target": {"confidence": confidence} if confidence is not None else {"macs": macs} if macs else {"drop": drop},
-        "macs": list(paid),
-        "reference": {"accuracy": reference.value, "standard_error": reference.standard_error, "macs": alone},
-        "chosen": {**row_of("early exits", found), "held_out_accuracy": outside.value} if found and saves else None,
+        "macs": list(ways.paid),
+        "left_at": list(ways.left_at),
+        "reference": {"accuracy": reference.value, "standard_error": reference.standard_error, "macs": whole},
+        "chosen": {**row_of(ways.kind, found), "held_out_accuracy": outside.value} if found and saves else None,
         "rows": rows,
-        "environment": environment(),
     }
-    path = run / RESULT
+
+
+def written(path: Path, result: dict[str, Any], ways: Ways) -> dict[str, Any]:
+    """Write `result` to `path`, a .json file, and as CSV and SVG beside it; gives it."""
+    rows = result["rows"]
     write_json(path, result)
     with writing(path.with_suffix(".csv")) as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({**row, "shares": " ".join(f"{share:.4f}" for share in row["shares"])} for row in rows)
-    static_rows = dict(zip([*names, "the net"], rows, strict=False))
-    plot_dynamic(static_rows, {"early exits": rows[len(ways) :]}, path.with_suffix(".svg"))
+    static_rows = dict(zip(ways.alone, rows, strict=False))
+    plot_dynamic(static_rows, {ways.kind: rows[len(ways.logits) :]}, path.with_suffix(".svg"))
     return result
 
 
 def row_of(kind: str, item: Point) -> dict[str, Any]:
-    """One line; `shares` are those of the images that leave at each exit and at the end."""
+    """One line; `shares` are those of the images that leave at each way out."""
     return {"kind": kind, "shares": list(item.shares), **item.to_json()}
 
 
 def text(result: dict[str, Any]) -> str:
-    """What a person reads: the net and each exit alone, then the chosen threshold."""
-    full, ways = result["reference"]["macs"], len(result["macs"])
+    """What a person reads: each way alone, then the chosen threshold."""
+    chosen, *alone = result["chosen"], *result["rows"][: len(result["macs"])]
+    shown = [*alone, *([chosen] if chosen else [])]
+    column = max(len(row["kind"]) for row in shown)
     lines = [
-        f"{row['kind']:<13} {row['accuracy']:.4f} ± {row['standard_error']:.4f}  "
+        f"{row['kind']:<{column}} {row['accuracy']:.4f} ± {row['standard_error']:.4f}  "
         f"{row['mean_macs'] / 1e6:6.2f} M MACs  p {row['mcnemar_p']:.3f}"
-        for row in [*result["rows"][:ways], *([result["chosen"]] if result["chosen"] else [])]
+        for row in shown
     ]
-    chosen = result["chosen"]
     if chosen is None:
         (name, value), *_ = result["target"].items()
-        return "\n".join([*lines, f"no threshold saves MACs at {name} {value:g}: use the net alone"])
-    shares = ", ".join(
-        f"{share:.1%} at {'the end' if place == ways - 1 else f'exit {place + 1}'}"
-        for place, share in enumerate(chosen["shares"])
-    )
-    change = 1 - chosen["mean_macs"] / full
+        return "\n".join([*lines, f"no threshold saves MACs at {name} {value:g}: use {alone[-1]['kind']}"])
+    shares = [f"{share:.1%} at {name}" for share, name in zip(chosen["shares"], result["left_at"], strict=True)]
+    change = 1 - chosen["mean_macs"] / result["reference"]["macs"]
     return "\n".join(
         [
             *lines,
-            f"at the confidence {chosen['threshold']:.4f} {shares} leave: {change:.1%} fewer mean MACs than the net "
-            f"alone; on images that did not choose the threshold {chosen['held_out_accuracy']:.4f} "
+            f"at the confidence {chosen['threshold']:.4f} {', '.join(shares)} leave: {change:.1%} fewer mean MACs than "
+            f"{alone[-1]['kind']}; on images that did not choose the threshold {chosen['held_out_accuracy']:.4f} "
             f"(n = {chosen['n']:,})",
         ]
     )

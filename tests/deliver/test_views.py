@@ -1,5 +1,6 @@
 """Test-time views: against the sum written out, and chosen on validation only."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,23 @@ from bantam.data import cache
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET
 from bantam.deliver import views
-from bantam.deliver.views import VIEWS, View, choose_views, crop, logits_of_views, views_of
+from bantam.deliver.views import (
+    VIEWS,
+    View,
+    answers_of_views,
+    choose_views,
+    crop,
+    ladder,
+    logits_of_views,
+    look_while_unsure,
+    views_of,
+)
 from bantam.errors import BadData, SplitLeak
 from bantam.measure.accuracy import accuracy
+from bantam.measure.dynamic import combined
 from bantam.measure.logits import logits_of
+from bantam.nets.early_exit import confidence
+from bantam.nets.footprint import footprint
 from bantam.nets.students import describe
 
 
@@ -109,3 +123,46 @@ def test_choosing_keeps_no_graph_for_a_backward_pass(net: nn.Module, photographs
     choose_views(net, cache.open_splits(photographs, 32).validation, 32, IMAGENET)
     assert seen
     assert not any(seen)
+
+
+def test_each_list_of_views_holds_the_one_before() -> None:
+    names = ladder("crops")
+    assert names == tuple(VIEWS)
+    for fewer, more in itertools.pairwise(names):
+        assert {view.part for view in VIEWS[fewer]} < {view.part for view in VIEWS[more]}
+    assert ladder("flip") == ("plain", "flip")
+    for name in ("plain", "corners"):
+        with pytest.raises(BadData, match=f'"{name}"; choose --views from flip, zoom, crops'):
+            ladder(name)
+
+
+@pytest.mark.parametrize("name", list(VIEWS)[1:])
+def test_further_views_are_taken_by_the_unsure_alone(
+    name: str, net: nn.Module, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "CHUNK", 7)
+    split, names = cache.open_splits(photographs, 32).validation, ladder(name)
+    ways = answers_of_views(net, split, 32, IMAGENET, names).unbind(0)
+    threshold = float(confidence(ways[0]).median())
+    expected, places = combined(ways, threshold)
+    looked: list[int] = []
+    monkeypatch.setattr(views, "crop", lambda images, *rest: looked.append(len(images)) or crop(images, *rest))
+    left = look_while_unsure(net, split, 32, IMAGENET, name, threshold)
+    assert torch.equal(left.place, places)
+    assert 0 < left.counts[0] < len(split)
+    torch.testing.assert_close(left.logits, expected, rtol=1e-4, atol=1e-4)
+    passes = [len(VIEWS[each]) for each in names]
+    assert sum(looked) == sum(n * count for n, count in zip(left.counts, passes, strict=True))
+    assert left.macs == tuple(count * footprint(net, 32).macs for count in passes)
+    assert left.mean_macs == pytest.approx(footprint(net, 32).macs * sum(looked) / len(split))
+
+
+def test_a_threshold_of_one_takes_all_views_and_of_zero_only_the_first(net: nn.Module, photographs: Path) -> None:
+    split = cache.open_splits(photographs, 32).validation
+    whole, first = (look_while_unsure(net, split, 32, IMAGENET, "zoom", threshold) for threshold in (1.0, 0.0))
+    assert whole.counts == [0, 0, len(split)]
+    assert torch.equal(whole.logits, logits_of_views(net, split, 32, IMAGENET, "zoom"))
+    assert first.counts == [len(split), 0, 0]
+    assert torch.equal(first.logits, logits_of_views(net, split, 32, IMAGENET, "plain"))
+    with pytest.raises(BadData, match=r"--view-confidence = 1\.5 must lie in 0\.\.1"):
+        look_while_unsure(net, split, 32, IMAGENET, "zoom", 1.5)

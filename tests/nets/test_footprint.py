@@ -199,6 +199,14 @@ def test_half_precision_takes_half_the_memory():
     assert footprint(net.bfloat16(), 8).activation_bytes == (IMAGE + maps(8)) // 2
 
 
+def test_inference_mode_hides_nothing():
+    net = describe("mobilenet_v1", 5000, 3, 32).build()
+    expected = footprint(net, 32)
+    with torch.inference_mode():
+        assert footprint(net, 32) == expected
+    assert expected.macs > 0
+
+
 def test_counting_changes_nothing_in_the_net():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU(inplace=True)).train()
     net[1].eval()

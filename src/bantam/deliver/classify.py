@@ -14,10 +14,12 @@ from torch import Tensor
 
 from bantam.data import images
 from bantam.data.splits import UnlabelledSplit
-from bantam.deliver.exits import Left, leave_early, require_exits
+from bantam.deliver.exits import leave_early, require_exits
 from bantam.deliver.predict import Shipped, load_shipped
-from bantam.deliver.views import VIEWS, logits_of_views, views_of
+from bantam.deliver.views import VIEWS, logits_of_views, look_while_unsure, views_of
 from bantam.errors import BadData
+from bantam.measure.dynamic import Left
+from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
 
 FOOD11 = Path(__file__).parents[1] / "models" / "food11"
@@ -80,6 +82,18 @@ def classify_early(classifier: Classifier, paths: list[Path], confidence: float,
     net = require_exits(classifier.net, run)
     pixels = torch.cat([classifier.pixels(images.read(path), path) for path in paths])
     return leave_early(net, classifier.shipped, UnlabelledSplit(pixels, tuple(map(str, paths))), confidence)
+
+
+def classify_while_unsure(classifier: Classifier, paths: list[Path], confidence: float) -> Left:
+    """The answers to image files, with further views only while they are less sure than `confidence`, 0..1.
+
+    Raises BadImage for the first that cannot be read, and BadData where the classifier has one view alone or for a
+    threshold outside 0..1.
+    """
+    pixels = torch.cat([classifier.pixels(images.read(path), path) for path in paths])
+    split = UnlabelledSplit(pixels, tuple(map(str, paths)))
+    size, normalisation = classifier.shipped.student.size, classifier.shipped.normalisation
+    return look_while_unsure(without_exits(classifier.net), split, size, normalisation, classifier.views, confidence)
 
 
 def ranked(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:

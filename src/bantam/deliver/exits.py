@@ -1,7 +1,6 @@
 """Answers with early exits: of a run's student, at a threshold, image by image."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,42 +9,12 @@ from torch import Tensor, nn
 from bantam.data.splits import LabelledSplit, UnlabelledSplit
 from bantam.deliver.predict import Shipped
 from bantam.errors import BadData
+from bantam.measure.dynamic import Left
 from bantam.measure.logits import logits_of
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
 
 RESULT = Path("exits") / "exits.json"
 """Where in a run's folder `bantam exits` leaves the chosen threshold."""
-
-
-@dataclass(frozen=True)
-class Left:
-    """Answers of a net with exits to N images in plain view.
-
-    `logits` [N, K]; `place` int64 [N]: the exit at which each left, from 0 on, the last being the end; `macs`: what an
-    image has cost that left at each.
-    """
-
-    logits: Tensor
-    place: Tensor
-    macs: tuple[int, ...]
-
-    @property
-    def counts(self) -> list[int]:
-        """How many images left at each exit and at the end."""
-        return self.place.bincount(minlength=len(self.macs)).tolist()
-
-    @property
-    def mean_macs(self) -> float:
-        """The multiply-accumulates of an image in the mean."""
-        return sum(n * macs for n, macs in zip(self.counts, self.macs, strict=True)) / len(self.place)
-
-    def text(self) -> str:
-        """One line: how many left where, and the mean of the multiply-accumulates against those of the whole way."""
-        where = [f"{n:,} left at exit {place}" for place, n in enumerate(self.counts[:-1], 1)]
-        return (
-            f"{', '.join(where)}, {self.counts[-1]:,} at the end; {self.mean_macs / 1e6:.2f} million MACs for an image "
-            f"in the mean, {self.macs[-1] / 1e6:.2f} to the end"
-        )
 
 
 def require_exits(net: nn.Module, run: Path) -> EarlyExitNet:
@@ -79,7 +48,12 @@ def leave_early(
 
     size = shipped.student.size
     answers = logits_of(net, split, size, shipped.normalisation, look=look)
-    return Left(answers[:, :-1], answers[:, -1].long(), macs or macs_of_exits(net, size))
+    return Left(answers[:, :-1], answers[:, -1].long(), macs or macs_of_exits(net, size), names_of_exits(net))
+
+
+def names_of_exits(net: EarlyExitNet) -> tuple[str, ...]:
+    """Where an image may leave: "exit 1" and so on, and "the end"."""
+    return (*(f"exit {number}" for number in range(1, len(net.exits) + 1)), "the end")
 
 
 def require_some_left(left: Left, confidence: float) -> None:

@@ -1,11 +1,13 @@
 """Test-time views: what a student looks at before it answers, with weights that validation chose among a few.
 
 Averaging over views costs passes and no parameters. The candidates are few and coarse on purpose: each is one more look
-at validation, and a fine grid would fit its noise.
+at validation, and a fine grid would fit its noise. Further views may be kept for the images that the student is unsure
+of, which makes them a dynamic computation: Mocerino et al., "Adaptive Test-Time Augmentation for Low-Power CPU", 2021,
+arXiv:2105.06183.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +17,9 @@ from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit, require_labelled
 from bantam.errors import BadData
 from bantam.measure.accuracy import Accuracy, accuracy
+from bantam.measure.dynamic import Left
+from bantam.nets.early_exit import confidence as confidence_of
+from bantam.nets.footprint import footprint
 
 CHUNK = 250  # images at a time
 
@@ -31,6 +36,11 @@ class View:
     top: float = 0.0
     mirrored: bool = False
     weight: float = 1.0
+
+    @property
+    def part(self) -> "View":
+        """The same part of the image, whatever its weight."""
+        return replace(self, weight=1.0)
 
 
 def both_ways(*views: View) -> tuple[View, ...]:
@@ -74,7 +84,7 @@ def logits_of_views(
     `net` is taken in eval mode, and its mode put back afterwards; `look` answers in its place. Raises BadData for an
     unknown name.
     """
-    return _answers(net, split, size, normalisation, (views,), look)[0]
+    return answers_of_views(net, split, size, normalisation, (views,), look)[0]
 
 
 def choose_views(
@@ -85,7 +95,7 @@ def choose_views(
     Raises SplitLeak for an unlabelled split.
     """
     validation = require_labelled(validation, "the choice of test-time views")
-    answers = _answers(net, validation, size, normalisation, tuple(VIEWS))
+    answers = answers_of_views(net, validation, size, normalisation, tuple(VIEWS))
     measured = {name: accuracy(rows, validation.labels) for name, rows in zip(VIEWS, answers, strict=True)}
     return max(measured, key=lambda name: measured[name].correct), measured
 
@@ -96,7 +106,7 @@ def views_of(validation: Mapping[str, Any]) -> str:
 
 
 @torch.inference_mode()
-def _answers(
+def answers_of_views(
     net: nn.Module,
     split: LabelledSplit | UnlabelledSplit,
     size: int,
@@ -104,7 +114,7 @@ def _answers(
     names: tuple[str, ...],
     look: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The answers [len(names), N, K] under each name. Each view is looked at once."""
+    """The answers float32 [len(names), N, K] under each name, on the CPU. Each view is looked at once."""
     for name in names:
         if name not in VIEWS:
             raise BadData(f'no test-time views are named "{name}"; choose from {", ".join(VIEWS)}')
@@ -115,24 +125,92 @@ def _answers(
     for start in range(0, len(split), CHUNK):
         images = split.images[start : start + CHUNK].to(device)  # [B, H, W, 3] uint8
         seen: dict[View, Tensor] = {}
-
-        def answer(view: View, images: Tensor = images, seen: dict[View, Tensor] = seen) -> Tensor:
-            part = View(view.side, view.left, view.top, view.mirrored)
-            if part not in seen:
-                seen[part] = (look or net)(crop(images, part, size, normalisation)).float()
-            return seen[part]
-
-        rows: list[Tensor] = []
-        for name in names:
-            views = VIEWS[name]
-            if len(views) == 1:
-                rows.append(answer(views[0]))
-            else:
-                weighted = [view.weight * answer(view).log_softmax(1) for view in views]
-                rows.append(torch.stack(weighted).sum(0))
+        rows = [averaged(look or net, images, size, normalisation, name, seen) for name in names]
         chunks.append(torch.stack(rows).cpu())
     net.train(was_training)
     return torch.cat(chunks, 1)
+
+
+def averaged(
+    answer: Callable[[Tensor], Tensor],
+    images: Tensor,
+    size: int,
+    normalisation: Normalisation,
+    name: str,
+    seen: dict[View, Tensor],
+) -> Tensor:
+    """The answers [B, K] to images uint8 [B, H, W, 3] under VIEWS[name]; `seen` are the views that are known by now."""
+    for view in VIEWS[name]:
+        if view.part not in seen:
+            seen[view.part] = answer(crop(images, view, size, normalisation)).float()
+    if len(VIEWS[name]) == 1:
+        return seen[VIEWS[name][0].part]
+    weighted = [view.weight * seen[view.part].log_softmax(1) for view in VIEWS[name]]
+    return torch.stack(weighted).sum(0)
+
+
+def ladder(views: str) -> tuple[str, ...]:
+    """The names in VIEWS from "plain" to `views`; each one's views are among those of the next.
+
+    Raises BadData for "plain", which has no other before it, and for a name that is not there.
+    """
+    names = tuple(VIEWS)
+    if views not in names[1:]:
+        raise BadData(
+            f'a confidence can save nothing with the views "{views}"; choose --views from {", ".join(names[1:])}'
+        )
+    return names[: names.index(views) + 1]
+
+
+@torch.inference_mode()
+def look_while_unsure(
+    net: nn.Module,
+    split: LabelledSplit | UnlabelledSplit,
+    size: int,
+    normalisation: Normalisation,
+    views: str,
+    confidence: float,
+) -> Left:
+    """The answers to all images of `split`, each from the first of `ladder(views)` that is sure by `confidence`, 0..1.
+
+    What an image was looked at already is not looked at again. Raises BadData for a threshold outside 0..1, and for
+    views that have none before them.
+    """
+    if not 0 <= confidence <= 1:
+        raise BadData(f"--view-confidence = {confidence:g} must lie in 0..1")
+    names = ladder(views)
+    was_training = net.training
+    net.eval()
+    device = next(net.parameters()).device
+    logits: list[Tensor] = []
+    places: list[Tensor] = []
+    for start in range(0, len(split), CHUNK):
+        images = split.images[start : start + CHUNK].to(device)  # [B, H, W, 3] uint8
+        unsure = torch.arange(len(images), device=device)
+        place = torch.full((len(images),), len(names) - 1)
+        seen: dict[View, Tensor] = {}
+        found: Tensor | None = None
+        for number, name in enumerate(names):
+            answers = averaged(net, images[unsure], size, normalisation, name, seen)  # [U, K]
+            found = answers.clone() if found is None else found
+            found[unsure] = answers
+            sure = confidence_of(answers) >= confidence
+            if number < len(names) - 1:
+                place[unsure[sure].cpu()] = number
+            unsure, seen = unsure[~sure], {view: rows[~sure] for view, rows in seen.items()}
+            if not len(unsure):
+                break
+        assert found is not None
+        logits.append(found.cpu())
+        places.append(place)
+    net.train(was_training)
+    return Left(torch.cat(logits), torch.cat(places), macs_of_views(net, size, names), names)
+
+
+def macs_of_views(net: nn.Module, size: int, names: Sequence[str]) -> tuple[int, ...]:
+    """The multiply-accumulates of an image under each of `names`: one pass of `net` at `size` px for each view."""
+    macs = footprint(net, size).macs
+    return tuple(len(VIEWS[name]) * macs for name in names)
 
 
 def crop(images: Tensor, view: View, size: int, normalisation: Normalisation) -> Tensor:

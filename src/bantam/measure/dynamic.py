@@ -49,6 +49,38 @@ class Point:
         }
 
 
+@dataclass(frozen=True)
+class Left:
+    """Answers of a dynamic net to N images.
+
+    `logits` [N, K]; `place` int64 [N]: the way out that each image took, from 0 on; `macs`: what an image has cost that
+    left at each; `names` of the ways out.
+    """
+
+    logits: Tensor
+    place: Tensor
+    macs: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many images left at each way out."""
+        return self.place.bincount(minlength=len(self.macs)).tolist()
+
+    @property
+    def mean_macs(self) -> float:
+        """The multiply-accumulates of an image in the mean."""
+        return sum(n * macs for n, macs in zip(self.counts, self.macs, strict=True)) / len(self.place)
+
+    def text(self) -> str:
+        """One line: how many left where, and the mean of the multiply-accumulates against those of the whole way."""
+        where = [f"{n:,} left at {name}" for n, name in zip(self.counts, self.names, strict=True)]
+        return (
+            f"{', '.join(where[:-1])}, {self.counts[-1]:,} at {self.names[-1]}; {self.mean_macs / 1e6:.2f} million "
+            f"MACs for an image in the mean, {self.macs[-1] / 1e6:.2f} all the way"
+        )
+
+
 Choice = Callable[[Sequence[Point], Accuracy], Point | None]
 """Takes one of the points of a curve, given the accuracy of the last way out alone; or none."""
 

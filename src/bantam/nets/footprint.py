@@ -50,11 +50,12 @@ class Footprint:
 def footprint(net: nn.Module, size: int) -> Footprint:
     """Trace one pass of `net`, in eval mode, on one image [1, 3, size, size]; nothing in it changes."""
     first = next((parameter for parameter in net.parameters() if parameter.is_floating_point()), torch.empty(0))
-    image = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
-    image = image.contiguous(memory_format=torch.channels_last)
-    trace = _Trace(image)
-    with _evaluating(net), torch.no_grad(), _plain_attention(), trace:
-        logits = net(image)
+    with torch.inference_mode(False), torch.no_grad():  # inference mode hides operations from the trace
+        image = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
+        image = image.contiguous(memory_format=torch.channels_last)
+        trace = _Trace(image)
+        with _evaluating(net), _plain_attention(), trace:
+            logits = net(image)
     return Footprint(macs=trace.flops // 2, activation_bytes=trace.peak(logits))
 
 
