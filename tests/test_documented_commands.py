@@ -100,6 +100,7 @@ STEPS = [
     ),
     Step("bantam predict RUN --data DIR --width 0.5", instead={"RUN": "SLIM"}, slow=True),
     Step("bantam predict PHOTO --run RUN --width 0.5", instead={"RUN": "SLIM"}, slow=True),
+    Step("bantam predict RUN --data DIR --size 48", instead={"RUN": "SLIM", "48": "32"}, slow=True),
     Step("bantam export RUN --data DIR --width 0.5", instead={"RUN": "SLIM"}, slow=True),
     Step("bantam students --budget 60000 --size 64 --classes 11", slow=True),
     Step(

@@ -114,7 +114,9 @@ def test_a_cascade_takes_the_sizes_that_the_student_was_trained_at(run: Path, ph
     assert [row["accuracy"] for row in result["rows"][:2]] == [by_switch[1]["plain"], by_switch[0]["plain"]]
 
 
-def test_predict_answers_at_a_width(monkeypatch, run: Path, photographs: Path, tmp_path: Path, capsys) -> None:
+def test_predict_answers_at_a_width_and_a_size(
+    monkeypatch, run: Path, photographs: Path, tmp_path: Path, capsys
+) -> None:
     whole, half = tmp_path / "whole.csv", tmp_path / "half.csv"
     assert call(monkeypatch, "predict", run, "--data", photographs, "--out", whole) == 0
     assert whole.read_bytes() == (run / "submission.csv").read_bytes()
@@ -128,11 +130,25 @@ def test_predict_answers_at_a_width(monkeypatch, run: Path, photographs: Path, t
     assert [int(line.split(",")[1]) for line in half.read_text().splitlines()[1:]] == said.argmax(1).tolist()
     assert len(at_half.read_text().splitlines()) == 13
 
+    small = tmp_path / "small.csv"
+    assert (
+        call(monkeypatch, "predict", run, "--data", photographs, "--out", small, "--size", 20, "--views", "plain") == 0
+    )
+    whole_net, about = load_whole(run)
+    assert isinstance(whole_net, SwitchableNet)
+    number = [(switch.width, switch.size) for switch in whole_net.switches].index((1.0, 20))
+    with whole_net.using(number):
+        said = logits_of(whole_net, evaluation, 32, about.normalisation)
+    assert [int(line.split(",")[1]) for line in small.read_text().splitlines()[1:]] == said.argmax(1).tolist()
+    ordinary, at_20 = load_shipped(run, size=20)
+    assert at_20.student.size == 20
+    torch.testing.assert_close(logits_of(ordinary, evaluation, 20, about.normalisation), said, rtol=1e-4, atol=1e-4)
+
     capsys.readouterr()
     photo = tmp_path / "plate.png"
     Image.linear_gradient("L").save(photo)
     answers: list[dict[str, float]] = []
-    for words in ((), ("--width", "0.5")):
+    for words in ((), ("--width", "0.5", "--size", "20")):
         assert call(monkeypatch, "predict", photo, "--run", run, "--json", *words) == 0
         answers.append(json.loads(capsys.readouterr().out)[str(photo)])
     assert answers[0] != answers[1]
@@ -149,7 +165,7 @@ def test_a_width_that_is_not_there_is_refused_in_one_line(
     assert call(monkeypatch, "predict", *asked, "--width", "0.6", "--out", out) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "has no width 0.6; it has 0.5, 1" in error
+    assert "has no width 0.6 at 32 px; it has 0.5 at 20 px, 0.5 at 32 px, 1 at 20 px, 1 at 32 px" in error
     assert not out.exists()
 
 
@@ -157,7 +173,7 @@ def test_an_ordinary_student_has_one_width(monkeypatch, capsys, tmp_path: Path, 
     food = Path(cli.__file__).parent / "models" / "food11"
     photo = next(photographs.rglob("*.png"))
     assert call(monkeypatch, "predict", photo, "--width", "0.5") == 1
-    assert "has no width 0.5; it has 1 alone" in capsys.readouterr().err
+    assert "has no width 0.5 at 64 px; it has 1 at 64 px" in capsys.readouterr().err
     assert call(monkeypatch, "predict", photo, "--width", "1") == 0
     with pytest.raises(BadData, match="one width alone; `bantam run slim`") as caught:
         slim(food, photographs, 0.003, None, Watcher())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bantam.options import DataOption, JsonOption, RunArgument, WidthOption, print_json
+from bantam.options import DataOption, JsonOption, RunArgument, SideOption, WidthOption, print_json
 
 
 def export(
@@ -16,6 +16,7 @@ def export(
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,
     width: WidthOption = None,
+    size: SideOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
@@ -30,16 +31,16 @@ def export(
     from bantam.screen import Bar
 
     target = target_of(to)
-    net, shipped = load_whole_way(run, width)
+    net, shipped = load_whole_way(run, width, size)
     splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
-    named = f"student{'' if width is None else f'-{width:g}'}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
-    path = out or run / named
+    switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
+    path = out or run / f"student{switch}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
     parity = exported(Material(run, net, shipped, splits), to, path)
-    size = path.stat().st_size
+    weight = path.stat().st_size
     if as_json:
-        print_json({"file": str(path), "bytes": size, **asdict(parity)})
+        print_json({"file": str(path), "bytes": weight, **asdict(parity)})
     else:
-        typer.echo(f"{path}: {size:,} bytes\n{parity.text()}")
+        typer.echo(f"{path}: {weight:,} bytes\n{parity.text()}")
 
 
 def quantize(

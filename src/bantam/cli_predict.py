@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bantam.errors import BadData
-from bantam.options import JsonOption, WidthOption, print_json
+from bantam.options import JsonOption, SideOption, WidthOption, print_json
 
 SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
@@ -34,6 +34,7 @@ def predict(
         typer.Option("--probabilities", help="Also write every class's probability to this file."),
     ] = None,
     width: WidthOption = None,
+    size: SideOption = None,
     exit_confidence: Annotated[
         float | None,
         typer.Option(help="Let an image leave at the first early exit that is so sure, 0..1; one plain view."),
@@ -52,11 +53,11 @@ def predict(
     if data is None:
         if probabilities is not None:
             raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
-        photographs(paths, run, views, width, *thresholds, as_json)
+        photographs(paths, run, views, width, size, *thresholds, as_json)
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
-    evaluation_images(paths[0], data, out, views, probabilities, width, *thresholds)
+    evaluation_images(paths[0], data, out, views, probabilities, width, size, *thresholds)
 
 
 def photographs(
@@ -64,14 +65,15 @@ def photographs(
     run: Path | None,
     views: str | None,
     width: float | None,
+    size: int | None,
     exit_confidence: float | None,
     view_confidence: float | None,
     as_json: bool,
 ) -> None:
     """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam.
 
-    `width` is one of a switchable student's. With `exit_confidence`, each photograph leaves at the student's first
-    early exit that is so sure of it; with `view_confidence`, no further view is taken once the answer is so sure.
+    `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
+    early exit of the student that is so sure of it; with `view_confidence`, no view is taken once the answer is so sure.
     """
     from bantam import pipeline
     from bantam.deliver.classify import (
@@ -90,7 +92,7 @@ def photographs(
             f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
         )
     run = run or FOOD11
-    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width)
+    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width, size)
     left = None
     if exit_confidence is not None:
         left = classify_early(classifier, paths, exit_confidence, run)
@@ -118,10 +120,11 @@ def evaluation_images(
     views: str | None,
     probabilities: Path | None,
     width: float | None,
+    size: int | None,
     exit_confidence: float | None,
     view_confidence: float | None,
 ) -> None:
-    """Write the submission of the student of `run`, at `width`, or computing no more than a threshold asks for."""
+    """Write the submission of the student of `run`, at `width` and `size`, or computing what a threshold asks for."""
     from bantam import pipeline
     from bantam.data import cache
     from bantam.deliver.exits import leave_early, require_exits, require_some_left
@@ -130,7 +133,7 @@ def evaluation_images(
     from bantam.deliver.views import ladder, look_while_unsure, views_of
     from bantam.nets.early_exit import without_exits
 
-    net, shipped = load_shipped(run, width)
+    net, shipped = load_shipped(run, width, size)
     early = None if exit_confidence is None else require_exits(net, run)
     views = views or views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
     if view_confidence is not None:

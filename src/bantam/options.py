@@ -39,6 +39,15 @@ DataOption = Annotated[Path, typer.Option("--data", help="Folder of photographs.
 WidthOption = Annotated[
     float | None, typer.Option("--width", help="A width, 0..1, of a student that has several; by default the largest.")
 ]
+SideOption = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        parser=above_zero("--size"),
+        metavar="N",
+        help="An input size, pixels, of a student that has several; by default the largest.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a key: seed=1, data.size=96, STAGE.epochs=10.")

@@ -49,13 +49,15 @@ class Classifier:
         return logits_of_views(self.net, split, size, normalisation, self.views, look=look).softmax(1)
 
 
-def load_classifier(run: Path, stored: int, views: str | None = None, width: float | None = None) -> Classifier:
+def load_classifier(
+    run: Path, stored: int, views: str | None = None, width: float | None = None, size: int | None = None
+) -> Classifier:
     """The student that `run` shipped, for images stored at `stored` px; without `views`, with those it chose.
 
-    `width` is one of a switchable student's. Raises BadData where the run is not finished or there are no such views or
-    width, BadCheckpoint for unfit weights.
+    `width` and `size` in pixels are those of a switchable student. Raises BadData where the run is not finished or
+    there are no such views or switch, BadCheckpoint for unfit weights.
     """
-    net, shipped = load_shipped(run, width)
+    net, shipped = load_shipped(run, width, size)
     path = run / "metrics.json"
     try:
         chosen = views_of(json.loads(path.read_text(encoding="utf-8"))["validation"])

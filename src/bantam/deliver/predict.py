@@ -15,7 +15,7 @@ from bantam.errors import BadCheckpoint, BadData
 from bantam.files import replacing, write_json
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
-from bantam.nets.slimmable import SwitchableNet, extract
+from bantam.nets.slimmable import Switch, SwitchableNet, extract
 from bantam.nets.students import Student
 
 
@@ -60,21 +60,23 @@ def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Modul
     return net.eval()
 
 
-def load_shipped(folder: Path, width: float | None = None) -> tuple[StagedNet, Shipped]:
-    """The student that the run in `folder` shipped, as an ordinary net: of a switchable one, the net at `width`.
+def load_shipped(folder: Path, width: float | None = None, size: int | None = None) -> tuple[StagedNet, Shipped]:
+    """The student that the run in `folder` shipped, as an ordinary net: of a switchable one, one of its switches.
 
-    The width is one of the switches' at the student's own size, by default the largest. Raises BadData without a
-    student or without this width, BadCheckpoint for unfit weights.
+    The `width` and the `size` in pixels are a switch's, by default the largest. Raises BadData without a student or
+    without this switch, BadCheckpoint for unfit weights.
     """
     net, shipped = load_whole(folder)
     student = shipped.student
-    at = {switch.width: number for number, switch in enumerate(student.switches) if switch.size == student.size}
-    if width is not None and width not in (at or {1.0: 0}):
-        valid = ", ".join(f"{one:g}" for one in sorted(at)) or "1 alone"
-        raise BadData(f"the student in {folder} has no width {width:g}; it has {valid}")
+    whole = Switch(1.0, student.size)
+    switches = student.switches or (whole,)
+    wanted = Switch(whole.width if width is None else width, size or whole.size)
+    if wanted not in switches:
+        valid = ", ".join(f"{one.width:g} at {one.size} px" for one in sorted(switches))
+        raise BadData(f"the student in {folder} has no width {wanted.width:g} at {wanted.size} px; it has {valid}")
     if not isinstance(net, SwitchableNet):
         return net, shipped
-    number = at[width or 1.0]
+    number = switches.index(wanted)
     ordinary = student.at(student.switches[number])
     return extract(net, number, ordinary.shipped_net()), replace(shipped, student=ordinary)
 
@@ -103,9 +105,9 @@ def load_whole(folder: Path) -> tuple[StagedNet, Shipped]:
     return net.eval(), shipped
 
 
-def load_whole_way(folder: Path, width: float | None = None) -> tuple[StagedNet, Shipped]:
+def load_whole_way(folder: Path, width: float | None = None, size: int | None = None) -> tuple[StagedNet, Shipped]:
     """The student of `load_shipped` without early exits: the one pass that other runtimes and integers compute."""
-    net, shipped = load_shipped(folder, width)
+    net, shipped = load_shipped(folder, width, size)
     return without_exits(net), replace(shipped, student=replace(shipped.student, exits=()))
 
 
