@@ -73,7 +73,7 @@ def photographs(
     """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam.
 
     `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
-    early exit of the student that is so sure of it; with `view_confidence`, no view is taken once the answer is so sure.
+    early exit of the student that is so sure of it; with `view_confidence`, no view is taken once the answer is sure.
     """
     from bantam import pipeline
     from bantam.deliver.classify import (
