@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 
+from bantam.compress.qdq import shorten_names
 from bantam.compress.quantize import INT4, INT8, calibrate, quantized
 from bantam.data import cache
 from bantam.data.splits import IMAGENET
@@ -93,6 +94,29 @@ def test_integers_in_onnx_runtime_are_those_that_pytorch_simulates(graph: onnx.M
     kinds = {item.data_type for item in onnx.load_from_string(encoded).graph.initializer}
     assert (onnx.TensorProto.UINT8 if precision.inputs else onnx.TensorProto.INT4) in kinds
     assert len(encoded) < len(graph.SerializeToString())
+
+
+def test_names_in_an_integer_file_take_little_of_it(graph: onnx.ModelProto):
+    net, shipped = student("mobilenet_v1")
+    form = quantized(net, INT8)
+    calibrate(form, [torch.randn(8, 3, 32, 32)])
+    written = onnx.load_from_string(quantized_onnx(form, graph, shipped, "integers")).graph
+    assert [item.name for item in (*written.input, *written.output)] == ["images", "logits"]
+    names = [item.name for item in written.initializer] + [name for node in written.node for name in node.output]
+    assert len(set(names)) == len(names)
+    assert {name for name in names if len(name) > 2} == {"logits"}
+    assert not any(node.name for node in written.node)
+
+
+def test_short_names_leave_the_inputs_and_outputs_theirs():
+    node = onnx.helper.make_node("Add", ["a", "weight"], ["sum"], name="add")
+    end = onnx.helper.make_node("Relu", ["sum"], ["b"])
+    sides = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("a", "b")]
+    weight = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "weight")
+    graph = onnx.helper.make_graph([node, end], "g", sides[:1], sides[1:], [weight])
+    shorten_names(graph)
+    assert [(list(node.input), list(node.output)) for node in graph.node] == [(["a", "c"], ["d"]), (["d"], ["b"])]
+    assert graph.initializer[0].name == "c"
 
 
 def test_a_file_that_passes_is_written_and_one_that_fails_is_not(material: Material, monkeypatch: pytest.MonkeyPatch):

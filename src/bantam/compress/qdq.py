@@ -4,6 +4,10 @@ ONNX Runtime fuses the pairs into integer kernels where it has them, and compute
 it has not, so the file means the same everywhere.
 """
 
+import itertools
+import string
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -43,8 +47,33 @@ def quantized_model(plain: onnx.ModelProto, net: nn.Module, prefix: str = "net."
     if missing := layers.keys() - written:
         raise RuntimeError(f"the exported graph has no layer with the weights {', '.join(sorted(missing))}")
     writer.drop_unused()
+    shorten_names(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def shorten_names(graph: onnx.GraphProto) -> None:
+    """Give all tensors but the inputs and outputs of `graph` names of a letter or a few, and the nodes none.
+
+    Of a student of 60,000 parameters in 8 bits, names from its modules are a sixth of the file.
+    """
+    given = {item.name for item in (*graph.input, *graph.output)}
+    tensors = [*(item.name for item in graph.initializer), *(name for node in graph.node for name in node.output)]
+    short = (name for name in short_names() if name not in given)
+    new = {name: next(short) for name in dict.fromkeys(tensors) if name and name not in given}
+    for item in graph.initializer:
+        item.name = new.get(item.name, item.name)
+    for node in graph.node:
+        node.name = ""
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+    del graph.value_info[:]
+
+
+def short_names() -> Iterator[str]:
+    """a, b, ... z, aa, ab, ..., without end."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_lowercase, repeat=length))
 
 
 class Writer:
