@@ -2,10 +2,12 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from bantam.compress.curve import (
     METHODS,
@@ -22,6 +24,7 @@ from bantam.compress.curve import (
 from bantam.compress.masks import masked, one_branch, zeros_in
 from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.errors import BadPruning
+from bantam.measure.accuracy import Accuracy
 from bantam.nets.deploy import deploy
 from bantam.nets.students import describe
 from bantam.train.runlog import Watcher
@@ -93,6 +96,20 @@ def test_a_curve_holds_what_was_asked_for(tmp_path: Path):
     held = json.loads((tmp_path / "curve.json").read_text())["points"]
     assert [Point.from_json(value) for value in held] == points
     assert len(curve_text(points).splitlines()) == 11
+
+
+def test_each_look_is_at_the_net_of_its_own_time():
+    def spoiled(net: nn.Module, place: str) -> nn.Module:
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.zero_()
+        return net
+
+    alone = curve(subject(), METHODS, [0.3], TRAINING, VALIDATION, Watcher())
+    trained = curve(subject(), METHODS, [0.3], TRAINING, VALIDATION, Watcher(), finetune=spoiled)
+    first = Accuracy(int((VALIDATION.labels == 0).sum()), len(VALIDATION))  # what equal logits answer
+    assert [replace(point, finetuned=None) for point in trained] == alone
+    assert {point.finetuned for point in trained} == {first}
 
 
 def test_branches_that_ship_as_one_are_masked_as_one():

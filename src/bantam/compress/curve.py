@@ -181,6 +181,7 @@ def curve(
             if has_statistics(pruned)
             else None
         )
+        after = judged(renewed) if renewed else None  # before the training, which changes the net itself
         tuned = finetune(renewed or pruned, f"{method}-{ratio:g}") if finetune and ratio else None
         return Point(
             method,
@@ -189,7 +190,7 @@ def curve(
             left,
             channel_ratio,
             before,
-            judged(renewed) if renewed else None,
+            after,
             judged(tuned) if tuned else None,
         )
 
