@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from bantam import cli, pipeline
 from bantam.compress.curve import METHODS
@@ -16,6 +17,7 @@ from bantam.errors import BadRecipe
 from bantam.nets.budget import weigh
 from bantam.nets.students import describe
 from bantam.nets.teachers import build_teacher
+from bantam.pruning import Source
 from bantam.recipe import dump, parse
 from tiny_run import RECIPE
 
@@ -236,6 +238,19 @@ def test_a_run_with_weights_of_another_family_or_without_photographs_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("size", "stored"), [(32, 32), (96, 48)])
+def test_photographs_are_not_enlarged_before_a_net_sees_them(size: int, stored: int, tmp_path: Path) -> None:
+    weights = tmp_path / "teacher.ckpt"
+    weights.touch()
+    for number in range(40):
+        path = tmp_path / "data" / "training" / f"{number % 2}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 48) if number % 4 else (300, 200)).save(path)
+    recipe = Source(weights, "resnet18", size).recipe(tmp_path / "data")
+    assert recipe.data.size == stored
+    assert recipe.shipped.size == size
+
+
 def test_a_teacher_goes_down_to_a_budget(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = tmp_path / "teacher.ckpt", tmp_path / "out"
     torch.save(build_teacher("resnet18", 3).state_dict(), path)

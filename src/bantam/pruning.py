@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from bantam.compress.curve import (
     some,
     write_curve,
 )
+from bantam.data.folder import scan
+from bantam.data.images import read, to_rgb
 from bantam.data.splits import IMAGENET, Splits
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
@@ -47,6 +50,9 @@ TEMPLATE = "medium"
 SHORT_LR = 0.25
 """Peak learning rate of a short fine-tuning, as a share of that of the training before it: the net is not new."""
 
+PHOTOGRAPHS = 15
+"""How many are opened to see how large they are."""
+
 DENSE = "dense"
 """The name under which the net before pruning teaches the pruned one, where the run had no teacher."""
 
@@ -63,9 +69,11 @@ class Source:
     def is_run(self) -> bool:
         return self.path.is_dir()
 
-    def recipe(self) -> Recipe:
+    def recipe(self, root: Path | None = None) -> Recipe:
         """The run's recipe, or TEMPLATE at the given size with the checkpoint as its teacher.
 
+        Photographs in `root` that are smaller than this size are stored as they are: a net enlarges its views itself,
+        by another filter than that of storing, and the given teacher of the stand-in for Food-11 loses 2 points to it.
         Raises BadData for what is neither a run nor a file, BadPruning for an architecture that cannot be pruned.
         """
         if self.is_run:
@@ -89,8 +97,9 @@ class Source:
             name=DENSE, architecture=self.architecture, checkpoint=str(self.path.resolve()), size=self.size
         )
         student = replace(template.shipped, teacher=DENSE, size=self.size)
+        stored = self.size if root is None else min(self.size, usual_side(root))
         return replace(
-            template, name=self.architecture, data=replace(template.data, size=self.size), stage=(given, student)
+            template, name=self.architecture, data=replace(template.data, size=stored), stage=(given, student)
         )
 
     def subject(self, recipe: Recipe, splits: Splits) -> Subject:
@@ -117,6 +126,13 @@ class Source:
         return Subject(student, net.eval(), shipped.normalisation)
 
 
+def usual_side(root: Path) -> int:
+    """The median of the shorter sides, in pixels, of a few training photographs in `root`. Raises BadData, BadImage."""
+    records = scan(root).training
+    few = records[:: max(1, len(records) // PHOTOGRAPHS)][:PHOTOGRAPHS]
+    return statistics.median_low(min(to_rgb(read(one.path), one.path).size) for one in few)
+
+
 def prune_curve(
     source: Source, root: Path, ratios: Sequence[float], methods: Sequence[str], images: int, epochs: int, out: Path,
     watcher: Watcher,
@@ -127,7 +143,7 @@ def prune_curve(
     fine-tuning with distillation follow each pruning. Raises a BantamError for what a user can cause; nothing is
     written before the largest ratio has gone through.
     """
-    recipe = source.recipe()
+    recipe = source.recipe(root)
     for name in methods:
         if name not in METHODS:
             raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
@@ -202,7 +218,7 @@ def prune_to_budget(
     The folder `out` becomes a run of the source's recipe with one more stage, of kind prune, so it resumes,
     predicts and is graded like every run. Raises a BantamError for what a user can cause.
     """
-    recipe = with_pruning(source.recipe(), parameters, importance, epochs)
+    recipe = with_pruning(source.recipe(root), parameters, importance, epochs)
     splits = pipeline.open_data(recipe, root, watcher)
     if source.is_run and not (source.path / "metrics.json").exists():
         raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
