@@ -49,7 +49,10 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_a_measured_run_is_reported_whole(own_run: Path, photographs: Path) -> None:
+def test_a_measured_run_is_reported_whole(
+    own_run: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no benchmark has left its results
     out = own_run / "report" / "report.html"
     written = report(own_run, out, photographs, MADE_BY, quiet)
     page = out.read_text()
