@@ -90,6 +90,35 @@ def test_the_choice_is_kept_for_this_net_alone(net: nn.Module, tmp_path: Path) -
     assert choose(describe("sample", 60_000, 3, 32).build(), 32, 3, 8, "auto", tmp_path).why != "kept"
 
 
+@pytest.mark.parametrize(
+    ("inputs", "kernel", "stride", "groups", "expected"),
+    [
+        (7, 1, 2, 1, "contiguous"),
+        (8, 1, 2, 1, "channels_last"),
+        (7, 3, 2, 1, "channels_last"),
+        (7, 1, 1, 1, "channels_last"),
+        (7, 1, 2, 7, "channels_last"),
+    ],
+)
+def test_a_net_that_would_break_in_channels_last_trains_in_contiguous_format(
+    inputs: int, kernel: int, stride: int, groups: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = nn.Conv2d(inputs, 7, kernel, stride, groups=groups)
+    net = nn.Sequential(nn.Conv2d(3, inputs, 3), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    timed: list[str] = []
+
+    def constant(*rest: object) -> dict[Choice, float]:
+        options = rest[-1]
+        assert isinstance(options, list)
+        timed.extend(option.memory_format for option in options)
+        return dict.fromkeys(options, 1.0)
+
+    monkeypatch.setattr(probe, "time_of_step", constant)
+    assert choose(net, 16, 7, 4, "fp32").memory_format == expected
+    assert choose(net, 16, 7, 4, "auto").memory_format == expected
+    assert ("channels_last" in timed) == (expected == "channels_last")
+
+
 def test_every_way_is_timed(net: nn.Module) -> None:
     options = [Choice(precision, form, 1, "") for precision in ("fp32", "bf16") for form in FORMATS]
     seconds = time_of_step(net, 32, 3, 4, options)

@@ -25,6 +25,11 @@ from bantam.train.runlog import processor
 ROUNDS = 3
 WORTH_IT = 0.95  # a change must save at least 5% of the time to be made
 IMAGES = 32  # at most so many in a timed step
+SAFE_INPUTS = 8
+"""Of a dense pointwise convolution with a stride, on a CPU in channels_last: with fewer input channels the backward
+pass of torch 2.14.1 writes outside its memory, and the process aborts sooner or later. Nets pruned to very few
+channels have such layers; they train in contiguous format."""
+
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -65,7 +70,7 @@ class Choice:
 def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str, cache: Path | None = None) -> Choice:
     """How to train `net` on `size` x `size` pixels; `wanted` is "fp32", "bf16", or "auto" for what is fastest.
 
-    A precision that is asked for is taken with all threads and in channels_last: nothing is probed, so that the run
+    A precision that is asked for is taken with all threads and in the `safe_format`: nothing is probed, so that the run
     repeats to the bit wherever these are the same. With "auto", on a CPU a few steps of forward and backward are timed
     with fewer threads, then in the other memory format, then in bf16; a change that does not save 5% is not made. The
     net, its random numbers and torch's threads are left as they were. With `cache` the choice is kept in that folder,
@@ -75,7 +80,7 @@ def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str
     if wanted == "auto" and next(net.parameters()).device.type == "cuda":
         return Choice("bf16", "channels_last", threads, "the GPU has bf16 matrix units, which want channels_last")
     if wanted != "auto":
-        return Choice(wanted, "channels_last", threads, "asked for by the recipe")
+        return Choice(wanted, safe_format(net), threads, "asked for by the recipe")
     batch = min(batch_size, IMAGES)
     about = [str(net), size, batch, processor(), threads, os.cpu_count(), torch.__version__]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
@@ -88,14 +93,25 @@ def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str
     return choice
 
 
+def safe_format(net: nn.Module) -> str:
+    """The key in FORMATS that training `net` starts from: channels_last wherever that is safe."""
+    on_cpu = next(net.parameters()).device.type == "cpu"
+    unsafe = any(
+        layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.groups == 1 and layer.in_channels < SAFE_INPUTS
+        for layer in net.modules()
+        if isinstance(layer, nn.Conv2d)
+    )
+    return "contiguous" if on_cpu and unsafe else "channels_last"
+
+
 def measured(net: nn.Module, size: int, classes: int, batch: int, threads: int) -> Choice:
     """The choice by timing, one property after the other: each question keeps what the ones before it have found."""
     halves = [threads >> shift for shift in range(1, threads.bit_length())]  # 16 threads: 8, 4, 2, 1
-    chosen = Choice("fp32", "channels_last", threads, "")
+    chosen = Choice("fp32", safe_format(net), threads, "")
     found: list[str] = []
     questions: dict[str, list[str] | list[int]] = {
         "threads": halves,
-        "memory_format": ["contiguous"],
+        "memory_format": ["contiguous"] if chosen.memory_format != "contiguous" else [],
         "precision": ["bf16"],
     }
     for name, values in questions.items():
