@@ -73,7 +73,7 @@ class Source:
         """The run's recipe, or TEMPLATE at the given size with the checkpoint as its teacher.
 
         Photographs in `root` that are smaller than this size are stored as they are: a net enlarges its views itself,
-        by another filter than that of storing, and the given teacher of the stand-in for Food-11 loses 2 points to it.
+        by another filter than that of storing, which would cost accuracy.
         Raises BadData for what is neither a run nor a file, BadPruning for an architecture that cannot be pruned.
         """
         if self.is_run:

@@ -58,6 +58,7 @@ from bantam.stages import STAGES, Run, answers_for, goals_of, learned_from
 from bantam.train import checkpoint
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
+from bantam.train.probe import FORMATS, safe_format
 from bantam.train.runlog import Watcher, environment
 
 PRECISIONS: dict[str, Precision] = {"int8": INT8, "int4": INT4}
@@ -172,9 +173,10 @@ def in_training(
         learned = learned_from(splits, stage)
         answers = answers_for(here, stage, goals, learned, splits.fingerprint)
         torch.manual_seed(recipe.seed)
+        kept = FORMATS[safe_format(net)]
         trained = train(
-            net.to(memory_format=torch.channels_last), stage, learned, splits.validation,
-            shipped.normalisation, goals, answers, recipe.seed, folder, watcher,
+            net.to(memory_format=kept), stage, learned, splits.validation,
+            shipped.normalisation, goals, answers, recipe.seed, folder, watcher, memory_format=kept,
         )  # fmt: skip
         checkpoint.save(done, trained.weights)
         (folder / "last.ckpt").unlink(missing_ok=True)

@@ -44,5 +44,5 @@ def views(
     answers = answers_of_views(net, validation, size, shipped.normalisation, names).unbind(0)
     ways = Ways("views while unsure", answers, paid, names, names, paid)
     result = compared(ways, validation.labels, drop, macs, confidence)
-    about = {"student": shipped.student.family, "size": size, "views": list(names)}
+    about = {"student": shipped.student.family, "size": size}
     return written(run / RESULT, {**about, **result, "environment": environment()}, ways)

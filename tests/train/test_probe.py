@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from bantam.compress.quantize import QuantizedLayer
 from bantam.nets.students import describe
 from bantam.train import probe
-from bantam.train.probe import FORMATS, Choice, choose, time_of_step
+from bantam.train.probe import FORMATS, Choice, choose, safe_format, time_of_step
 
 
 @pytest.fixture
@@ -117,6 +118,11 @@ def test_a_net_that_would_break_in_channels_last_trains_in_contiguous_format(
     assert choose(net, 16, 7, 4, "fp32").memory_format == expected
     assert choose(net, 16, 7, 4, "auto").memory_format == expected
     assert ("channels_last" in timed) == (expected == "channels_last")
+
+
+def test_a_layer_on_integers_is_no_safer() -> None:
+    for inputs, expected in ((7, "contiguous"), (8, "channels_last")):
+        assert safe_format(nn.Sequential(QuantizedLayer(nn.Conv2d(inputs, 7, 1, 2), 8))) == expected
 
 
 def test_every_way_is_timed(net: nn.Module) -> None:

@@ -82,7 +82,7 @@ def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str
     if wanted != "auto":
         return Choice(wanted, safe_format(net), threads, "asked for by the recipe")
     batch = min(batch_size, IMAGES)
-    about = [str(net), size, batch, processor(), threads, os.cpu_count(), torch.__version__]
+    about = [str(net), size, batch, processor(), threads, os.cpu_count(), torch.__version__, safe_format(net)]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     path = cache / f"{key}.json" if cache else None
     if path and path.exists():
