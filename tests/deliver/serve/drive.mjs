@@ -70,6 +70,24 @@ const SCENARIOS = {
     }
     return { seen };
   },
+  async readied(page) {
+    let asked = 0;
+    page.on("request", (request) => { asked += request.url().includes("/api/classify"); });
+    const unready = async (route) => {
+      const state = await (await route.fetch()).json();
+      await route.fulfill({ json: { ...state, browser: "preparing" } });
+    };
+    await page.route("**/api/state", unready);
+    await page.reload();
+    await page.waitForFunction(() => document.querySelector("#facts").textContent.includes("parameters"));
+    await choose(page, files[0]);
+    await page.waitForSelector("#on-server li");
+    await page.evaluate(() => { document.querySelector("#on-server").dataset.same = "yes"; });
+    const before = await page.textContent("#in-browser .time");
+    await page.unroute("**/api/state", unready);
+    await page.waitForFunction((text) => ![text, "Looking …"].includes(document.querySelector("#in-browser .time").textContent), before);
+    return { before, after: await page.textContent("#in-browser .time"), same: await page.getAttribute("#on-server", "data-same"), asked };
+  },
   async unprepared(page) {
     await choose(page, files[0]);
     await page.waitForSelector("#on-server li");

@@ -123,6 +123,15 @@ def test_without_the_runtime_the_page_says_what_to_run(
         assert "make web" in drive("unprepared", address, photo)["words"]
 
 
+def test_the_servers_answer_stays_when_the_browsers_student_becomes_ready(address: str, photo: Path) -> None:
+    seen = drive("readied", address, photo)
+    assert "being prepared" in seen["before"]
+    assert "being prepared" not in seen["after"]
+    assert seen["same"] == "yes"
+    assert seen["asked"] == 1
+    assert seen["problems"] == []
+
+
 def test_the_gallery_filters_and_opens_pictures(address: str) -> None:
     seen = drive("gallery", address)
     counts = seen["counts"]

@@ -8,6 +8,7 @@ const MAX_BYTES = 20 * 2 ** 20;
 
 let state = {};
 let shown = 0; // number of the photograph on the page: late answers to an earlier one are dropped
+let waiting = null; // fills the browser's own card as soon as the student is ready there
 
 async function ask(path, options) {
   const answer = await fetch(path, options);
@@ -20,6 +21,7 @@ async function ask(path, options) {
 
 async function look(file, words) {
   const mine = ++shown;
+  waiting = null;
   const said = at("said");
   const preview = at("preview");
   URL.revokeObjectURL(preview.src);
@@ -56,22 +58,31 @@ async function look(file, words) {
     element("h3", {}, title), element("p", { class: "time" }, details), ...(probabilities ? bars(state.classes, probabilities, order) : []));
   const cards = [card(`Student on the server (${answer.form})`,
     `${left(answer.student)}${time(answer.student.ms)}${answer.student.macs ? "" : passes}; decoding ${time(answer.decode_ms)}; there and back ${time(round)}`, p, "on-server")];
-  const place = card("Student in this browser", state.browser === "ready" ? "Looking …" : sentence(wait(state.browser)), null, "in-browser");
+  const place = card("Student in this browser", "Looking …", null, "in-browser");
   cards.push(place);
   if (answer.teacher) {
     cards.push(card(`Teacher (${state.teacher})`, `${time(answer.teacher.ms)}${passes}`, answer.teacher.probabilities, "by-teacher"));
   }
   at("answers").replaceChildren(...cards);
   said.textContent = `${state.classes[order[0]]}, ${percent(p[order[0]])}, says the student.`;
-  if (state.browser !== "ready") return;
-  try {
-    const own = await inBrowser(file, state);
-    if (mine !== shown) return;
-    place.replaceWith(card("Student in this browser (WebAssembly)",
-      `${time(own.ms)}${passes}; decoding ${time(own.decode_ms)}; nothing sent`, own.probabilities, "in-browser"));
-  } catch (error) {
-    if (mine === shown) place.querySelector(".time").textContent = sentence(error.message);
-  }
+  const here = async () => {
+    const line = place.querySelector(".time");
+    if (state.browser !== "ready") {
+      line.textContent = sentence(wait(state.browser));
+      return;
+    }
+    line.textContent = "Looking …";
+    try {
+      const own = await inBrowser(file, state);
+      if (mine !== shown) return;
+      place.replaceWith(card("Student in this browser (WebAssembly)",
+        `${time(own.ms)}${passes}; decoding ${time(own.decode_ms)}; nothing sent`, own.probabilities, "in-browser"));
+    } catch (error) {
+      if (mine === shown) line.textContent = sentence(error.message);
+    }
+  };
+  if (state.browser === "preparing") waiting = here;
+  await here();
 }
 
 // Where a photograph has left the net, and what that cost; nothing for one that had no exits to leave by.
@@ -249,7 +260,10 @@ async function follow() {
       switches();
       if (state.gallery) gallery(false).catch(complain);
     }
-    if (state.browser === "ready" && before.browser === "preparing" && last) look(...last);
+    if (state.browser !== "preparing" && waiting) {
+      waiting(); // beside the server's answer, which stays
+      waiting = null;
+    }
     const done = await training();
     if (done && state.finished && state.browser !== "preparing") return;
   } catch {
