@@ -141,6 +141,7 @@ NOT_RUN = {
     "bantam prune DIR/resnet18_teacher.ckpt --architecture resnet18 --size 112 --data DIR --images 1000": (
         "as the other curve of a teacher"
     ),
+    "bantam students --plot docs/students.svg": "needs the results of a checkout; tests/test_students_command.py plots",
     "bantam export RUN --data DIR --to executorch": "an extra that is seldom installed; tests/deliver/test_pte.py",
 }
 
