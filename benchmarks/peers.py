@@ -159,11 +159,11 @@ class Peer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.classes = len(splits.classes)
         # channels_last is faster on a CPU, and changes nothing but rounding.
-        self.net = NETS[name](self.classes).to(self.device, memory_format=torch.channels_last)
+        self.net = NETS[name](self.classes).to(self.device).to(memory_format=torch.channels_last)
         given = load_teacher(data / "resnet18_teacher.ckpt", "resnet18", self.classes)
         means = (IMAGENET.mean, IMAGENET.std)
         looking = Teacher(given, teacher_size, *means, *means)
-        self.teacher = looking.to(self.device, memory_format=torch.channels_last)
+        self.teacher = looking.to(self.device).to(memory_format=torch.channels_last)
         self.augmented = Views(splits.training, TRAINING_VIEWS[name])
         self.training = DataLoader(self.augmented, BATCH, shuffle=True, num_workers=workers)
         self.validation = splits.validation
