@@ -22,7 +22,7 @@ def pruning(results: Path) -> str:
             f"{row['n']:,}",
             f"{max(row['parameters'].values()):,}",
             f"{row['macs'] / 1e6:.1f}",
-            "-" if row["route"] == "designed" else f"{row['against_designed']['p']:.3f}",
+            "-" if row["route"] == "designed" else f"{row['against_designed']['p']:.2g}",
         ]
         for row in measured["rows"]
     ]

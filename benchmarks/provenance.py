@@ -16,19 +16,26 @@ def evidence(results: Path) -> str:
         environment = measured.get("environment") or read(path.with_name("environment.json"))
         assert environment is not None
         place = path.parent if path.name in ("metrics.json", "curve.json") else path
-        went_on = environment.get("resumed", [])
+        in_turn = [environment.get("commit") or "-", *environment.get("resumed", [])]
+        commits = ", ".join(commits_of_rows(measured)) or ", then ".join(commit[:8] for commit in in_turn)
         rows.append(
             [
                 place.relative_to(results).as_posix(),
                 f"`{' '.join(environment['command'])}`",
                 ", ".join(map(str, seeds(measured))) or "-",
                 f"{images_judged(measured):,}" if images_judged(measured) else "-",
-                ", then ".join(commit[:8] for commit in [environment.get("commit") or "-", *went_on]),
+                commits,
                 machine(environment),
                 ", ".join(f"{name} {environment['versions'][name]}" for name in ("torch", "torchvision", "numpy")),
             ]
         )
     return table(("result", "command", "seed", "n", "commit", "machine", "versions"), rows)
+
+
+def commits_of_rows(measured: dict[str, Any]) -> list[str]:
+    """The commits of a benchmark whose rows say theirs: it may have been held in parts."""
+    rows = [row for row in measured.get("rows", []) if isinstance(row, dict)]
+    return sorted({commit[:8] for row in rows for commit in row.get("commits", ()) if commit})
 
 
 def seeds(measured: dict[str, Any]) -> list[int]:

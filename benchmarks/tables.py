@@ -19,7 +19,7 @@ from bantam.files import write_text
 from compression_tables import cascade, dynamic, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
-from provenance import evidence
+from provenance import commits_of_rows, evidence
 
 SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -193,8 +193,8 @@ def families(results: Path) -> str:
         rows.append((accuracy, tournament_cells(f"*{peer['peer']}, a peer*", row, peer["epochs"], peer["parameters"])))
     rows.sort(key=lambda ranked: -ranked[0])
     head = ("family", "validation accuracy", "n", "parameters", "M MACs", "epochs", "minutes")
-    commits = sorted({commit[:8] for row in measured["rows"] for commit in row.get("commits", ()) if commit})
-    below = f"One plain view, {len(measured['seeds'])} seed(s); families at commit(s) {', '.join(commits)}. "
+    commits = ", ".join(commits_of_rows(measured))
+    below = f"One plain view, {len(measured['seeds'])} seed(s); families at commit(s) {commits}. "
     if peers:
         below += "Peers look at 224 px and train in their own way, with the same teacher (`benchmarks/peers.py`). "
     return table(head, [cells for _, cells in rows]) + "\n\n" + below + made_by(measured["environment"])

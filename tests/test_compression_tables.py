@@ -68,6 +68,16 @@ def test_a_curve_is_among_the_evidence(tmp_path: Path) -> None:
     assert row.startswith("| benchmarks/pruning-student | `bantam prune strong` | - | 1,000 | 01234567 | 2 cores,")
 
 
+def test_a_benchmark_that_was_held_in_parts_names_all_their_commits(tmp_path: Path) -> None:
+    environment = {**ENVIRONMENT, "versions": dict.fromkeys(VERSIONS, "1.0"), "resumed": ["fedcba9876"]}
+    one = results(tmp_path, "one.json", {"environment": environment, "rows": [{"n": 5}]})
+    rows = [{"n": 5, "commits": ["bbbbbbbbbb", "aaaaaaaaaa"]}, {"n": 5, "commits": ["aaaaaaaaaa", None]}]
+    results(tmp_path, "parts.json", {"environment": environment, "rows": rows})
+    whole, parts = evidence(one).splitlines()[2:]
+    assert "| 01234567, then fedcba98 |" in whole
+    assert "| aaaaaaaa, bbbbbbbb |" in parts
+
+
 def test_looks_that_were_not_taken_are_left_out(tmp_path: Path) -> None:
     write_curve(
         tmp_path / "benchmarks" / "pruning-student",

@@ -85,7 +85,7 @@ const SCENARIOS = {
     await page.evaluate(() => { document.querySelector("#on-server").dataset.same = "yes"; });
     const before = await page.textContent("#in-browser .time");
     await page.unroute("**/api/state", unready);
-    await page.waitForFunction((text) => ![text, "Looking …"].includes(document.querySelector("#in-browser .time").textContent), before);
+    await page.waitForFunction((text) => ![text, "Looking …"].includes(document.querySelector("#in-browser .time").textContent), before, { timeout: 60000 });
     return { before, after: await page.textContent("#in-browser .time"), same: await page.getAttribute("#on-server", "data-same"), asked };
   },
   async unprepared(page) {
