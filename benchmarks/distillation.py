@@ -39,7 +39,7 @@ from evidence import RESULTS, ROOT, finished_run, validation_hits, write
 
 Objectives = dict[str, dict[str, Any]]
 
-ALPHA, TEMPERATURE, SIZE = 0.7, 4.0, 96
+ALPHA, TEMPERATURE, SIZE = 0.9, 2.0, 96
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 SIZES = (64, 80, 96, 112, 128)

@@ -45,7 +45,7 @@ def test_every_variant_is_a_recipe_that_differs_in_what_is_studied_alone(name: s
 
 def test_a_run_that_stands_in_several_grids_is_one_run() -> None:
     shared = [name for name, variant in distillation.variants().items() if len(variant.studies) == 3]
-    assert shared == ["kd-a0.7-t4-96px"]
+    assert shared == ["kd-a0.9-t2-96px"]
     for study, count in (("temperature", 5), ("alpha", 6), ("teacher", 5)):
         assert sum(study in variant.studies for variant in distillation.variants().values()) == count
 
@@ -86,7 +86,7 @@ def test_the_study_runs_collects_and_draws(tmp_path: Path, monkeypatch: pytest.M
     torch.save(build_teacher("resnet18", 3).state_dict(), root / "t.ckpt")
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(TINY)
-    only = ["cross-entropy", "dml", "kd-a0.7-t4-96px", "kd-a0.7-t4-64px"]
+    only = ["cross-entropy", "dml", "kd-a0.9-t2-96px", "kd-a0.9-t2-64px"]
     begun: list[str] = []
 
     def here(name: str, seed: int, given: argparse.Namespace) -> None:
@@ -110,10 +110,10 @@ def test_the_study_runs_collects_and_draws(tmp_path: Path, monkeypatch: pytest.M
         metrics = json.loads((tmp_path / "runs" / f"{name}-0" / "metrics.json").read_text())
         assert row["accuracy"] == pytest.approx(metrics["validation"]["plain"])
         assert ("against_reference" in row) == (name != said["reference"])
-    assert said["reference"] == "kd-a0.7-t4-96px"
+    assert said["reference"] == "kd-a0.9-t2-96px"
     assert set(said["teacher"]) == {"64", "96"}
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     assert str(tmp_path) not in json.dumps(said)
     assert "| dml |" in tables.distillation(results)
     assert tables.grid(results, "teacher").count(" px |") == 2
-    assert tables.grid(results, "alpha").count("| 0.7 |") == 1
+    assert tables.grid(results, "alpha").count("| 0.9 |") == 1
