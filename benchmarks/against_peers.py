@@ -67,7 +67,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = compared(options.run, options.data, options.hits)
     metrics = json.loads((options.run / "metrics.json").read_text(encoding="utf-8"))
-    about = {"recipe": metrics["recipe"], "student": metrics["student"], "epochs": metrics["epochs"]}
+    epochs = sum(stage.get("epochs", 0) for stage in metrics["stages"].values())  # one may go on from another
+    about = {"recipe": metrics["recipe"], "student": metrics["student"], "epochs": epochs}
     write(options.out, {**about, "rows": rows})
     for row in rows:
         print(

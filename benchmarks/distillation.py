@@ -79,6 +79,7 @@ def variants() -> dict[str, Variant]:
         ),
         "fitnet": Variant("KD and a hint", kd() | {"fitnet": {"weight": 10.0}}),
         "rkd": Variant("KD, distances and angles", kd() | {"rkd": {"weight": 25.0}}),
+        "rkd-light": Variant("the same with a weight of 1", kd() | {"rkd": {"weight": 1.0}}),
         "attention": Variant("KD and attention maps", kd() | {"attention": {"weight": 10.0}}),
         "similarity": Variant("KD and similarities", kd() | {"similarity": {"weight": 3000.0}}),
         "dml": Variant("two peers without a teacher", {**alone, "dml": {"weight": 1.0}}, peers=2),
@@ -194,7 +195,9 @@ def report_of(options: argparse.Namespace) -> dict[str, Any]:
         found[name] = {seed: validation_hits(options.runs / f"{name}-{seed}", splits.validation) for seed in seeds}
         files = [options.runs / f"{name}-{seed}" / "metrics.json" for seed in seeds]
         seconds = [json.loads(path.read_text())["stages"]["student"]["seconds"] for path in files]
-        rows.append(row_of(name, variant, found[name], statistics.median(seconds)))
+        made = [json.loads(path.with_name("environment.json").read_text()) for path in files]
+        row = row_of(name, variant, found[name], statistics.median(seconds))
+        rows.append({**row, "commits": sorted({one["commit"] for one in made if one["commit"]})})
     tuned = [row for row in rows if {"temperature", "alpha"} & set(row["studies"])]
     reference = max(tuned, key=lambda row: row["accuracy"])["name"] if tuned else None
     for row in rows:
@@ -208,6 +211,7 @@ def report_of(options: argparse.Namespace) -> dict[str, Any]:
         "views": options.views,
         "settings": options.set,
         "reference": reference,
+        "seeds": sorted({seed for each in found.values() for seed in each}),
         "teacher": teacher_accuracies(options, splits, asked),
         "rows": rows,
     }

@@ -212,8 +212,8 @@ def tournament_cells(name: str, row: dict[str, Any], epochs: int, parameters: in
     ]
 
 
-def against_peers(results: Path) -> str:
-    measured = read(results / "benchmarks" / "against-peers.json")
+def against_peers(results: Path, name: str = "against-peers") -> str:
+    measured = read(results / "benchmarks" / f"{name}.json")
     if measured is None:
         return NOTHING
     rows = [
@@ -266,9 +266,11 @@ def distillation(results: Path) -> str:
         [row["name"] + (", the reference" if row["name"] == measured["reference"] else ""), *judged_cells(row)]
         for row in rows
     ]
-    about = f"{measured['epochs']} epochs, {measured['views']} views, recipe {measured['recipe']}. "
+    about = ", ".join(
+        [f"{measured['epochs']} epochs, {measured['views']} views, recipe {measured['recipe']}", *measured["settings"]]
+    )
     head = ("method", "student", "seeds", "n", "against the reference", "p", "minutes")
-    return table(head, cells) + "\n\n" + about + made_by(measured["environment"])
+    return table(head, cells) + "\n\n" + about + ". " + made_by(measured["environment"])
 
 
 def judged_cells(row: dict[str, Any]) -> list[str]:
@@ -317,6 +319,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "peers": peers,
     "families": families,
     "against-peers": against_peers,
+    "against-peers-boss": partial(against_peers, name="against-peers-boss"),
     "levers": levers,
     "distillation": distillation,
     "distillation-temperature": partial(grid, study="temperature"),

@@ -112,6 +112,7 @@ def test_the_study_runs_collects_and_draws(tmp_path: Path, monkeypatch: pytest.M
         assert ("against_reference" in row) == (name != said["reference"])
     assert said["reference"] == "kd-a0.9-t2-96px"
     assert set(said["teacher"]) == {"64", "96"}
+    assert said["seeds"] == [0]
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     assert str(tmp_path) not in json.dumps(said)
     assert "| dml |" in tables.distillation(results)
