@@ -147,13 +147,17 @@ def row_of(name: str, variant: Variant, found: Mapping[int, Tensor], seconds: fl
 
 
 def compared(found: Mapping[int, Tensor], reference: Mapping[int, Tensor]) -> dict[str, Any]:
-    """A variant against the reference, seed by seed on the same images, all pairs in one test."""
+    """A variant against the reference, seed by seed on the same images, all pairs in one test.
+
+    The test knows how images differ, not how trainings differ: for that look at `by_seed`.
+    """
     seeds = [seed for seed in found if seed in reference]
     if not seeds:
         return {}
     test = mcnemar(torch.cat([found[seed] for seed in seeds]), torch.cat([reference[seed] for seed in seeds]))
     pairs = sum(len(found[seed]) for seed in seeds)
-    return {"seeds": seeds, "difference": (test.only_a - test.only_b) / pairs, **test._asdict()}
+    by_seed = [float(found[seed].float().mean() - reference[seed].float().mean()) for seed in seeds]
+    return {"seeds": seeds, "by_seed": by_seed, "difference": (test.only_a - test.only_b) / pairs, **test._asdict()}
 
 
 def teacher_accuracies(
@@ -199,7 +203,9 @@ def report_of(options: argparse.Namespace) -> dict[str, Any]:
         row = row_of(name, variant, found[name], statistics.median(seconds))
         rows.append({**row, "commits": sorted({one["commit"] for one in made if one["commit"]})})
     tuned = [row for row in rows if {"temperature", "alpha"} & set(row["studies"])]
-    reference = max(tuned, key=lambda row: row["accuracy"])["name"] if tuned else None
+    # The best of those that were run most often: a single run is the best of many by luck too easily.
+    best = max(tuned, key=lambda row: (len(row["accuracies"]), row["accuracy"]), default=None)
+    reference = best["name"] if best else None
     for row in rows:
         if reference and row["name"] != reference:
             row["against_reference"] = compared(found[row["name"]], found[reference])

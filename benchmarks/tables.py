@@ -269,17 +269,34 @@ def distillation(results: Path) -> str:
     about = ", ".join(
         [f"{measured['epochs']} epochs, {measured['views']} views, recipe {measured['recipe']}", *measured["settings"]]
     )
-    head = ("method", "student", "seeds", "n", "against the reference", "p", "minutes")
-    return table(head, cells) + "\n\n" + about + ". " + made_by(measured["environment"])
+    return table(("method", *JUDGED), cells) + "\n\n" + about + ". " + made_by(measured["environment"])
+
+
+def headline(results: Path) -> str:
+    """The study in three rows: labels alone, well-tuned distillation, and the best of the other methods."""
+    measured = read(results / "benchmarks" / "distillation.json")
+    if measured is None:
+        return NOTHING
+    rows = {row["name"]: row for row in measured["rows"]}
+    alone, tuned = rows.get("cross-entropy"), rows[measured["reference"]]
+    others = [row for row in rows.values() if "methods" in row["studies"] and row is not alone]
+    best = max(others, key=lambda row: (len(row["accuracies"]), row["accuracy"]), default=None)
+    shown = [(f"{row['what']}", *judged_cells(row)[:-1]) for row in (alone, tuned, best) if row]
+    return table(("the student learns from", *JUDGED[:-1]), shown) + f"\n\n{made_by(measured['environment'])}"
+
+
+JUDGED = ("student", "seeds", "n", "against the reference", "seed by seed", "p", "minutes")
 
 
 def judged_cells(row: dict[str, Any]) -> list[str]:
+    """The cells under JUDGED."""
     versus = row.get("against_reference") or {}
     return [
         with_error(row["accuracy"], row["standard_error"]),
         str(len(row["accuracies"])),
         f"{row['n']:,}",
         f"{100 * versus['difference']:+.1f} points" if versus else "-",
+        ", ".join(f"{100 * one:+.1f}" for one in versus["by_seed"]) if versus else "-",
         f"{versus['p']:.2g}" if versus else "-",
         f"{row['seconds'] / 60:.0f}",
     ]
@@ -296,12 +313,12 @@ def grid(results: Path, study: str) -> str:
             continue
         kd = row["objectives"]["kd"]
         value = {"temperature": kd["temperature"], "alpha": kd["weight"], "teacher": row["teacher_size"]}[study]
-        cells = [f"{value:g}{' px' if study == 'teacher' else ''}", *judged_cells(row)[:5]]
+        cells = [f"{value:g}{' px' if study == 'teacher' else ''}", *judged_cells(row)[:-1]]
         if study == "teacher":
             own = measured["teacher"][str(value)]
             cells.insert(1, with_error(own["accuracy"], own["standard_error"]))
         rows.append((value, cells))
-    head = [{"teacher": "teacher's input"}.get(study, study), "student", "seeds", "n", "against the reference", "p"]
+    head = [{"teacher": "teacher's input"}.get(study, study), *JUDGED[:-1]]
     if study == "teacher":
         head.insert(1, "teacher")
     return table(head, [cells for _, cells in sorted(rows)])
@@ -322,6 +339,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "against-peers-boss": partial(against_peers, name="against-peers-boss"),
     "levers": levers,
     "distillation": distillation,
+    "distillation-headline": headline,
     "distillation-temperature": partial(grid, study="temperature"),
     "distillation-alpha": partial(grid, study="alpha"),
     "distillation-teacher": partial(grid, study="teacher"),

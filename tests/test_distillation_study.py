@@ -56,6 +56,7 @@ def test_the_comparison_is_paired_seed_by_seed() -> None:
     said = distillation.compared(one, other)
     assert (said["seeds"], said["only_a"], said["only_b"], said["difference"]) == ([0, 1], 3, 1, 0.25)
     assert said["p"] == pytest.approx(2 * (1 + 4) / 2**4)
+    assert said["by_seed"] == pytest.approx([0.25, 0.25])
     assert distillation.compared(one, {5: torch.ones(4)}) == {}
 
 
@@ -116,5 +117,7 @@ def test_the_study_runs_collects_and_draws(tmp_path: Path, monkeypatch: pytest.M
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     assert str(tmp_path) not in json.dumps(said)
     assert "| dml |" in tables.distillation(results)
+    assert "| labels alone |" in tables.headline(results)
+    assert tables.headline(results).count("\n| ") == 4
     assert tables.grid(results, "teacher").count(" px |") == 2
     assert tables.grid(results, "alpha").count("| 0.9 |") == 1
