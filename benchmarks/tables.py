@@ -282,7 +282,7 @@ def headline(results: Path) -> str:
     others = [row for row in rows.values() if "methods" in row["studies"] and row is not alone]
     best = max(others, key=lambda row: (len(row["accuracies"]), row["accuracy"]), default=None)
     shown = [(f"{row['what']}", *judged_cells(row)[:-1]) for row in (alone, tuned, best) if row]
-    return table(("the student learns from", *JUDGED[:-1]), shown) + f"\n\n{made_by(measured['environment'])}"
+    return table(("the student learns from", *JUDGED[:-1]), shown)
 
 
 JUDGED = ("student", "seeds", "n", "against the reference", "seed by seed", "p", "minutes")
