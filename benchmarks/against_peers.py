@@ -67,7 +67,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = compared(options.run, options.data, options.hits)
     metrics = json.loads((options.run / "metrics.json").read_text(encoding="utf-8"))
-    epochs = sum(stage.get("epochs", 0) for stage in metrics["stages"].values())  # one may go on from another
+    # A student may go on from another's weights; what its teachers trained is not the student's.
+    students = [stage for stage in metrics["stages"].values() if stage["kind"] == "student"]
+    epochs = sum(stage["epochs"] for stage in students)
     about = {"recipe": metrics["recipe"], "student": metrics["student"], "epochs": epochs}
     write(options.out, {**about, "rows": rows})
     for row in rows:

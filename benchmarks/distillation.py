@@ -160,6 +160,12 @@ def compared(found: Mapping[int, Tensor], reference: Mapping[int, Tensor]) -> di
     return {"seeds": seeds, "by_seed": by_seed, "difference": (test.only_a - test.only_b) / pairs, **test._asdict()}
 
 
+def well_tuned(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The best of the rows that were run most often: a single run is the best of many by luck too easily."""
+    best = max(rows, key=lambda row: (len(row["accuracies"]), row["accuracy"]), default=None)
+    return best["name"] if best else None
+
+
 def teacher_accuracies(
     options: argparse.Namespace, splits: Splits, sizes: Sequence[int]
 ) -> dict[str, dict[str, float]]:
@@ -203,9 +209,7 @@ def report_of(options: argparse.Namespace) -> dict[str, Any]:
         row = row_of(name, variant, found[name], statistics.median(seconds))
         rows.append({**row, "commits": sorted({one["commit"] for one in made if one["commit"]})})
     tuned = [row for row in rows if {"temperature", "alpha"} & set(row["studies"])]
-    # The best of those that were run most often: a single run is the best of many by luck too easily.
-    best = max(tuned, key=lambda row: (len(row["accuracies"]), row["accuracy"]), default=None)
-    reference = best["name"] if best else None
+    reference = well_tuned(tuned)
     for row in rows:
         if reference and row["name"] != reference:
             row["against_reference"] = compared(found[row["name"]], found[reference])

@@ -58,6 +58,18 @@ def test_the_comparison_is_paired_seed_by_seed() -> None:
     assert said["p"] == pytest.approx(2 * (1 + 4) / 2**4)
     assert said["by_seed"] == pytest.approx([0.25, 0.25])
     assert distillation.compared(one, {5: torch.ones(4)}) == {}
+    none, all_ = torch.zeros(4).bool(), torch.ones(4).bool()
+    unlike = distillation.compared({0: all_, 1: none}, {0: none, 1: one[1]})
+    assert unlike["by_seed"] == [1.0, -0.25]
+
+
+def test_the_reference_is_the_best_of_those_run_most_often() -> None:
+    lucky = {"name": "lucky", "accuracy": 0.9, "accuracies": {"0": 0.9}}
+    twice = [
+        {"name": name, "accuracy": mean, "accuracies": {"0": 0, "1": 0}} for name, mean in (("a", 0.5), ("b", 0.6))
+    ]
+    assert distillation.well_tuned([lucky, *twice]) == "b"
+    assert distillation.well_tuned([]) is None
 
 
 @pytest.fixture(scope="module")
