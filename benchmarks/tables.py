@@ -145,15 +145,21 @@ def time_to_accuracy(results: Path) -> str:
     measured = read(results / "benchmarks" / "time_to_accuracy.json")
     if measured is None:
         return NOTHING
-    rows: list[list[str]] = []
-    for name, key in (("sample code", "sample_code"), (f"Bantam, {measured['recipe']}", "bantam")):
-        side = measured[key]
+    opponent, target = measured["sample_code"], measured["target"]
+
+    def row(name: str, side: dict[str, Any], ratios: tuple[float | None, float | None]) -> list[str]:
         seconds = f"{side['seconds']:,.0f}" if side["seconds"] is not None else "not reached"
-        rows.append([name, seconds, str(side["epochs"]), f"{max(accuracy for _, accuracy in side['history']):.3f}"])
-    head = ("who", f"seconds to {measured['target']:.3f}", "epochs run", "best accuracy")
-    ratio = measured["ratio"]
-    said = "" if ratio is None else f"Ratio {ratio:.1f}; {measured['ratio_when_prepared']:.1f} with a warm cache. "
-    return table(head, rows) + "\n\n" + said + made_by(measured["environment"])
+        best = f"{max(accuracy for _, accuracy in side['history']):.3f}"
+        shown = ["-" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
+        return [name, seconds, str(len(side["history"])), best, *shown]
+
+    rows = [row("sample code", opponent, (None, None))]
+    for run in measured["bantam"]:
+        views = f"{run['views']} view{'s' if run['views'] > 1 else ''}"
+        name = f"Bantam, {run['recipe']}: schedule of {run['epochs']} epochs, {views}"
+        rows.append(row(name, run, (run["ratio"], run["ratio_when_prepared"])))
+    head = ("who", f"seconds to {target:.3f}", "epochs run", "best accuracy", "ratio", "ratio, prepared")
+    return table(head, rows) + "\n\n" + made_by(measured["environment"])
 
 
 def peers(results: Path) -> str:

@@ -23,7 +23,7 @@ import time_to_accuracy  # noqa: E402
 from bantam.data import cache  # noqa: E402
 from bantam.data.folder import scan  # noqa: E402
 from bantam.errors import BadData  # noqa: E402
-from bantam.recipe import parse  # noqa: E402
+from bantam.recipe import Recipe, parse  # noqa: E402
 from photographs import array_split  # noqa: E402
 from sample_code import TRAINING_VIEW, Photographs, SampleCode  # noqa: E402
 from tiny_run import RECIPE  # noqa: E402
@@ -172,20 +172,63 @@ class Instant(time_to_accuracy.Opponent):
 
 
 @pytest.mark.parametrize("target", [None, 0.4])
-def test_the_race_takes_both_to_the_target(
+def test_the_race_takes_all_to_the_target(
     target: float | None, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time_to_accuracy, "Opponent", Instant)
-    plan = parse(RECIPE, settings=["student.epochs=30", "student.augment.cutmix=0.0"])
-    result = time_to_accuracy.race(plan, photographs, 6, target, tmp_path)
+    short, whole = (
+        parse(RECIPE, settings=[f"student.epochs={epochs}", "student.augment.cutmix=0.0"]) for epochs in (2, 30)
+    )
+    result = time_to_accuracy.race([short, short, whole], photographs, 6, target, tmp_path)
     assert result["target"] == pytest.approx(0.6 if target is None else 0.4)
-    assert result["sample_code"]["seconds"] == pytest.approx(0.06 if target is None else 0.04)
-    ours = result["bantam"]
-    assert ours["seconds"] == time_to_accuracy.first_at(ours["history"], result["target"])
-    assert ours["epochs"] < 30
-    assert result["ratio"] == result["sample_code"]["seconds"] / ours["seconds"]
-    assert result["ratio_when_prepared"] >= result["ratio"]
-    assert set(ours["preparation"]) == {"photographs"}
+    theirs = result["sample_code"]
+    assert theirs["seconds"] == pytest.approx(0.06 if target is None else 0.04)
+    assert theirs["epochs"] == (6 if target is None else 4)
+    assert [run["epochs"] for run in result["bantam"]] == [2, 2, 30]
+    *_, last = result["bantam"]
+    assert len(last["history"]) < 30  # the target is known by then
+    assert last["seconds"] == time_to_accuracy.first_at(last["history"], result["target"])
+    for run in result["bantam"]:
+        assert set(run["preparation"]) == {"photographs"}
+        if run["seconds"] is None:
+            assert run["ratio"] is run["ratio_when_prepared"] is None
+        else:
+            assert run["ratio"] == theirs["seconds"] / run["seconds"]
+            assert run["ratio_when_prepared"] > run["ratio"]
+
+
+def test_the_sample_code_runs_between_bantams_runs(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    class Noted(Instant):
+        def epoch(self) -> None:
+            order.append("sample code")
+            super().epoch()
+
+    def run_of(plan: Recipe, root: Path, target: float | None, folder: Path) -> time_to_accuracy.Clock:
+        order.append(f"bantam to {target}")
+        return time_to_accuracy.Clock("student", target)
+
+    monkeypatch.setattr(time_to_accuracy, "Opponent", Noted)
+    monkeypatch.setattr(time_to_accuracy, "run_of", run_of)
+    time_to_accuracy.race([parse(RECIPE)] * 3, photographs, 5, None, tmp_path)
+    theirs = "sample code"
+    assert order == ["bantam to None", *[theirs] * 3, "bantam to None", *[theirs] * 2, "bantam to 0.5"]
+
+
+def test_what_a_run_does_within_its_training_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(100, 200, 10))
+    monkeypatch.setattr(time_to_accuracy.time, "monotonic", lambda: float(next(now)))
+    clock = time_to_accuracy.Clock("student", None)  # 100
+    clock.begin("student", 2, 0)  # 110
+    clock.begin("answers 0", 1, 0)  # 120
+    clock.end()  # 130
+    clock.epoch({"epoch": 1, "validation": {"accuracy": 0.25}})  # 140
+    clock.end()  # 150
+    assert clock.phases == {"student": 30.0, "answers 0": 10.0}
+    assert clock.history == [(40.0, 0.25)]
 
 
 # --- the tables, and the evidence that they are made from
