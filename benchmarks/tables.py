@@ -84,6 +84,7 @@ def speeds(measured: dict[str, Any] | None) -> str:
             f"{row['of_net_alone']:.0%}",
             f"{row['of_loader']:.1f}",
             f"{row['of_sample_code']:.1f}",
+            second_thread(row),
             *(f"{row[cost]:.2f}" if cost in row else "-" for cost in ("cached_teacher_costs", "live_teacher_costs")),
         ]
         for row in measured["training"]
@@ -95,10 +96,17 @@ def speeds(measured: dict[str, Any] | None) -> str:
         "step / net alone",
         "step / loader",
         "step / at 224 px",
+        "views in a second thread",
         "cached teacher costs",
         "live teacher costs",
     )
     return table(head, rows) + "\n\n" + made_by(measured["environment"])
+
+
+def second_thread(row: dict[str, Any]) -> str:
+    """The time of a step whose next views a second thread makes against that of one without; and what was taken."""
+    tried = row.get("second_thread")
+    return f"{tried['time_of_a_step']:.2f}, {'kept' if tried['kept'] else 'not kept'}" if tried else "-"
 
 
 def scale(results: Path) -> str:

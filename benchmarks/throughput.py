@@ -43,6 +43,7 @@ from bantam.data.folder import scan
 from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.files import explained, write_json
 from bantam.nets.students import describe
+from bantam.train.ahead import Ahead
 from bantam.train.allocator import keep_memory
 from bantam.train.bench import answers_for, first
 from bantam.train.capture import Captured
@@ -123,12 +124,32 @@ def made(
     return step, choice
 
 
-def as_trained(step: Step, batch: int) -> Callable[[Tensor, Tensor], object]:
-    """The step as the training loop runs it: on a GPU replayed from a CUDA graph."""
+def replayed(step: Step, batch: int) -> Callable[[Tensor, Tensor], object]:
+    """The step itself; on a GPU replayed from a CUDA graph."""
     if step.device.type != "cuda":
         return step
     index = torch.arange(batch, device=step.device)
     return Captured(step, index, torch.zeros_like(index))
+
+
+class AsTrained:
+    """The step as the training loop runs it over the rows of `order` [steps, B]: on a CPU, with the next views ahead.
+
+    Called with a number it takes that step. Whether the second thread stays is decided before anything is timed.
+    """
+
+    def __init__(self, step: Step, order: Tensor) -> None:
+        self.order, self.view = order, torch.zeros_like(order[0])
+        self.step = replayed(step, order.shape[1])
+        self.ahead = Ahead(step) if step.device.type == "cpu" else None
+        number = 0
+        while self.ahead and self.ahead.pays is None:
+            self(number)
+            number += 1
+
+    def __call__(self, number: int) -> object:
+        index, following = (self.order[each % len(self.order)] for each in (number, number + 1))
+        return self.ahead(index, self.view, following) if self.ahead else self.step(index, self.view)
 
 
 def timed(steps: int, work: Callable[[int], object], batch: int) -> float:
@@ -167,29 +188,29 @@ def training_speed(net: str, training: LabelledSplit, folder: Path, answers: Pat
 
         return timed(min(steps, LOADER_BATCHES, len(loader)), one, batch)
 
-    alone, whole = as_trained(net_alone(net, training, batch), batch), as_trained(step, batch)
+    alone = replayed(net_alone(net, training, batch), batch)
     # As many images as are shown: the answers on them are looked up, so somebody must have asked.
     shown = first(training, steps * batch)
     some = batches.epoch(len(shown), batch, 0, 0).to(step.device)
-    cached, live = (
-        as_trained(made(Step, net, shown, batch, [f"student.views={views}"], answers)[0], batch) for views in (1, 0)
-    )
+    looked_up, asked = (made(Step, net, shown, batch, [f"student.views={views}"], answers)[0] for views in (1, 0))
     with choice.threading():
+        whole, cached, live = AsTrained(step, order), AsTrained(looked_up, some), AsTrained(asked, some)
         measured = interleaved(
             scale.rounds,
             {
                 "net alone": lambda: timed(steps, lambda _: alone(order[0], view), batch),
-                "whole step": lambda: timed(steps, lambda number: whole(order[number % len(order)], view), batch),
+                "whole step": lambda: timed(steps, whole, batch),
                 "sample code, loader": lambda: sample_code(SIZE),
                 "sample code, at 224 px": lambda: sample_code(224),
-                "cached teacher": lambda: timed(steps, lambda number: cached(some[number % len(some)], view), batch),
-                "live teacher": lambda: timed(LIVE_BATCHES, lambda number: live(some[number % len(some)], view), batch),
+                "cached teacher": lambda: timed(steps, cached, batch),
+                "live teacher": lambda: timed(LIVE_BATCHES, live, batch),
             },
         )
     speed = medians(measured)
     return {
         "net": net,
         "choice": choice.to_json(),
+        "second_thread": {"time_of_a_step": whole.ahead.ratio, "kept": whole.ahead.pays} if whole.ahead else None,
         "images_per_second": speed,
         "of_net_alone": speed["whole step"] / speed["net alone"],
         "of_loader": speed["whole step"] / speed["sample code, loader"],
@@ -206,16 +227,16 @@ def flatness(folder: Path, counts: tuple[int, ...], scale: Scale) -> dict[str, A
     contestants: dict[str, Callable[[], float]] = {}
     for count in counts:
         training = array_split(folder / f"{count}.npy", count, SIZE)
-        step = as_trained(step_of("mobilenet_v1", training, batch)[0], batch)
+        order = batches.epoch(count, batch, 0, 0).to(DEVICE)
+        rows = order[torch.linspace(0, len(order) - 1, scale.steps).long()]
+        step = AsTrained(step_of("mobilenet_v1", training, batch)[0], rows)
 
-        def epoch(step: Callable[[Tensor, Tensor], object], count: int) -> float:
+        def epoch(step: AsTrained, count: int) -> float:
             started = time.perf_counter()
-            order = batches.epoch(count, batch, 0, 0).to(DEVICE)
+            batches.epoch(count, batch, 0, 0).to(DEVICE)
             synchronise()
             ordering = (time.perf_counter() - started) / count
-            rows = order[torch.linspace(0, len(order) - 1, scale.steps).long()]
-            view = torch.zeros_like(rows[0])
-            return 1e6 * (ordering + 1 / timed(scale.steps, lambda number: step(rows[number], view), batch))
+            return 1e6 * (ordering + 1 / timed(scale.steps, step, batch))
 
         contestants[f"{count}"] = partial(epoch, step, count)
     measured = interleaved(scale.rounds, contestants)
@@ -290,6 +311,9 @@ def peak_memory(data: Path, folder: Path, steps: int) -> dict[str, Any]:
 def show(console: Console, result: dict[str, Any]) -> None:
     for row in result["training"]:
         console.print(f"[bold]{row['net']}[/], {Choice(**row['choice'])} ({row['choice']['why']})")
+        if second := row["second_thread"]:
+            kept = "kept" if second["kept"] else "not kept"
+            console.print(f"  views in a second thread: {second['time_of_a_step']:.2f} of the time of a step, {kept}")
         for name, speed in row["images_per_second"].items():
             console.print(f"  {name:<24}{speed:>10,.0f} images/s")
         console.print(

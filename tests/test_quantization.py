@@ -52,7 +52,7 @@ from bantam.train.step import Step
 
 run, root, at = sys.argv[1:]
 loop.SAVE_EVERY = 0.0
-count, original = 0, Step.__call__
+count, original = 0, Step.learn
 
 def counted(*args):
     global count
@@ -61,7 +61,7 @@ def counted(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args)
 
-Step.__call__ = counted
+Step.learn = counted
 test_quantization.trained_on_integers(Path(run), Path(root))
 """
 

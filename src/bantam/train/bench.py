@@ -107,7 +107,8 @@ def bench_train(
     The nets are freshly initialised, for a step takes the same time whatever the weights; so no teacher need be
     trained first. Where the recipe repeats views, the cached answers are those of the images that are shown here, in a
     temporary folder. On a GPU the pieces are launched one by one, which costs more than the captured step of a
-    training does: there the shares matter, not the sum. Raises SplitLeak, and BadData for too few images.
+    training does: there the shares matter, not the sum. On a CPU a training may hide data and augmentation in a second
+    thread. Raises SplitLeak, and BadData for too few images.
     """
     training = require_labelled(splits.training, "timing the training")
     stage = recipe.shipped

@@ -26,6 +26,7 @@ from bantam.measure.logits import logits_of
 from bantam.nets.slimmable import each_switch
 from bantam.recipe_stages import Training
 from bantam.train import checkpoint
+from bantam.train.ahead import Ahead
 from bantam.train.answers import Answers
 from bantam.train.capture import Captured
 from bantam.train.cohort import members_of
@@ -94,8 +95,9 @@ def train(
     net.train()
     # On a GPU the step is captured once and replayed; everywhere else it is the plain sequence. So it is with several
     # processes: within a capture DistributedDataParallel could neither order its buckets nor notice a lost process.
-    # Where switches take turns, one step is not another.
+    # Where switches take turns, one step is not another. On a CPU a second thread may make the next views meanwhile.
     one_step: Callable[[Tensor, Tensor], dict[str, Tensor]] = step
+    ahead = Ahead(step, lambda line: watcher.say(f"{stage.name}: {line}")) if device.type == "cpu" else None
     if device.type == "cuda":
         step.settle()
     if device.type == "cuda" and world == 1 and not step.takes_turns:
@@ -111,7 +113,8 @@ def train(
             view = torch.full_like(order[0], batches.view_of(state.epoch, stage.views))
             step.begin(batches.view_of(state.epoch, stage.views))
             for row in range(state.done - state.epoch * per_epoch, per_epoch):
-                state.add(one_step(order[row], view))
+                following = order[row + 1] if row + 1 < per_epoch else None
+                state.add(ahead(order[row], view, following) if ahead else one_step(order[row], view))
                 watcher.advance(state.done)
                 state.seconds = earlier + time.monotonic() - started
                 if time.monotonic() - saved_at > SAVE_EVERY and row + 1 < per_epoch:
@@ -145,6 +148,8 @@ def train(
                 saved_at = time.monotonic()
     finally:
         watcher.end()
+        if ahead:
+            ahead.close()
     return Trained(state.best_weights, state.best, state.seconds)
 
 

@@ -181,6 +181,10 @@ class Step:
         Returns the loss and each unweighted term of the whole batch, detached.
         """
         images, targets = self.look(index, view)  # [B, 3, S, S], [B, K]
+        return self.learn(images, targets, index, view)
+
+    def learn(self, images: Tensor, targets: Tensor, index: Tensor, view: Tensor) -> dict[str, Tensor]:
+        """The step from what `look` gave on; returns what the step returns."""
         shown = self.answers(images, index, view) if self.answers else None
         terms = self.terms(images, targets, shown)
         terms["loss"].backward()

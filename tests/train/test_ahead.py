@@ -1,0 +1,107 @@
+"""Views made ahead are the same views, and the second thread is kept only where it pays."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from bantam import pipeline
+from bantam.data import batches, cache
+from bantam.data.splits import IMAGENET
+from bantam.nets.students import describe
+from bantam.recipe import parse
+from bantam.train.ahead import TRIED, WARM_UP, Ahead
+from bantam.train.step import Step
+from tiny_run import RECIPE
+
+
+def build(photographs: Path) -> Step:
+    recipe = parse(RECIPE)
+    splits = cache.open_splits(photographs, 32)
+    torch.manual_seed(0)
+    net = describe(recipe.shipped.net, recipe.budget, 3, 32).build().train()
+    return Step(net, recipe.shipped, splits.training, IMAGENET, pipeline.goals_of(recipe.shipped), None, 0, 100, None)
+
+
+@pytest.mark.parametrize("pays", [True, False, None], ids=["second thread", "one thread", "both in turn"])
+def test_steps_with_views_made_ahead_end_with_the_same_bits(pays: bool | None, photographs: Path) -> None:
+    plain, other = build(photographs), build(photographs)
+    ahead = Ahead(other)
+    ahead.pays = pays
+    for epoch in range(2):
+        order = batches.epoch(len(plain.labels), 10, 0, epoch)
+        view = torch.full_like(order[0], epoch)
+        for row in range(len(order)):
+            expected = plain(order[row], view)
+            terms = ahead(order[row], view, order[row + 1] if row + 1 < len(order) else None)
+            assert torch.equal(terms["loss"], expected["loss"]), (epoch, row)
+    ahead.close()
+    assert other.count == plain.count == 2 * len(order)
+    for name, value in plain.net.state_dict().items():
+        assert torch.equal(other.net.state_dict()[name], value), name
+
+
+class Sleeper:
+    """A step that only takes time, in seconds: the views, the views in another thread, the rest."""
+
+    def __init__(self, look: float, apart: float, learn: float) -> None:
+        self.seconds = (look, apart, learn)
+        self.looked: list[tuple[int, bool]] = []
+
+    def look(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        main = threading.current_thread() is threading.main_thread()
+        self.looked.append((int(index), main))
+        time.sleep(self.seconds[0] if main else self.seconds[1])
+        return index, view
+
+    def learn(self, images: Tensor, targets: Tensor, index: Tensor, view: Tensor) -> dict[str, Tensor]:
+        assert torch.equal(images, index), "the views of other images"
+        time.sleep(self.seconds[2])
+        return {"loss": index}
+
+
+@pytest.mark.parametrize(
+    ("sleeper", "pays", "line"),
+    [
+        (
+            Sleeper(look=0.01, apart=0.01, learn=0.01),
+            True,
+            "while the net works: time of a step with a second thread 0.",
+        ),
+        (Sleeper(look=0.001, apart=0.03, learn=0.001), False, "as a second thread does not pay: time of a step"),
+    ],
+    ids=["pays", "does not"],
+)
+def test_the_faster_way_stays(sleeper: Sleeper, pays: bool, line: str) -> None:
+    said: list[str] = []
+    ahead = Ahead(cast(Any, sleeper), said.append)
+    tried = 2 * (WARM_UP + TRIED)
+    view = torch.tensor(0)
+    for number in range(tried):
+        assert ahead.pays is None
+        assert not said
+        ahead(torch.tensor(number), view, torch.tensor(number + 1))
+    assert ahead.pays is pays
+    assert len(said) == 1
+    assert line in said[0]
+    for number in range(tried, tried + 5):
+        ahead(torch.tensor(number), view, torch.tensor(number + 1))
+    ahead(torch.tensor(tried + 5), view, None)
+    ahead.close()
+    assert [index for index, _ in sleeper.looked] == list(range(tried + 6)), "every batch is looked at once"
+    assert [main for _, main in sleeper.looked[-5:]] == [not pays] * 5
+    assert len(said) == 1
+
+
+def test_what_fails_in_the_second_thread_fails_the_step(photographs: Path) -> None:
+    step = build(photographs)
+    ahead = Ahead(step)
+    ahead.pays = True
+    index = torch.arange(10)
+    with pytest.raises(IndexError):
+        ahead(index, torch.zeros_like(index), index + len(step.labels))
+    ahead.close()
