@@ -8,7 +8,7 @@ from bantam.data.augment import Augmentation
 from bantam.errors import BadRecipe
 from bantam.pipeline import check
 from bantam.recipe import dump, load, parse, shipped
-from bantam.recipe_stages import Augment, Data, GivenTeacher, Optimizer, Training
+from bantam.recipe_stages import VIEWS, Augment, Data, GivenTeacher, Optimizer, Training
 
 GOOD = """name = "x"
 
@@ -116,6 +116,14 @@ def test_settings_reach_top_level_tables_and_stages_by_name() -> None:
         parse(GOOD, settings=["epochs"])
     with pytest.raises(BadRecipe, match="unknown key"):
         parse(GOOD, settings=["student.epoch=1"])
+
+
+def test_views_repeat_where_a_teacher_is_asked_and_stay_fresh_where_none_is() -> None:
+    assert parse(GOOD).shipped.views == VIEWS
+    assert parse(GOOD.replace("epochs = 3", "epochs = 3\nviews = 0")).shipped.views == 0
+    assert parse(GOOD, settings=["student.views=5"]).shipped.views == 5
+    alone = GOOD.replace('teacher = "teacher"\n', "").replace("objectives.kd", "objectives.supervised")
+    assert parse(alone).shipped.views == 0
 
 
 def test_a_missing_recipe_names_the_nearest() -> None:

@@ -20,6 +20,7 @@ from bantam.errors import BadRecipe
 from bantam.recipe_stages import (
     SHIPPED,
     STAGE_KINDS,
+    VIEWS,
     Data,
     Derived,
     Exiting,
@@ -207,6 +208,8 @@ class Parser:
         if not isinstance(kind, str) or kind not in STAGE_KINDS:
             said = f'kind = "{kind}" is not valid' if kind is not None else 'missing key "kind"'
             self.fail((*path, "kind"), f"{dotted(path)}: {said}{nearest(str(kind), STAGE_KINDS)}")
+        if values.get("teacher"):
+            values = {"views": VIEWS, **values}  # so the teacher is asked once about each
         return self.table(STAGE_KINDS[kind], values, path)
 
 

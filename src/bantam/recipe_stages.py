@@ -30,6 +30,10 @@ def within(low: float, high: float, **values: float) -> None:
             raise ValueError(f"{name} = {value} must lie in {low}..{high}")
 
 
+VIEWS = 8
+"""Of a recipe's stage that has a teacher and does not say how many. Chosen from benchmarks/views.py."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """The table [data]: how images are stored and normalised."""
@@ -125,7 +129,9 @@ class Training:
     peers: int = key("nets that train together and teach one another (objective dml); the best is kept", 1)
     epochs: int = key("passes over the training split")
     batch_size: int = key("images a step, even, over all processes", 64)
-    views: int = key("views of each image before they repeat; 0 for a fresh view every epoch", 0)
+    views: int = key(
+        f"views of each image before they repeat; 0 for a fresh view every epoch; left out with a teacher: {VIEWS}", 0
+    )
     ema: float = key("decay a step of the averaged weights that are evaluated and shipped; 0 for none", 0.998)
     precision: Literal["auto", "fp32", "bf16"] = key(
         "auto: this and the rest of the arithmetic as a probe of the net finds fastest; others: not probed", "auto"
