@@ -31,7 +31,7 @@ def within(low: float, high: float, **values: float) -> None:
 
 
 VIEWS = 64
-"""Of a recipe's stage that has a teacher and does not say how many: docs/performance.md, where 64 cost nothing, 8 did."""
+"""Of a stage that has a teacher and does not say how many: in docs/performance.md 64 cost nothing, 8 did."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ def test_only_the_images_that_are_shown_are_asked_about(photographs: Path, monke
 def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
     second = '[[stage]]\nname = "u"\nkind = "given_teacher"\ncheckpoint = "none.ckpt"\nsize = 32\n[[stage]]'
     text = TAUGHT.replace("[[stage]]", second, 1).replace('teacher = "t"', 'teacher = "t+u"')
-    recipe = parse(text)
+    recipe = parse(text, settings=["student.views=0"])
     splits = cache.open_splits(photographs, 32)
     answers = bench.answers_for(
         recipe, recipe.shipped, splits.training, {}, torch.device("cpu"), photographs, bench.Watcher()
