@@ -32,11 +32,10 @@ def views(results: Path) -> str:
         [
             "fresh" if row["views"] >= study["epochs"] else str(row["views"]),
             with_error(row["accuracy"], row["standard_error"]),
-            f"{row['against_fresh']:+.3f}",
-            f"{row['p']:.2g}",
+            *(("-", "-") if number == 0 else (f"{row['against_fresh']:+.4f}", f"{row['p']:.2g}")),
             f"{row['answers_seconds'] / 60:.0f}",
         ]
-        for row in study["rows"]
+        for number, row in enumerate(study["rows"])
     ]
     head = ("views", "validation accuracy", "against fresh", "p, paired", "minutes of asking for it first")
     below = f"{study['epochs']} epochs, {study['images']:,} images at {study['size']} px, seed {study['seed']}."

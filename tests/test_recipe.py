@@ -124,6 +124,8 @@ def test_views_repeat_where_a_teacher_is_asked_and_stay_fresh_where_none_is() ->
     assert parse(GOOD, settings=["student.views=5"]).shipped.views == 5
     alone = GOOD.replace('teacher = "teacher"\n', "").replace("objectives.kd", "objectives.supervised")
     assert parse(alone).shipped.views == 0
+    with pytest.raises(BadRecipe, match=r'unknown key "[^"]*teacher"'):
+        parse(GOOD.replace("size = 112", 'size = 112\nteacher = "other"'))
 
 
 def test_a_missing_recipe_names_the_nearest() -> None:

@@ -1,9 +1,17 @@
-"""A small real run for many tests: the photographs and the recipe."""
+"""A small real run for many tests: the photographs, the recipe and its step."""
 
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from bantam import pipeline
+from bantam.data import cache
+from bantam.data.splits import IMAGENET
+from bantam.nets.students import describe
+from bantam.recipe import parse
+from bantam.train.step import Step
 
 RECIPE = """
 name = "tiny"
@@ -71,3 +79,12 @@ def write_photographs(
             name = f"{number:04d}.png" if split in ("evaluation", "unlabelled") else f"{label}_{number}.png"
             Image.fromarray(pixels).save(root / split / name)
     return root
+
+
+def tiny_step(photographs: Path) -> Step:
+    """The step of RECIPE's student, fresh and the same each time."""
+    recipe = parse(RECIPE)
+    splits = cache.open_splits(photographs, 32)
+    torch.manual_seed(0)
+    net = describe(recipe.shipped.net, recipe.budget, 3, 32).build().train()
+    return Step(net, recipe.shipped, splits.training, IMAGENET, pipeline.goals_of(recipe.shipped), None, 0, 100, None)

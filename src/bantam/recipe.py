@@ -208,7 +208,7 @@ class Parser:
         if not isinstance(kind, str) or kind not in STAGE_KINDS:
             said = f'kind = "{kind}" is not valid' if kind is not None else 'missing key "kind"'
             self.fail((*path, "kind"), f"{dotted(path)}: {said}{nearest(str(kind), STAGE_KINDS)}")
-        if values.get("teacher"):
+        if issubclass(STAGE_KINDS[kind], Training) and values.get("teacher"):
             values = {"views": VIEWS, **values}  # so the teacher is asked once about each
         return self.table(STAGE_KINDS[kind], values, path)
 

@@ -9,27 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bantam import pipeline
-from bantam.data import batches, cache
-from bantam.data.splits import IMAGENET
-from bantam.nets.students import describe
-from bantam.recipe import parse
+from bantam.data import batches
 from bantam.train.ahead import TRIED, WARM_UP, Ahead
-from bantam.train.step import Step
-from tiny_run import RECIPE
-
-
-def build(photographs: Path) -> Step:
-    recipe = parse(RECIPE)
-    splits = cache.open_splits(photographs, 32)
-    torch.manual_seed(0)
-    net = describe(recipe.shipped.net, recipe.budget, 3, 32).build().train()
-    return Step(net, recipe.shipped, splits.training, IMAGENET, pipeline.goals_of(recipe.shipped), None, 0, 100, None)
+from tiny_run import tiny_step
 
 
 @pytest.mark.parametrize("pays", [True, False, None], ids=["second thread", "one thread", "both in turn"])
 def test_steps_with_views_made_ahead_end_with_the_same_bits(pays: bool | None, photographs: Path) -> None:
-    plain, other = build(photographs), build(photographs)
+    plain, other = tiny_step(photographs), tiny_step(photographs)
     ahead = Ahead(other)
     ahead.pays = pays
     for epoch in range(2):
@@ -98,7 +85,7 @@ def test_the_faster_way_stays(sleeper: Sleeper, pays: bool, line: str) -> None:
 
 
 def test_what_fails_in_the_second_thread_fails_the_step(photographs: Path) -> None:
-    step = build(photographs)
+    step = tiny_step(photographs)
     ahead = Ahead(step)
     ahead.pays = True
     index = torch.arange(10)

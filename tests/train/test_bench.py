@@ -10,16 +10,13 @@ import torch
 
 from bantam import cli, pipeline
 from bantam.data import cache
-from bantam.data.splits import IMAGENET
-from bantam.nets.students import describe
 from bantam.nets.teachers import Ensemble
 from bantam.recipe import parse
 from bantam.train import bench
 from bantam.train.answers import Answers, Live
 from bantam.train.bench import PIECES, Breakdown, bench_train, time_step
 from bantam.train.probe import Choice
-from bantam.train.step import Step
-from tiny_run import RECIPE
+from tiny_run import RECIPE, tiny_step
 
 TAUGHT = (
     RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "t"').replace(
@@ -31,16 +28,8 @@ TAUGHT = (
 )
 
 
-def build(photographs: Path) -> Step:
-    recipe = parse(RECIPE)
-    splits = cache.open_splits(photographs, 32)
-    torch.manual_seed(0)
-    net = describe(recipe.shipped.net, recipe.budget, 3, 32).build().train()
-    return Step(net, recipe.shipped, splits.training, IMAGENET, pipeline.goals_of(recipe.shipped), None, 0, 10, None)
-
-
 def test_a_timed_step_is_the_step_of_training(photographs: Path) -> None:
-    timed, plain = build(photographs), build(photographs)
+    timed, plain = tiny_step(photographs), tiny_step(photographs)
     for number in range(3):
         index = torch.arange(10) + 10 * number
         time_step(timed, index)
@@ -54,7 +43,7 @@ def test_a_timed_step_is_the_step_of_training(photographs: Path) -> None:
 
 
 def test_what_is_slow_is_found(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = build(photographs)
+    step = tiny_step(photographs)
     time_step(step, torch.arange(10))
     backward = torch.Tensor.backward
 
@@ -112,7 +101,7 @@ def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
 @pytest.mark.parametrize(
     ("slow", "cached", "says"),
     [
-        ({"teacher": 8}, False, "the teacher takes 57%: set views = 8"),
+        ({"teacher": 8}, False, "the teacher takes 57%: set views = 64"),
         ({"data": 5}, True, "lower data.size"),
         ({"augmentation": 6}, True, "colour costs most"),
         ({"optimizer": 4}, True, "raise batch_size"),

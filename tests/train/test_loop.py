@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,21 @@ def test_the_evaluation_split_is_refused_for_training_and_for_selection(
 def test_it_learns(tiny: Recipe, photographs: Path, tmp_path: Path) -> None:
     longer = parse(dump(tiny), settings=["student.epochs=16", "student.augment.cutmix=0.0"])
     assert trained(longer, photographs, tmp_path).best["validation"]["accuracy"] > 0.8
+
+
+def test_a_training_says_whether_a_second_thread_makes_its_views_and_ends_it(
+    tiny: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Listener(Watcher):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    longer = parse(dump(tiny), settings=["student.epochs=8"])
+    trained(longer, photographs, tmp_path, watcher=Listener())
+    assert [line.startswith("student: the next views are made") for line in said] == [True]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("views")]
 
 
 def test_the_best_epoch_is_kept_and_the_weights_are_its(tiny: Recipe, photographs: Path, tmp_path: Path) -> None:

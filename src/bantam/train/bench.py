@@ -18,7 +18,7 @@ from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, joint
 from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Refit, Stage, Training
+from bantam.recipe_stages import VIEWS, GivenTeacher, Refit, Stage, Training
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.probe import Choice, choose
@@ -55,7 +55,7 @@ class Breakdown:
     def hint(self) -> str:
         """What to change first."""
         if not self.cached and self.share("teacher") > 0.2:
-            return f"the teacher takes {self.share('teacher'):.0%}: set views = 8, so that its answers are cached"
+            return f"the teacher takes {self.share('teacher'):.0%}: set views = {VIEWS}, so that its answers are cached"
         if self.share("data") > 0.15:
             return (
                 f"reading the photographs takes {self.share('data'):.0%}: lower data.size, "
