@@ -8,6 +8,11 @@ message alone and exits with status 1; a traceback means a defect of Bantam's ow
 class BantamError(Exception):
     """The root of everything a user can cause."""
 
+    def __str__(self) -> str:
+        """The message on one line; what would move a terminal's cursor or colours stands escaped, as in Python."""
+        text = super().__str__()
+        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
 
 class BadData(BantamError):
     """A data folder that cannot be used: missing, empty, a class without images, a label out of range."""
