@@ -13,11 +13,14 @@ from bantam.options import (
     BudgetOption,
     ClassesOption,
     DataOption,
+    ImagesOption,
     JsonOption,
     SetOption,
     SizeOption,
     print_json,
+    whole,
 )
+from bantam.recipe_stages import LARGEST, SMALLEST
 
 app = typer.Typer(
     name="bantam",
@@ -140,13 +143,20 @@ def run(
 @app.command()
 def search(
     data: DataOption,
-    budget: Annotated[int, typer.Option(help="Most parameters.")] = 60_000,
-    trials: Annotated[int, typer.Option(help="Short trainings, of all workers together.", min=1)] = 40,
+    budget: BudgetOption = 60_000,
+    trials: Annotated[
+        int,
+        typer.Option(
+            parser=whole("--trials", 1, 100_000), metavar="N", help="Short trainings, of all workers together."
+        ),
+    ] = 40,
     storage: Annotated[
         str | None,
         typer.Option(help="sqlite:///FILE, or postgresql://... to share with other machines; by default in --out."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
+    workers: Annotated[
+        int, typer.Option(parser=whole("--workers", 1, 256), metavar="N", help="Processes on this machine.")
+    ] = 1,
     out: Annotated[Path, typer.Option("--out", help="Folder for the runs, the winner's recipe and the plot.")] = Path(
         "runs/search"
     ),
@@ -183,7 +193,10 @@ def grade(
         str | None,
         typer.Option(help="Enter it into the leaderboard beside the labels; its private score stays hidden."),
     ] = None,
-    per_day: Annotated[int, typer.Option(help="With --name: submissions taken a day.", min=1)] = 5,
+    per_day: Annotated[
+        int,
+        typer.Option(parser=whole("--per-day", 1, 10**6), metavar="N", help="With --name: submissions taken a day."),
+    ] = 5,
     reveal: Annotated[bool, typer.Option("--reveal", help="With --name: show private scores too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -255,7 +268,12 @@ def data_check(
 @data_app.command("prepare")
 def data_prepare(
     data: Annotated[Path, typer.Argument(help="Folder of photographs.")],
-    size: Annotated[int, typer.Option(help="Side of the stored images in pixels.")] = 64,
+    size: Annotated[
+        int,
+        typer.Option(
+            parser=whole("--size", SMALLEST, LARGEST), metavar="N", help="Side of the stored images in pixels."
+        ),
+    ] = 64,
 ) -> None:
     """Decode every image once into a memory-mapped array; `run` does this by itself."""
     from rich.console import Console
@@ -276,7 +294,7 @@ def data_prepare(
 def teacher_audit(
     data: DataOption,
     recipe: Annotated[str, typer.Option(help="The recipe whose given teacher and augmentation to use.")] = "medium",
-    images: Annotated[int, typer.Option(help="Images of each split, drawn evenly; 0 for all.")] = 2000,
+    images: ImagesOption = 2000,
     settings: SetOption = None,
     run: Annotated[
         Path | None,
@@ -311,7 +329,7 @@ def teacher_audit(
 def bench_train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
     data: DataOption,
-    steps: Annotated[int, typer.Option(help="Steps to time.", min=1)] = 20,
+    steps: Annotated[int, typer.Option(parser=whole("--steps", 1, 100_000), metavar="N", help="Steps to time.")] = 20,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from bantam.options import BudgetOption, ClassesOption, JsonOption, SizeOption, above_zero, print_json
+from bantam.options import BudgetOption, ClassesOption, JsonOption, SizeOption, print_json, whole
+
+LARGEST = 10**15
+"""Of a limit: more than any machine computes or holds for one image."""
 
 TOURNAMENT = Path("results") / "benchmarks" / "families.json"
 """What benchmarks/families.py writes, from the root of a checkout."""
@@ -17,17 +20,19 @@ def students(
     classes: ClassesOption = 11,
     macs: Annotated[
         int | None,
-        typer.Option(parser=above_zero("--macs"), metavar="N", help="Most multiply-accumulates for one image."),
+        typer.Option(parser=whole("--macs", 1, LARGEST), metavar="N", help="Most multiply-accumulates for one image."),
     ] = None,
     activation_memory: Annotated[
         int | None,
         typer.Option(
-            parser=above_zero("--activation-memory"), metavar="BYTES", help="Most bytes of activations for one image."
+            parser=whole("--activation-memory", 1, LARGEST),
+            metavar="BYTES",
+            help="Most bytes of activations for one image.",
         ),
     ] = None,
     file_bytes: Annotated[
         int | None,
-        typer.Option("--bytes", parser=above_zero("--bytes"), metavar="BYTES", help="Largest file of weights."),
+        typer.Option("--bytes", parser=whole("--bytes", 1, LARGEST), metavar="BYTES", help="Largest file of weights."),
     ] = None,
     plot: Annotated[
         Path | None,

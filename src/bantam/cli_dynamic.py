@@ -4,12 +4,31 @@ from typing import Annotated
 
 import typer
 
-from bantam.options import DataOption, JsonOption, RunArgument, print_json
+from bantam.options import DataOption, JsonOption, RunArgument, number, print_json
 
-DropOption = Annotated[float, typer.Option(help="Most accuracy, 0..1, that the saving may cost on validation.")]
-ConfidenceOption = Annotated[float | None, typer.Option(help="Measure this threshold, 0..1, instead of choosing one.")]
+DropOption = Annotated[
+    float,
+    typer.Option(
+        parser=number("--drop", 0, 1),
+        metavar="SHARE",
+        help="Most accuracy, 0..1, that the saving may cost on validation.",
+    ),
+]
+ConfidenceOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=number("--confidence", 0, 1),
+        metavar="SHARE",
+        help="Measure this threshold, 0..1, instead of choosing one.",
+    ),
+]
 MacsOption = Annotated[
-    float | None, typer.Option(help="Instead of --drop: most million multiply-accumulates of an image, in the mean.")
+    float | None,
+    typer.Option(
+        parser=number("--macs", 0, 1e9),
+        metavar="MILLION",
+        help="Instead of --drop: most million multiply-accumulates of an image, in the mean.",
+    ),
 ]
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bantam.options import DataOption, JsonOption, RunArgument, SideOption, WidthOption, print_json
+from bantam.options import DataOption, JsonOption, RunArgument, SideOption, WidthOption, print_json, whole
+from bantam.recipe_stages import EPOCHS
 
 
 def export(
@@ -47,7 +48,12 @@ def quantize(
     run: RunArgument,
     data: DataOption,
     epochs: Annotated[
-        int, typer.Option(help="Epochs of quantization-aware training for int8 and for int4; 0 for none.", min=0)
+        int,
+        typer.Option(
+            parser=whole("--epochs", 0, EPOCHS),
+            metavar="N",
+            help="Epochs of quantization-aware training for int8 and for int4; 0 for none.",
+        ),
     ] = 3,
     as_json: JsonOption = False,
 ) -> None:

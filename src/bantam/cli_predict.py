@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bantam.errors import BadData
-from bantam.options import JsonOption, SideOption, WidthOption, print_json
+from bantam.options import JsonOption, SideOption, WidthOption, number, print_json
 
 SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
@@ -37,11 +37,19 @@ def predict(
     size: SideOption = None,
     exit_confidence: Annotated[
         float | None,
-        typer.Option(help="Let an image leave at the first early exit that is so sure, 0..1; one plain view."),
+        typer.Option(
+            parser=number("--exit-confidence", 0, 1),
+            metavar="SHARE",
+            help="Let an image leave at the first early exit that is so sure, 0..1; one plain view.",
+        ),
     ] = None,
     view_confidence: Annotated[
         float | None,
-        typer.Option(help="Take further test-time views only while the answer is less sure than this, 0..1."),
+        typer.Option(
+            parser=number("--view-confidence", 0, 1),
+            metavar="SHARE",
+            help="Take further test-time views only while the answer is less sure than this, 0..1.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

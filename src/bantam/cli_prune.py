@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bantam.options import DataOption, JsonOption, above_zero, print_json
+from bantam.options import DataOption, ImagesOption, JsonOption, print_json, whole
+from bantam.recipe_stages import EPOCHS, LARGEST, PARAMETERS
 
 
 def prune(
@@ -19,22 +20,28 @@ def prune(
     methods: Annotated[
         str, typer.Option(help="unstructured-global, -layer, structured-magnitude, -taylor, -bn_scale; all by default.")
     ] = "",
-    images: Annotated[int, typer.Option(help="Validation images, drawn evenly; 0 for all.", min=0)] = 0,
+    images: ImagesOption = 0,
     finetune: Annotated[
         int | None,
-        typer.Option(help="Epochs of training after each pruning.  [default: 0; --to-params: as the run]", min=0),
+        typer.Option(
+            parser=whole("--finetune", 0, EPOCHS),
+            metavar="N",
+            help="Epochs of training after each pruning.  [default: 0; --to-params: as the run]",
+        ),
     ] = None,
     to_params: Annotated[
         int | None,
         typer.Option(
-            parser=above_zero("--to-params"), metavar="N", help="Instead: prune to N parameters, train, ship."
+            parser=whole("--to-params", 1, PARAMETERS), metavar="N", help="Instead: prune to N parameters, train, ship."
         ),
     ] = None,
     importance: Annotated[str, typer.Option(help="For --to-params: magnitude, taylor or bn_scale.")] = "taylor",
     architecture: Annotated[str, typer.Option(help="What a state_dict belongs to.")] = "resnet18",
     size: Annotated[
         int,
-        typer.Option("--size", parser=above_zero("--size"), metavar="N", help="Input of a state_dict's net, pixels."),
+        typer.Option(
+            "--size", parser=whole("--size", 1, LARGEST), metavar="N", help="Input of a state_dict's net, pixels."
+        ),
     ] = 96,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for what this makes.  [default: NAME-pruned]")

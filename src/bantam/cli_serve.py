@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bantam.errors import BadData
+from bantam.options import whole
 
 
 def serve(
@@ -17,7 +18,10 @@ def serve(
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Labels beside which a leaderboard is, to show it.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 lets others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(parser=whole("--port", 0, 65535), metavar="N", help="Port to listen on; 0 takes a free one."),
+    ] = 8000,
 ) -> None:
     """Open a local page: classify photographs on the server and in the browser, look at validation and training."""
     from rich.console import Console

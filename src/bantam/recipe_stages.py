@@ -62,8 +62,10 @@ class Table:
                     item.metadata["range"].check(**{item.name: number})
 
 
-SIDE = Range(8, 1024)
-"""Of an image or a net's input, in pixels."""
+SMALLEST, LARGEST = 8, 1024
+"""Sides of an image or a net's input, in pixels."""
+
+SIDE = Range(SMALLEST, LARGEST)
 
 SHARE = Range(0, 1)
 
@@ -72,6 +74,9 @@ PARAMETERS = 100_000_000
 
 FINITE = 1e30
 """Most of a number that has no natural end: what float32 holds, its products with small numbers too."""
+
+EPOCHS = 10_000
+"""Most of one training: what changes from step to step is made for all of them before the first."""
 
 SWITCHES = 16
 """Most ways in which one net answers: each has BatchNorms of its own."""
@@ -186,12 +191,12 @@ class Training(Table):
     peers: int = key(
         "nets that train together and teach one another (objective dml); the best is kept", 1, Range(1, 32, bound=True)
     )
-    epochs: int = key("passes over the training split", range=Range(1, 10_000, bound=True))
+    epochs: int = key("passes over the training split", range=Range(1, EPOCHS, bound=True))
     batch_size: int = key("images a step, even, over all processes", 64, Range(2, 65_536, bound=True))
     views: int = key(
         f"views of each image before they repeat; 0 for a fresh view every epoch; left out with a teacher: {VIEWS}",
         0,
-        Range(0, 10_000, bound=True),
+        Range(0, EPOCHS, bound=True),
     )
     ema: float = key(
         "decay a step of the averaged weights that are evaluated and shipped; 0 for none", 0.998, Range(0, 0.999999)
@@ -217,7 +222,7 @@ class Training(Table):
 
     def __post_init__(self) -> None:
         if self.sizes:
-            Range(SIDE.least, self.size).check(sizes=min(self.sizes))
+            Range(SMALLEST, self.size).check(sizes=min(self.sizes))
         super().__post_init__()
         for name, values, largest in (("widths", self.widths, 1.0), ("sizes", self.sizes, self.size)):
             if values and (max(values) != largest or min(values) <= 0 or len(set(values)) < len(values)):

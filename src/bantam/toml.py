@@ -75,8 +75,12 @@ def unsound(values: dict[str, Any]) -> tuple[Place, str] | None:
 
 
 def shown(value: Any) -> str:
-    """`value` as an error shows it: in quotes if it is a text, and its beginning if it is long."""
-    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    """`value` as an error shows it: as Python writes it, and its beginning if it is long."""
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """`text`, or the beginning of a long one."""
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
@@ -144,7 +148,7 @@ def override(values: dict[str, Any], setting: str) -> Place:
     The first part of the key may be a stage's name. The value is TOML; what is no TOML and does not begin like a text,
     a list or a table is a text without its quotes. Raises BadRecipe.
     """
-    shortened = shown(setting).strip('"')
+    shortened = cut(setting)
     if len(setting) > LONGEST_LINE or not setting.isprintable():
         raise BadRecipe(f"--set {shortened}: must be one line of at most {LONGEST_LINE:,} printable characters")
     name, equals, given = (part.strip() for part in setting.partition("="))
@@ -156,22 +160,23 @@ def override(values: dict[str, Any], setting: str) -> Place:
     value = _value_of(given, shortened)
     listed = values.get("stage")
     stages = {
-        stage["name"]: number
+        stage["name"]: (number, stage)
         for number, stage in enumerate(listed if isinstance(listed, list) else ())
         if isinstance(stage, dict) and isinstance(stage.get("name"), str)
     }
-    table: Any = values
+    table: dict[str, Any] = values
     place: Place = tuple(parts)
     if len(parts) > 1 and parts[0] in stages:
-        number = stages[parts.pop(0)]
-        table, place = values["stage"][number], ("stage", number, *parts)
+        number, table = stages[parts.pop(0)]
+        place = ("stage", number, *parts)
     elif len(parts) > 1 and (parts[0] == "stage" or parts[0] not in {*values, "data"}):
         known = [*stages, *(item for item in values if item != "stage")]
         raise BadRecipe(f'--set {shortened}: no stage or table is named "{parts[0]}"{nearest(parts[0], known)}')
     for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
+        nested = table.setdefault(part, {})
+        if not isinstance(nested, dict):
             raise BadRecipe(f'--set {shortened}: "{part}" is not a table')
+        table = nested
     table[parts[-1]] = value
     return place
 

@@ -170,8 +170,8 @@ def test_an_impossible_budget_says_what_the_smallest_net_needs(photographs: Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--budget", "0"], "budget = 0 must be at least 1"),
-        (["--budget", "-5"], "budget = -5 must be at least 1"),
+        (["--budget", "0"], "--budget must be a whole number above 0"),
+        (["--budget", "-5"], "--budget must be a whole number above 0"),
         (["--storage", "postgresql://me:secret@127.0.0.1:1/study"], "cannot use the storage postgresql://me:***@"),
         (["--storage", "study.db"], "not a database's address"),
         (["--recipe", "mediun"], 'did you mean "medium"'),
