@@ -207,22 +207,21 @@ weight = 1.0
 def test_a_run_with_cached_answers_follows_the_run_with_live_ones(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Same views, same teacher: only float16's rounding of the answers may differ."""
-    recipe = parse(TAUGHT)
-    cached = pipeline.run(recipe, photographs, tmp_path / "cached")
+    """Same views, same teacher: only float16's rounding of the answers may differ; weights that hardly move keep it."""
+    recipe = parse(TAUGHT.replace("lr = 5e-3", "lr = 1e-4"))
+    pipeline.run(recipe, photographs, tmp_path / "cached")
 
     class LiveInstead(Live):
         def __init__(self, *_: object) -> None:
             super().__init__(_[1])  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(stages, "ViewCache", LiveInstead)
-    live = pipeline.run(recipe, photographs, tmp_path / "live")
-    assert cached["stages"]["student"]["best_epoch"] == live["stages"]["student"]["best_epoch"]
+    pipeline.run(recipe, photographs, tmp_path / "live")
     rows, live_rows = (read_rows(tmp_path / name / "stages/student/metrics.jsonl") for name in ("cached", "live"))
     assert len(rows) == 4
     for row, other in zip(rows, live_rows, strict=True):
-        assert row["training"]["loss"] == pytest.approx(other["training"]["loss"], rel=5e-2)
-        assert row["validation"]["cross_entropy"] == pytest.approx(other["validation"]["cross_entropy"], rel=5e-2)
+        assert row["training"]["loss"] == pytest.approx(other["training"]["loss"], rel=1e-2)
+        assert row["validation"]["cross_entropy"] == pytest.approx(other["validation"]["cross_entropy"], rel=1e-2)
 
 
 def test_features_are_asked_live(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
