@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bantam import cli
+from children import bound_to_parent
 from tiny_run import RECIPE, write_photographs
 
 
@@ -216,7 +217,7 @@ def test_an_interrupt_says_how_to_go_on(photographs: Path, recipe_file: Path, tm
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*command, "--set", "student.epochs=2000"], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        text=True,
+        text=True, preexec_fn=bound_to_parent(),
     )  # fmt: skip
     log = out / "stages" / "student" / "metrics.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):

@@ -22,6 +22,7 @@ from bantam.recipe import Recipe, dump, override, parse
 from bantam.train import loop
 from bantam.train.loop import train
 from bantam.train.runlog import Watcher, read_rows
+from children import bound_to_parent
 from killed_run import assert_same, run_process
 from tiny_run import RECIPE
 
@@ -61,7 +62,8 @@ def test_the_command_line_killed_from_outside_goes_on(photographs: Path, uninter
     out = tmp_path / "run"
     command = [sys.executable, "-m", "bantam", "run", str(recipe), "--data", str(photographs), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet, preexec_fn=bound_to_parent())
     log = out / "stages" / "student" / "metrics.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.005)
