@@ -3,14 +3,17 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from bantam import cli
 from children import bound_to_parent
@@ -195,6 +198,33 @@ def test_other_mistakes_are_one_line(bantam, photographs: Path, recipe_file: Pat
     (tmp_path / "file").write_text("")
     said = bantam("run", recipe_file, "--data", photographs, "--out", tmp_path / "file" / "run")
     assert "cannot write" in one_line(said)
+
+
+def test_a_number_that_is_none_or_out_of_range_is_one_line_before_any_work(bantam, tmp_path: Path) -> None:
+    """Every option of every command that takes a number."""
+    tried: set[str] = set()
+
+    def walk(command: Any, words: list[str]) -> None:
+        for name, inner in getattr(command, "commands", {}).items():
+            walk(inner, [*words, name])
+        for option in command.params:
+            if option.metavar not in ("N", "SHARE", "MILLION", "BYTES"):
+                kind = str(option.type_descriptor.annotation)
+                assert not re.search(r"\b(int|float)\b", kind), f"{words} {option.opts} takes any number"
+                continue
+            tried.add(" ".join([*words, option.opts[0]]))
+            places = [str(tmp_path / "nowhere") for one in command.params if one.param_type_name == "argument"]
+            needed = [word for one in command.params if one.required and one.opts[0].startswith("--")
+                      for word in (one.opts[0], str(tmp_path / "nowhere"))]  # fmt: skip
+            for wrong in ("nan", "-1", "1e400", "1" + "0" * 63, "9" * 5000, "x\x1b[31m"):
+                line = one_line(bantam(*words, *places, *needed, f"{option.opts[0]}={wrong}"))
+                assert line.startswith(f"bantam: {option.opts[0]} "), (words, option.opts, wrong, line)
+                assert line[:-1].isprintable()
+
+    walk(typer.main.get_command(cli.app), [])
+    assert len(tried) > 30
+    assert {"run", "search"} & {name.split()[0] for name in tried}
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_traceback_never_reaches_a_user_of_the_real_command(tmp_path: Path) -> None:

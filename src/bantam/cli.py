@@ -119,8 +119,12 @@ def run(
     """Run a recipe's stages on a folder of photographs; run it again after a kill and it goes on."""
     from rich.console import Console
 
-    from bantam import pipeline
     from bantam import recipe as recipes
+
+    if "RANK" not in os.environ:  # a mistake is said at once, not after torch is loaded; of several processes by one
+        recipes.load(recipe, settings or ())
+
+    from bantam import pipeline
     from bantam.screen import Bar, run_table
     from bantam.train.distributed import joined
     from bantam.train.runlog import Watcher

@@ -68,3 +68,8 @@ class CannotWrite(BantamError):
 
 class ParityFailed(BantamError):
     """An exported graph that does not compute what the net in PyTorch computes."""
+
+
+def cut(text: str) -> str:
+    """What an error shows of `text`: all, or the beginning of a long one."""
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"

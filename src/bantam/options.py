@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bantam.errors import BantamError
+from bantam.errors import BantamError, cut
 from bantam.recipe_stages import LARGEST, PARAMETERS
-from bantam.toml import cut
 
 
 def whole(option: str, least: int, most: int) -> Callable[[str], int]:

@@ -62,6 +62,11 @@ class Table:
                     item.metadata["range"].check(**{item.name: number})
 
 
+def range_of(table: type[Table], name: str) -> Range:
+    """The range of the key `name` of `table`."""
+    return table.__dataclass_fields__[name].metadata["range"]
+
+
 SMALLEST, LARGEST = 8, 1024
 """Sides of an image or a net's input, in pixels."""
 

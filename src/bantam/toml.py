@@ -8,7 +8,7 @@ import tomllib
 import typing
 from typing import Any
 
-from bantam.errors import BadRecipe
+from bantam.errors import BadRecipe, cut
 
 Place = tuple[str | int, ...]
 """The keys and places in lists that lead to a value."""
@@ -22,13 +22,14 @@ OTHERS = {
     datetime.time: "a time",
 }
 
-# A recipe of STAGES stages with every key written out has a third of these: what is larger is no recipe, and what is
+# Fifty stages with every key written out have two thirds of these characters. What is larger is no recipe, and what is
 # long or deep makes a parser slow, or ends it.
-LARGEST = 400_000
-LONGEST_LINE = 2000
-LONGEST_TEXT = 500
-LONGEST_LIST = 100
+LARGEST = 100_000
+LONGEST_LINE = 1000
+LONGEST_TEXT = 400
+LONGEST_LIST = 50
 DEEPEST = 8
+DEEP_KEY = re.compile(rf"""[\s\[]*(?:\s*(?:"[^"]*"|'[^']*'|[\w-]+)\s*\.){{{DEEPEST}}}""")
 LARGEST_NUMBER = 2**63 - 1
 
 
@@ -39,6 +40,8 @@ def tables(text: str, source: str) -> dict[str, Any]:
     for number, line in enumerate(text.splitlines(), start=1):
         if len(line) > LONGEST_LINE:
             raise BadRecipe(f"{source}:{number}: a line of {len(line):,} characters; give at most {LONGEST_LINE:,}")
+        if DEEP_KEY.match(line):
+            raise BadRecipe(f"{source}:{number}: a key nested deeper than {DEEPEST} levels")
     try:
         return tomllib.loads(text)
     except ValueError as error:
@@ -79,11 +82,6 @@ def shown(value: Any) -> str:
     return cut(repr(value))
 
 
-def cut(text: str) -> str:
-    """`text`, or the beginning of a long one."""
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
-
-
 def describe(value: Any) -> str:
     """The kind of a TOML value and, where it is short, the value."""
     if type(value) in OTHERS:
@@ -121,7 +119,7 @@ def _line_of(lines: list[str], path: Place) -> int:
             current = [parts[0], arrays[str(parts[0])], *parts[1:]] if parts[0] in arrays else parts
         elif current == table and re.match(rf"\s*[\"']?{re.escape(str(name))}[\"']?\s*[=.]", line):
             return number
-        if current == list(path):
+        if current[: len(path)] == list(path):
             return number
     return 0
 
@@ -158,8 +156,8 @@ def override(values: dict[str, Any], setting: str) -> Place:
     if not given:
         raise BadRecipe(f'--set {shortened}: has no value; an empty text is {name}=""')
     value = _value_of(given, shortened)
-    listed = values.get("stage")
-    stages = {
+    listed: Any = values.get("stage")
+    stages: dict[str, tuple[int, dict[str, Any]]] = {
         stage["name"]: (number, stage)
         for number, stage in enumerate(listed if isinstance(listed, list) else ())
         if isinstance(stage, dict) and isinstance(stage.get("name"), str)

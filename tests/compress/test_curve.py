@@ -52,12 +52,32 @@ def test_ratios_are_read_with_both_ends():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "0:1", "0:1:0", "0.5:0.1:0.1", "1", "0,1.5", "-0.1", "nan", "0:inf:1", "0:1:0.1"]
+    "text",
+    [
+        "",
+        "a",
+        "0:1",
+        "0:1:0",
+        "0.5:0.1:0.1",
+        "1",
+        "0,1.5",
+        "-0.1",
+        "nan",
+        "0:inf:1",
+        "0:1:0.1",
+        "0:0.9:inf",
+        "0:0.9:nan",
+        "0:0.9:1e-9",
+        "0:0.9:1e-300",
+        "1e400",
+        "9" * 5000,
+    ],
 )
 def test_wrong_ratios_are_refused_in_one_line(text: str):
     with pytest.raises(BadPruning) as caught:
         ratios_of(text)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_some_images_are_drawn_evenly_and_always_the_same():

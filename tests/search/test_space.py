@@ -8,6 +8,7 @@ import pytest
 from bantam import pipeline
 from bantam import recipe as recipes
 from bantam.data.augment import Augmentation
+from bantam.pipeline import check
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Augment
 from bantam.search import space
@@ -91,6 +92,20 @@ def test_strength_scales_what_an_augmentation_changes_and_stays_valid() -> None:
     Augmentation(**vars(strong))
     assert space.strengthened(Augment(scale=(0.1, 0.2)), 1.5).scale == (0.08, 0.2)
     assert space.strengthened(Augment(scale=(0.05, 0.05)), 1.5).scale == (0.05, 0.05)
+
+
+def test_a_recipe_at_the_end_of_every_range_has_valid_candidates_all_about_it() -> None:
+    ends = ["optimizer.lr=1e30", "optimizer.weight_decay=1e30", "augment.brightness=1000", "augment.contrast=900"]
+    ends += ["augment.rotation=180", "objectives.kd.temperature=1e6", "objectives.kd.weight=1e6"]
+    ends += ["objectives.supervised.weight=1e6"]
+    base = recipes.load("medium", [f"student.{setting}" for setting in ends])
+    drawn, standing = space.space(base), space.standing(base)
+    assert all(drawn[name]._contains(drawn[name].to_internal_repr(value)) for name, value in standing.items())
+    for end in ("low", "high"):
+        most = {name: getattr(one, end) for name, one in drawn.items() if hasattr(one, end)}
+        for strength in space.STRENGTHS:
+            check(space.candidate(base, {**standing, **most, "augmentation": strength}))
+    assert "lr" not in space.space(recipes.load("medium", ["student.optimizer.lr=5e-324"]))
 
 
 def test_the_short_training_asks_the_teacher_about_few_views() -> None:

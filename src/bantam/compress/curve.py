@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from bantam.compress.channels import IMPORTANCES, Bundle, Sample, bundles, prune
 from bantam.compress.masks import MASKS, masked, one_branch
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
-from bantam.errors import BadPruning
+from bantam.errors import BadPruning, cut
 from bantam.files import replacing, write_json, writing
 from bantam.measure.accuracy import Accuracy, accuracy
 from bantam.measure.curves import STYLE
@@ -87,19 +88,28 @@ class Point:
         return Point(**{**value, **accuracies})  # pyright: ignore[reportArgumentType]
 
 
+MOST_RATIOS = 1000
+"""Of one curve: each is a net of its own, pruned and measured by every method."""
+
+
 def ratios_of(text: str) -> list[float]:
     """The ratios in "first:last:step" (both ends included) or "a,b,c", rising. Raises BadPruning."""
     try:
         if ":" in text:
             first, last, step = map(float, text.split(":"))
+            step = step if step < math.inf else 0.0
             count = int((last - first) / step + 1e-9) + 1 if step > 0 else 0
-            ratios = [round(first + number * step, 10) for number in range(min(count, 10_001))]
+            ratios = [round(first + number * step, 10) for number in range(min(count, MOST_RATIOS + 1))]
         else:
             ratios = sorted({float(part) for part in text.split(",")})
     except (ValueError, OverflowError):
         ratios = []
     if not ratios:
-        raise BadPruning(f'ratios "{text}" are not understood: give first:last:step, such as 0:0.95:0.05, or 0.5,0.9')
+        raise BadPruning(
+            f'ratios "{cut(text)}" are not understood: give first:last:step, such as 0:0.95:0.05, or 0.5,0.9'
+        )
+    if len(ratios) > MOST_RATIOS:
+        raise BadPruning(f'ratios "{cut(text)}" are too many: give at most {MOST_RATIOS}, with a larger step')
     outside = next((ratio for ratio in ratios if not 0 <= ratio < 1), None)
     if outside is not None:
         raise BadPruning(

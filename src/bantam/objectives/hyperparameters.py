@@ -1,5 +1,8 @@
 """Checks of what a recipe says about an objective; the pipeline adds the stage's and the objective's name."""
 
+SMALLEST, LARGEST = 1e-6, 1e6
+"""Of a number above 0: what float32 can divide by and square."""
+
 
 def require_number(**values: float) -> None:
     """Raises TypeError, naming the key, for a value that is not a number."""
@@ -9,19 +12,19 @@ def require_number(**values: float) -> None:
 
 
 def require_positive(**values: float) -> None:
-    """Raises TypeError or ValueError, naming the key, for a value that is not a finite number above 0."""
+    """Raises TypeError or ValueError, naming the key, for a value that is not a number in SMALLEST..LARGEST."""
     require_number(**values)
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} = {value} must be above 0")
+        if not SMALLEST <= value <= LARGEST:
+            raise ValueError(f"{name} = {value} must be above 0, from {SMALLEST:g} to {LARGEST:g}")
 
 
 def require_not_negative(**values: float) -> None:
-    """Raises TypeError or ValueError, naming the key, for a value that is no finite number of at least 0."""
+    """Raises TypeError or ValueError, naming the key, for a value that is not a number in 0..LARGEST."""
     require_number(**values)
     for name, value in values.items():
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} = {value} must be at least 0")
+        if not 0 <= value <= LARGEST:
+            raise ValueError(f"{name} = {value} must be at least 0 and at most {LARGEST:g}")
 
 
 def require_share(**values: float) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from bantam.nets.students import STUDENTS
+from bantam.objectives.hyperparameters import LARGEST, SMALLEST
 from bantam.objectives.kd import KD
 from bantam.recipe import Recipe
-from bantam.recipe_stages import Augment, Derived, Training
+from bantam.recipe_stages import WEIGHT, Augment, Derived, Optimizer, Range, Training, range_of
 
 Params = Mapping[str, Any]
 
@@ -66,11 +67,10 @@ def space(base: Recipe) -> dict[str, BaseDistribution]:
             drawn[f"{name}.{choice}"] = CategoricalDistribution(values)
     # What the recipe sets to 0 is switched off, and has no neighbours on a logarithmic scale.
     for name, value in (("lr", stage.optimizer.lr), ("weight_decay", stage.optimizer.weight_decay)):
-        if value > 0:
-            drawn[name] = FloatDistribution(value / REACH, value * REACH, log=True)
+        if value / REACH > 0:
+            drawn[name] = _about(value, range_of(Optimizer, name))
     if "kd" in stage.objectives:
-        temperature = _temperature(stage)
-        drawn["temperature"] = FloatDistribution(temperature / REACH, temperature * REACH, log=True)
+        drawn["temperature"] = _about(_temperature(stage), Range(SMALLEST, LARGEST))
         scheduled = any(isinstance(table["weight"], list) for table in stage.objectives.values())
         if not scheduled and _weights(stage) > 0:
             drawn["teacher_share"] = FloatDistribution(*TEACHER_SHARES)
@@ -145,8 +145,8 @@ def strengthened(augment: Augment, factor: float) -> Augment:
     values = {field.name: getattr(augment, field.name) for field in fields(augment)}
     for name in ("rotation", "brightness", "contrast", "saturation", "hue", "erase", "mixup", "cutmix"):
         values[name] = factor * values[name]
-    for name, most in (("rotation", 180.0), ("hue", 0.5), ("erase", 1.0)):
-        values[name] = min(values[name], most)
+        if name not in ("mixup", "cutmix"):
+            values[name] = min(values[name], range_of(Augment, name).most)
     # An image is mixed in one way at most; a little less than 1, because the quotients are rounded.
     mixed = values["mixup"] + values["cutmix"]
     if mixed > 1:
@@ -154,9 +154,15 @@ def strengthened(augment: Augment, factor: float) -> Augment:
     return Augment(**{**values, "scale": (smallest, high)})
 
 
+def _about(value: float, valid: Range) -> FloatDistribution:
+    """REACH either way of `value`, within what is valid."""
+    return FloatDistribution(max(value / REACH, valid.least), min(value * REACH, valid.most), log=True)
+
+
 def _temperature(stage: Training) -> float:
     return float(stage.objectives["kd"].get("temperature", KD().temperature))
 
 
 def _weights(stage: Training) -> float:
-    return sum(float(stage.objectives[name]["weight"]) for name in ("kd", "supervised") if name in stage.objectives)
+    names = [name for name in ("kd", "supervised") if name in stage.objectives]
+    return min(sum(float(stage.objectives[name]["weight"]) for name in names), WEIGHT.most)
