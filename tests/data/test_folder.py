@@ -126,8 +126,8 @@ def test_what_is_left_out_is_named_by_kind_with_an_example(tmp_path: Path):
     said = left_out((*listing.ignored, *listing.hidden), tmp_path)
     assert said == (
         "3 .cr2 (evaluation/z.cr2), 1 .db (training/Thumbs.db), 1 .mp4 (training/c.mp4), "
-        "1 .part (training/0_1.jpg.part), 1 .svg (training/d.svg), 1 folder (training/more), 1 hidden (training/.DS_Store), "
-        "1 without a suffix (training/README)"
+        "1 .part (training/0_1.jpg.part), 1 .svg (training/d.svg), 1 folder (training/more), "
+        "1 hidden (training/.DS_Store), 1 without a suffix (training/README)"
     )
 
 
