@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bantam.data.folder import EXTENSIONS, FOOD_11, SPLIT_FOLDERS, left_out, list_images, scan, shown_names
+from bantam.data.folder import EXTENSIONS, FOOD_11, SPLIT_FOLDERS, called, left_out, list_images, scan, shown_names
 from bantam.errors import BadData
 
 
@@ -206,6 +206,14 @@ def test_food_11_is_shown_by_name_and_stays_numbered(tmp_path: Path):
     assert len(set(FOOD_11)) == 11
     assert (FOOD_11[0], FOOD_11[6], FOOD_11[10]) == ("Bread", "Noodles-Pasta", "Vegetable-Fruit")
     assert folder.classes == TWELVE[:11]
+
+
+def test_a_run_that_stored_numbers_is_shown_with_the_names_of_its_data():
+    numbers = TWELVE[:11]
+    assert called(numbers, FOOD_11) == FOOD_11
+    assert called(("a", "b"), ("Bread", "Egg")) == ("a", "b")
+    assert called(("0", "b"), ("Bread", "Egg")) == ("0", "b")
+    assert called(numbers, ()) == called(numbers, FOOD_11[:3]) == numbers
 
 
 def test_names_of_ones_own_come_first(tmp_path: Path):

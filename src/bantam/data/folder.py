@@ -177,6 +177,11 @@ def shown_names(folder: Folder) -> tuple[str, ...]:
     return FOOD_11
 
 
+def called(classes: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
+    """The `classes` as a run stored them, or as they are `shown` with its data where it stored nothing but numbers."""
+    return shown if len(shown) == len(classes) and all(name.isdecimal() for name in classes) else classes
+
+
 def _entries(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
     """The images, the folders and whatever else is directly in `directory`, sorted; the hidden are among the last."""
     images, folders, others = [], [], []

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bantam.data.folder import called
 from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.deliver import leaderboard
 from bantam.deliver.classify import Classifier, load_classifier
@@ -106,9 +107,7 @@ class Desk:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The classes' names: the run's, or the data's where the run knows its classes by number alone."""
-        names = self.require_student().classifier.shipped.classes
-        numbered = all(name.isdecimal() for name in names)
-        return (self.setting.names or names) if numbered else names
+        return called(self.require_student().classifier.shipped.classes, self.setting.names)
 
     def student(self) -> Forms | None:
         """The run's student, loaded when it is first there; None while the run is not finished."""
