@@ -27,6 +27,7 @@ def serve(
     from rich.console import Console
 
     from bantam import pipeline
+    from bantam.data.folder import scan, shown_names
     from bantam.deliver.classify import FOOD11
     from bantam.deliver.serve import app
     from bantam.deliver.serve.desk import Setting, TeacherFile
@@ -39,13 +40,15 @@ def serve(
         raise BadData(f"there are no labels {labels}; check the path")
     listener = app.listen(host, port)
     validation = teacher = None
+    classes: tuple[str, ...] = ()
     if data is not None:
+        classes = shown_names(scan(data))
         validation = pipeline.open_data(recipe, data, Bar(Console(stderr=True))).validation
         given = next((stage for stage in recipe.stage if isinstance(stage, GivenTeacher)), None)
         if given is not None and (data / given.checkpoint).is_file():
             teacher = TeacherFile(data / given.checkpoint, given.architecture, given.size)
     typer.echo(f"{run.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
     try:
-        app.serve(Setting(run, recipe.data.size, validation, teacher, labels), listener, host)
+        app.serve(Setting(run, recipe.data.size, validation, teacher, labels, classes), listener, host)
     except KeyboardInterrupt:
         typer.echo("ended")

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 
@@ -134,7 +135,41 @@ def test_left_out_files_are_counted(root: Path):
     report = check(root)
     assert report.ignored == 2
     assert report.unsafe == ()
-    assert report.warnings[0].startswith("2 entries")
+    assert report.warnings == (
+        "2 entries of the split folders left out, no images or too deep: 1 .txt (training/notes.txt), "
+        "1 folder (evaluation/more)",
+    )
+    (root / "training/.DS_Store").touch()
+    assert check(root).ignored == 2
+    assert check(root).warnings[0].endswith("1 hidden (training/.DS_Store)")
+
+
+def test_photographs_of_every_format_are_read(root: Path):
+    pillow_heif.register_heif_opener()
+    for number, kind in enumerate(("BMP", "GIF", "TIFF", "AVIF", "HEIF")):
+        with Image.open(noise(root.parent / "any.png", 300 + number)) as image:
+            image.save(root / f"training/1_{10 + number}.{'heic' if kind == 'HEIF' else kind.lower()}", kind)
+    report = check(root)
+    assert report.unsafe == report.warnings == ()
+    assert report.counts["training"] == {"0": 3, "1": 7}
+
+
+def test_what_the_decoder_remarks_is_a_row_and_not_on_the_screen(root: Path, capfd: pytest.CaptureFixture[str]):
+    flawed = b"Exif\0\0II*\0\xff\xff\xff\xff broken"
+    for number in range(5):
+        with Image.open(noise(root.parent / "any.png", 400 + number)) as image:
+            image.save(root / f"training/0_{10 + number}.jpg", exif=flawed)
+    report = check(root, workers=3)
+    sentence = "Corrupt EXIF data. Expecting to read 2 bytes but only got 0"
+    assert report.remarks == {f"training/0_{n}.jpg": (sentence,) for n in range(10, 15)}
+    assert report.unsafe == ()
+    assert report.warnings == (
+        f'5 files read although the decoder remarked "{sentence}": '
+        "such as training/0_10.jpg, training/0_11.jpg, training/0_12.jpg",
+    )
+    assert report.warnings[0] in report.text()
+    assert report.to_json()["remarks"]["training/0_10.jpg"] == [sentence]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_it_goes_on_after_problems_of_the_layout(root: Path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bantam.data.folder import SPLIT_FOLDERS, list_images, scan
+from bantam.data.folder import EXTENSIONS, FOOD_11, SPLIT_FOLDERS, called, left_out, list_images, scan, shown_names
 from bantam.errors import BadData
 
 
@@ -103,6 +103,158 @@ def test_hidden_and_foreign_files_are_left_out(tmp_path: Path):
     assert listing.ignored == (tmp_path / "training/more", tmp_path / "training/notes.txt")
 
 
+@pytest.mark.parametrize("suffix", sorted(EXTENSIONS))
+def test_every_suffix_in_every_case_is_an_image(tmp_path: Path, suffix: str):
+    plant(tmp_path, *FLAT, f"training/0_7{suffix}", f"training/0_8{suffix.upper()}", f"training/0_9{suffix.title()}")
+    listing = list_images(tmp_path)
+    assert [record.id for record in listing.folder.training if record.id[-1] in "789"] == ["0_7", "0_8", "0_9"]
+    assert listing.ignored == ()
+
+
+def test_hidden_entries_are_listed_apart(tmp_path: Path):
+    names = ("training/.DS_Store", "training/._0_1.jpg", "validation/.cache/0_0.jpg", "evaluation/.x", ".git/config")
+    listing = list_images(plant(tmp_path, *FLAT, *names))
+    assert listing.ignored == ()
+    assert [str(path.relative_to(tmp_path)) for path in listing.hidden] == [
+        "evaluation/.x", "training/.DS_Store", "training/._0_1.jpg", "validation/.cache",
+    ]  # fmt: skip
+
+
+def test_what_is_left_out_is_named_by_kind_with_an_example(tmp_path: Path):
+    names = ("a.cr2", "b.CR2", "c.mp4", "Thumbs.db", "README", "more/0_1.jpg", ".DS_Store", "d.svg", "0_1.jpg.part")
+    listing = list_images(plant(tmp_path, *FLAT, *(f"training/{name}" for name in names), "evaluation/z.cr2"))
+    said = left_out((*listing.ignored, *listing.hidden), tmp_path)
+    assert said == (
+        "3 .cr2 (evaluation/z.cr2), 1 .db (training/Thumbs.db), 1 .mp4 (training/c.mp4), "
+        "1 .part (training/0_1.jpg.part), 1 .svg (training/d.svg), 1 folder (training/more), "
+        "1 hidden (training/.DS_Store), 1 without a suffix (training/README)"
+    )
+
+
+def test_a_split_without_images_says_what_is_there_instead(tmp_path: Path):
+    plant(tmp_path, "training/0_0.jpg", "validation/0_0.dng", "validation/0_1.dng")
+    with pytest.raises(BadData, match=r"holds no labelled image \(left out: 2 \.dng \(validation/0_0\.dng\)\); put"):
+        scan(tmp_path)
+
+
+# --- labels stay as they are, whatever is missing elsewhere
+
+TWELVE = tuple(str(label) for label in range(12))
+WORDS = ("Zucchini", "apple", "Bread", "10", "2", "éclair")
+
+
+@pytest.mark.parametrize("classes", [TWELVE, WORDS], ids=["numbers beyond 9", "words"])
+@pytest.mark.parametrize("missing", range(6))
+@pytest.mark.parametrize("emptied", ["no folder", "an empty folder", "a folder of other files"])
+def test_a_class_that_validation_lacks_moves_no_label(
+    tmp_path: Path, classes: tuple[str, ...], missing: int, emptied: str
+):
+    for name in classes:
+        plant(tmp_path, f"train/{name}/a.jpg", f"val/{name}/b.jpg", f"test/{name}/c.jpg")
+    whole = scan(tmp_path)
+    lacking = tmp_path / "val" / classes[missing]
+    (lacking / "b.jpg").unlink()
+    if emptied == "no folder":
+        lacking.rmdir()
+    elif emptied == "a folder of other files":
+        (lacking / "b.cr2").touch()
+    folder = scan(tmp_path)
+    assert folder.classes == whole.classes
+    assert len(folder.validation) == len(classes) - 1
+    for records in (folder.training, folder.validation):
+        assert all(folder.classes[record.label or 0] == record.path.parent.name for record in records)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2, 9, 10, 11])
+def test_a_number_that_validation_lacks_moves_no_label(tmp_path: Path, missing: int):
+    plant(tmp_path, *(f"training/{label}_0.jpg" for label in TWELVE))
+    plant(tmp_path, *(f"validation/{label}_0.jpg" for label in TWELVE if int(label) != missing))
+    folder = scan(tmp_path)
+    assert folder.classes == TWELVE
+    assert {record.id: record.label for record in folder.validation} == {
+        f"{label}_0": int(label) for label in TWELVE if int(label) != missing
+    }
+
+
+def test_a_class_that_training_lacks_is_an_error_in_both_layouts(tmp_path: Path):
+    for name in TWELVE:
+        plant(tmp_path, f"folders/train/{name}/a.jpg", f"folders/val/{name}/b.jpg")
+        plant(tmp_path, f"flat/training/{name}_0.jpg", f"flat/validation/{name}_0.jpg")
+    (tmp_path / "folders/train/10/a.jpg").unlink()
+    (tmp_path / "flat/training/10_0.jpg").unlink()
+    with pytest.raises(BadData, match="train has no image of class 10"):
+        scan(tmp_path / "folders")
+    (tmp_path / "folders/train/10").rmdir()
+    with pytest.raises(BadData, match="b.jpg has the label 10, which no training image has"):
+        scan(tmp_path / "folders")
+    with pytest.raises(BadData, match="no image of class 10 although labels go up to 11"):
+        scan(tmp_path / "flat")
+
+
+# --- names of classes that are only numbered
+
+
+def food(root: Path, classes: int = 11) -> Path:
+    for label in range(classes):
+        plant(root, f"training/{label}_0.jpg", f"training/{label}_1.jpg", f"validation/{label}_0.jpg")
+    return plant(root, "evaluation/0000.jpg")
+
+
+def test_food_11_is_shown_by_name_and_stays_numbered(tmp_path: Path):
+    folder = scan(food(tmp_path))
+    assert shown_names(folder) == FOOD_11
+    assert len(set(FOOD_11)) == 11
+    assert (FOOD_11[0], FOOD_11[6], FOOD_11[10]) == ("Bread", "Noodles-Pasta", "Vegetable-Fruit")
+    assert folder.classes == TWELVE[:11]
+
+
+def test_a_run_that_stored_numbers_is_shown_with_the_names_of_its_data():
+    numbers = TWELVE[:11]
+    assert called(numbers, FOOD_11) == FOOD_11
+    assert called(("a", "b"), ("Bread", "Egg")) == ("a", "b")
+    assert called(("0", "b"), ("Bread", "Egg")) == ("0", "b")
+    assert called(numbers, ()) == called(numbers, FOOD_11[:3]) == numbers
+
+
+def test_names_of_ones_own_come_first(tmp_path: Path):
+    own = [f"class {label}" for label in range(11)]
+    (food(tmp_path) / "classes.txt").write_text("\n".join(own))
+    assert shown_names(scan(tmp_path)) == tuple(own)
+    numbers = [str(label) for label in range(11)]
+    (tmp_path / "classes.txt").write_text("\n".join(numbers))
+    assert shown_names(scan(tmp_path)) == tuple(numbers)
+
+
+@pytest.mark.parametrize("classes", [1, 10, 12])
+def test_another_number_of_classes_is_not_food_11(tmp_path: Path, classes: int):
+    folder = scan(food(tmp_path, classes))
+    assert shown_names(folder) == folder.classes == TWELVE[:classes]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("training", "train"),
+        ("validation", "val"),
+        ("evaluation", "test"),
+        ("training/3_0.jpg", "training/3_cat.jpg"),
+        ("training/3_0.jpg", "training/3_0.png"),
+        ("validation/0_0.jpg", "validation/0_0 (1).jpg"),
+        ("evaluation/0000.jpg", "evaluation/IMG_0000.jpg"),
+    ],
+)
+def test_another_layout_is_not_food_11(tmp_path: Path, name: str, other: str):
+    food(tmp_path)
+    (tmp_path / name).rename(tmp_path / other)
+    assert shown_names(scan(tmp_path)) == TWELVE[:11]
+
+
+def test_eleven_class_folders_are_not_food_11(tmp_path: Path):
+    for label in range(11):
+        plant(tmp_path, f"training/{label}/0_0.jpg", f"validation/{label}/0_0.jpg")
+    assert shown_names(scan(tmp_path)) == TWELVE[:11]
+
+
 BAD = {
     "no training": (("validation/0_0.jpg",), "no training split"),
     "no validation": (("training/0_0.jpg",), "no validation split"),
@@ -151,3 +303,4 @@ def test_food_11(food_11: Path):
     assert (len(folder.training), len(folder.validation), len(folder.evaluation)) == (9993, 4432, 2218)
     assert folder.classes == tuple(str(label) for label in range(11))
     assert [record.id for record in folder.evaluation] == [f"{n:04d}" for n in range(2218)]
+    assert shown_names(folder) == FOOD_11

@@ -12,7 +12,8 @@ Unsafe, because the result would be wrong or there would be none:
 - a class has no validation image: its accuracy could not be measured.
 
 Only a warning, because real data has some and training bears it: a smaller overlap of training and validation,
-duplicates within a split, also where their labels differ, and files that are left out.
+duplicates within a split, also where their labels differ, files that are left out, by kind, and what the decoder
+remarked about files that it could read.
 """
 
 import statistics
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import images
-from bantam.data.folder import UNLABELLED, Folder, Record, list_images
+from bantam.data.folder import UNLABELLED, Folder, Listing, Record, left_out, list_images
 from bantam.errors import BadImage
 
 TOLERATED_OVERLAP = 0.005
@@ -48,7 +49,9 @@ class Report:
 
     `counts` has the images per class for training and validation; `evaluation` and `unlabelled` are numbers, as
     those have no labels. `sizes` has for each split the smallest, median and largest width and height in pixels.
-    `duplicates` are groups of equal images. `unsafe` and `warnings` are sentences for people.
+    `remarks` has by file what the decoder remarked about it, sentence by sentence. `ignored` counts the files and
+    folders that were left out, without hidden ones. `duplicates` are groups of equal images. `unsafe` and `warnings`
+    are sentences for people.
     """
 
     root: Path
@@ -60,6 +63,7 @@ class Report:
     sizes: dict[str, Sizes]
     ignored: int
     unreadable: dict[str, str]
+    remarks: dict[str, tuple[str, ...]]
     duplicates: tuple[tuple[Copy, ...], ...]
     unsafe: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -93,16 +97,11 @@ class Report:
             "root": str(self.root),
             "classes": list(self.classes),
             "sizes": {name: {key: list(value) for key, value in sizes.items()} for name, sizes in self.sizes.items()},
+            "remarks": {name: list(sentences) for name, sentences in self.remarks.items()},
             "duplicates": [[asdict(copy) for copy in group] for group in self.duplicates],
             "unsafe": list(self.unsafe),
             "warnings": list(self.warnings),
         }
-
-
-@dataclass(frozen=True)
-class _Inspected:
-    pixels: str
-    size: tuple[int, int]
 
 
 def check(root: Path, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -118,15 +117,19 @@ def check(root: Path, workers: int | None = None, progress: Callable[[int, int],
     entries = [(name, record) for name, records in splits.items() for record in records]
 
     unreadable: dict[str, str] = {}
+    remarks: dict[str, tuple[str, ...]] = {}
     sizes: dict[str, list[tuple[int, int]]] = defaultdict(list)
     groups: dict[str, list[Copy]] = defaultdict(list)
     inspected = images.in_parallel(_inspect, (record.path for _, record in entries), workers)
     for done, ((name, record), result) in enumerate(zip(entries, inspected, strict=True), start=1):
+        file = str(record.path.relative_to(root))
         if isinstance(result, BadImage):
-            unreadable[str(record.path.relative_to(root))] = str(result)
+            unreadable[file] = str(result)
         else:
             sizes[name].append(result.size)
-            groups[result.pixels].append(Copy(name, record.id, record.label))
+            groups[result.digest].append(Copy(name, record.id, record.label))
+            if result.remarks:
+                remarks[file] = result.remarks
         if progress and (done % 64 == 0 or done == len(entries)):
             progress(done, len(entries))
 
@@ -142,18 +145,18 @@ def check(root: Path, workers: int | None = None, progress: Callable[[int, int],
         sizes={name: _size_range(found) for name, found in sizes.items()},
         ignored=len(listing.ignored),
         unreadable=unreadable,
+        remarks=remarks,
         duplicates=duplicates,
         unsafe=(*listing.problems, *_unsafe(folder, counts, unreadable, duplicates)),
-        warnings=tuple(_warnings(len(listing.ignored), duplicates, folder)),
+        warnings=(*_left_out(listing), *_remarked(remarks), *_warnings(duplicates, folder)),
     )
 
 
-def _inspect(path: Path) -> _Inspected | BadImage:
+def _inspect(path: Path) -> images.Inspected | BadImage:
     try:
-        image = images.to_rgb(images.read(path), path)
+        return images.inspect(path)
     except BadImage as error:
         return error
-    return _Inspected(images.pixel_digest(image), image.size)
 
 
 def _count(records: Iterable[Record], classes: tuple[str, ...]) -> dict[str, int]:
@@ -198,9 +201,23 @@ def _unsafe(
                 yield f"class {name} has no validation image; add some"
 
 
-def _warnings(ignored: int, duplicates: tuple[tuple[Copy, ...], ...], folder: Folder) -> Iterable[str]:
-    if ignored:
-        yield f"{_number(ignored, 'entry', 'entries')} of the split folders left out: no images, or too deep"
+def _left_out(listing: Listing) -> Iterable[str]:
+    paths = (*listing.ignored, *listing.hidden)
+    if paths:
+        number = _number(len(paths), "entry", "entries")
+        yield f"{number} of the split folders left out, no images or too deep: {left_out(paths, listing.folder.root)}"
+
+
+def _remarked(remarks: dict[str, tuple[str, ...]]) -> Iterable[str]:
+    files: dict[str, list[str]] = defaultdict(list)
+    for file, sentences in remarks.items():
+        for sentence in sentences:
+            files[sentence].append(file)
+    for sentence, found in files.items():
+        yield f'{_number(len(found), "file")} read although the decoder remarked "{sentence}": {_first(found)}'
+
+
+def _warnings(duplicates: tuple[tuple[Copy, ...], ...], folder: Folder) -> Iterable[str]:
     shared = _shared(duplicates, "training", "validation")
     if 0 < len(shared) < TOLERATED_OVERLAP * len(folder.validation):
         yield _overlap(shared, "training", "validation")

@@ -7,8 +7,8 @@ folder of its own:
     train/CLASS/*               val/CLASS/*                   test/*  or  test/CLASS/*
 
 In both, images without a label from which students may learn lie in unlabelled/.
-Only names are looked at, no file is opened. The evaluation split has no labels: where its images lie in class
-folders, the folders' names are not read as labels; nor are those in unlabelled/.
+Only names are looked at, no file is opened: an image is what is named like one. The evaluation split has no labels:
+where its images lie in class folders, the folders' names are not read as labels; nor are those in unlabelled/.
 """
 
 import os
@@ -26,10 +26,23 @@ SPLIT_FOLDERS = {
     "evaluation": ("evaluation", "test"),
 }
 UNLABELLED = "unlabelled"
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+EXTENSIONS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+        *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+    }
+)
 CLASS_NAMES = "classes.txt"
 
+FOOD_11 = (
+    *("Bread", "Dairy product", "Dessert", "Egg", "Fried food", "Meat", "Noodles-Pasta", "Rice", "Seafood", "Soup"),
+    "Vegetable-Fruit",
+)
+"""The classes of Food-11 (Singla, Yuan and Ebrahimi, 2016), in the order of their labels."""
+
 _FLAT_NAME = re.compile(r"([0-9]{1,9})_.+")
+_FOOD_11_NAME = re.compile(r"[0-9]{1,2}_[0-9]+\.jpg")
+_FOOD_11_ID = re.compile(r"[0-9]+\.jpg")
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,16 @@ class Folder:
 
 @dataclass(frozen=True)
 class Listing:
-    """A folder as far as it can be understood, what stands against using it, and the files left out."""
+    """A folder as far as it can be understood, what stands against using it, and what was left out.
+
+    `ignored` are files that are not named like an image, and folders too deep; `hidden` those whose names begin with a
+    dot.
+    """
 
     folder: Folder
     problems: tuple[str, ...]
     ignored: tuple[Path, ...]
+    hidden: tuple[Path, ...] = ()
 
 
 def scan(root: Path) -> Folder:
@@ -96,7 +114,9 @@ def list_images(root: Path) -> Listing:
         directory = found[name]
         labelled[name] = read(directory, problems, ignored) if directory else []
         if directory and not labelled[name]:
-            problems.append(f"{directory} holds no labelled image; put the {name} images there")
+            found_there = left_out([path for path in ignored if directory in path.parents], root)
+            instead = f" (left out: {found_there})" if found_there else ""
+            problems.append(f"{directory} holds no labelled image{instead}; put the {name} images there")
     evaluation = _read_unlabelled(found["evaluation"], ignored) if found["evaluation"] else []
     extra = root / UNLABELLED
     unlabelled = _read_unlabelled(extra, ignored) if extra in top_folders else []
@@ -119,19 +139,59 @@ def list_images(root: Path) -> Listing:
         evaluation=_records(root, [(path, None) for path in evaluation], index, "flat"),
         unlabelled=_named(UNLABELLED, _records(root, [(path, None) for path in unlabelled], index, "flat")),
     )
-    return Listing(folder, tuple(problems), tuple(sorted(ignored)))
+    hidden = tuple(sorted(path for path in ignored if path.name.startswith(".")))
+    return Listing(folder, tuple(problems), tuple(sorted(set(ignored) - set(hidden))), hidden)
+
+
+def left_out(paths: Iterable[Path], root: Path) -> str:
+    """What was left out, by kind, the most frequent first, each with an example below `root`: 3 .cr2 (train/a.cr2)."""
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(paths):
+        kinds.setdefault(_kind(path), []).append(path)
+    most_first = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+    return ", ".join(f"{len(found)} {kind} ({found[0].relative_to(root)})" for kind, found in most_first)
+
+
+def _kind(path: Path) -> str:
+    if path.name.startswith("."):
+        return "hidden"
+    if path.is_dir():
+        return "folder"
+    return path.suffix.lower() or "without a suffix"
+
+
+def shown_names(folder: Folder) -> tuple[str, ...]:
+    """The classes as people know them: by their names where they are Food-11's and only numbered, else as they are.
+
+    Its images are known by their layout, by the number of classes, and by names that hold nothing but numbers; a folder
+    with a classes.txt names its classes itself.
+    """
+    numbers = tuple(str(label) for label in range(len(FOOD_11)))
+    if folder.layout != "flat" or folder.classes != numbers or (folder.root / CLASS_NAMES).exists():
+        return folder.classes
+    splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
+    for name, records in splits.items():
+        pattern = _FOOD_11_ID if name == "evaluation" else _FOOD_11_NAME
+        if not all(one.path.parent.name == name and pattern.fullmatch(one.path.name) for one in records):
+            return folder.classes
+    return FOOD_11
+
+
+def called(classes: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
+    """The `classes` as a run stored them, or as they are `shown` with its data where it stored nothing but numbers."""
+    return shown if len(shown) == len(classes) and all(name.isdecimal() for name in classes) else classes
 
 
 def _entries(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """The images, the folders and the other files directly in `directory`, sorted; hidden ones left out."""
+    """The images, the folders and whatever else is directly in `directory`, sorted; the hidden are among the last."""
     images, folders, others = [], [], []
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
                 path = directory / entry.name
-                if entry.is_dir():
+                if entry.name.startswith("."):
+                    others.append(path)
+                elif entry.is_dir():
                     folders.append(path)
                 elif path.suffix.lower() in EXTENSIONS:
                     images.append(path)

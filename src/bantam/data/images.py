@@ -1,27 +1,42 @@
-"""One image file to uint8 RGB pixels, whatever kind of JPEG, PNG or WebP it is."""
+"""One image file to uint8 RGB pixels, whatever kind of photograph it is; the content decides, not the name."""
 
 import hashlib
 import io
 import itertools
 import os
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
+from bantam.data.remarks import listening
+from bantam.data.rgb import over_white
+from bantam.data.room import Room
 from bantam.errors import BadImage
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB")
+"""What Pillow reads, by its names; HEIF is read by pillow-heif. Of several frames or pages the first counts."""
+
+KINDS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF or BMP"
+
 MAX_PIXELS = 64 * 2**20
+
+ROOM = Room(MAX_PIXELS)
+"""Pixels that are decoded at once, in this process: many large photographs wait for one another."""
+
+# Decoders that hold the picture several times while they work.
+_TIMES_HELD = {"WEBP": 3, "AVIF": 2, "HEIF": 2}
 
 # EXIF 2.32, tag 0x0112: what brings the stored picture upright.
 _UPRIGHT = {
@@ -34,14 +49,23 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_opening = threading.Lock()
+_registering = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A readable picture's width and height in pixels, upright; its digest; and what the decoder remarked."""
+
+    size: tuple[int, int]
+    digest: str
+    remarks: tuple[str, ...]
 
 
 def decode(path: Path, size: int) -> np.ndarray:
     """Read an image file: upright, RGB, shorter side resized to `size`, centre crop.
 
-    Returns uint8 [size, size, 3]. Raises BadImage if the file cannot be read, is not a whole JPEG, PNG or
-    WebP image, or has more than MAX_PIXELS pixels.
+    Returns uint8 [size, size, 3]. Raises BadImage if the file cannot be read, is not a whole image of a known
+    format, or has more than MAX_PIXELS pixels.
     """
     return decode_bytes(read(path), path, size)
 
@@ -49,7 +73,10 @@ def decode(path: Path, size: int) -> np.ndarray:
 def decode_bytes(data: bytes, path: Path, size: int) -> np.ndarray:
     """`decode` for a file already read; `path` is for the messages."""
     # Twice the target leaves the antialiasing filter room below JPEG's own, coarser reduction.
-    image = to_rgb(data, path, at_least=2 * size)
+    return _decoded(data, path, partial(_centre, size=size), at_least=2 * size)
+
+
+def _centre(image: Image.Image, size: int) -> np.ndarray:
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -75,36 +102,22 @@ def to_rgb(data: bytes, path: Path, at_least: int | None = None) -> Image.Image:
     With `at_least`, a large JPEG is decoded at a half, a quarter or an eighth of its size, as long as both
     sides keep that many pixels. Raises BadImage as `decode` does.
     """
-    try:
-        with _open(data) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(
-                    f"{path} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} "
-                    "allowed; scale it down or remove it"
-                )
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            image.load()
-            upright = _UPRIGHT.get(_orientation(image))
-            rgb = _over_white(image)
-            return rgb if upright is None else rgb.transpose(upright)
-    except (BadImage, MemoryError):
-        raise
-    except Image.UnidentifiedImageError:
-        kind = "is empty" if not data else "is not a JPEG, PNG or WebP image"
-        raise BadImage(f"{path} {kind}; replace or remove it") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadImage(f"{path} has more than the {MAX_PIXELS:,} pixels allowed; scale it down or remove it") from None
-    except Exception as error:
-        # On damaged bytes the decoders raise OSError, SyntaxError, ValueError, struct.error and others.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(f"{path} is damaged: {reason}; replace or remove it") from error
+    return _decoded(data, path, lambda image: image, at_least)
+
+
+def inspect(path: Path) -> Inspected:
+    """Decode an image file in full. Raises BadImage as `decode` does."""
+    with listening() as remarks:
+        size, digest = _decoded(read(path), path, lambda image: (image.size, pixel_digest(image)))
+    return Inspected(size, digest, tuple(remarks))
 
 
 def pixel_digest(image: Image.Image) -> str:
     """A hash of an upright RGB picture: equal for the same picture, whatever its file's name, bytes and format."""
     digest = hashlib.sha256(repr(image.size).encode())
-    digest.update(image.tobytes())
+    rows = max(1, 2**20 // image.width)
+    for top in range(0, image.height, rows):
+        digest.update(image.crop((0, top, image.width, min(top + rows, image.height))).tobytes())
     return digest.hexdigest()
 
 
@@ -134,11 +147,75 @@ def in_parallel(
         pool.shutdown(cancel_futures=True)
 
 
+def _decoded(data: bytes, path: Path, use: Callable[[Image.Image], Result], at_least: int | None = None) -> Result:
+    """What `use` makes of the upright RGB picture; it is called while the picture has its place in ROOM."""
+    try:
+        with listening(), _open(data) as image:
+            _require_usable(image, path)
+            whole = image.width * image.height
+            progressive = _in_several_scans(image, data)
+            if at_least is not None and image.format in ("JPEG", "MPO"):
+                image.draft(None, (at_least, at_least))
+            decoded = whole if progressive else image.width * image.height
+            with ROOM.take(decoded * _TIMES_HELD.get(image.format or "", 1)):
+                image.load()
+                upright = _UPRIGHT.get(_orientation(image))
+                rgb = over_white(image)
+                return use(rgb if upright is None else rgb.transpose(upright))
+    except (BadImage, MemoryError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise BadImage(f"{path} {_unidentified(data)}; replace or remove it") from None
+    except Image.DecompressionBombError:
+        raise BadImage(f"{path} has more than the {MAX_PIXELS:,} pixels allowed; scale it down or remove it") from None
+    except Exception as error:
+        # On damaged bytes the decoders raise OSError, SyntaxError, ValueError, struct.error and others.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"{path} is damaged: {reason}; replace or remove it") from error
+
+
 def _open(data: bytes) -> Image.Image:
-    """Read the header alone. The filters of warnings belong to the whole process, hence the lock."""
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+    """Read the header alone."""
+    if data[4:8] == b"ftyp" and "HEIF" not in Image.OPEN:
+        # Only whoever meets such a file pays for the import. AVIF files, which Pillow reads, begin likewise.
+        with _registering:
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    formats = (*FORMATS, "HEIF") if "HEIF" in Image.OPEN else FORMATS
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _unidentified(data: bytes) -> str:
+    if not data:
+        return "is empty"
+    accepts = (Image.OPEN[name][1] for name in (*FORMATS, "HEIF") if name in Image.OPEN)
+    if any(accept(data[:16].ljust(16, b"\0")) is True for accept in accepts if accept is not None):
+        return "is damaged: its header cannot be read"
+    return f"is not a {KINDS} image"
+
+
+def _require_usable(image: Image.Image, path: Path) -> None:
+    """Raise BadImage for what the header says is too large, or in colours that have no way to RGB."""
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(
+            f"{path} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} "
+            "allowed; scale it down or remove it"
+        )
+    if image.mode == "LAB":
+        raise BadImage(f"{path} has its colours in LAB, which is not read; save it in RGB or remove it")
+
+
+def _in_several_scans(image: Image.Image, data: bytes) -> bool:
+    """Whether this is a JPEG that is held whole while it is decoded, however small it is asked for."""
+    if not isinstance(image, JpegImageFile):
+        return False
+    at = 2
+    # ITU-T T.81, B.2: segments with their lengths, up to SOS, which says how many components the first scan has.
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != b"\xff\xda":
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    components = data[at + 4 : at + 5]
+    return "progressive" in image.info or not components or components[0] < image.layers
 
 
 def _orientation(image: Image.Image) -> int:
@@ -147,25 +224,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         # The picture itself is whole; damaged EXIF data says nothing about its orientation.
         return 1
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return _from_16_bit(image)
-    if image.mode == "P" or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("LA", "PA", "La", "RGBa"):
-        image = image.convert("RGBA")
-    if image.mode == "RGBA":
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits; Pillow's own conversion would cut everything above 255 off."""
-    grey = np.asarray(image).astype(np.float32)  # [H, W], 0..65535
-    if (transparent := image.info.get("transparency")) is not None:
-        grey[grey == transparent] = 65535
-    eight_bits = np.rint(grey.clip(0, 65535) / 257).astype(np.uint8)
-    return Image.fromarray(eight_bits).convert("RGB")

@@ -64,7 +64,7 @@ def load_classifier(
     except OSError as error:
         raise BadData(f"{run} has no metrics.json: the run is not finished; `bantam run` goes on with it") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadData(f"{path} does not hold a run's result ({error!r}); run the recipe again") from error
+        raise BadData(f"{path} does not hold a run's result ({repr(error)[:100]}); run the recipe again") from error
     if views is not None and views not in VIEWS:
         raise BadData(f'no test-time views are named "{views}"; choose from {", ".join(VIEWS)}')
     return Classifier(net, shipped, stored, views or chosen)

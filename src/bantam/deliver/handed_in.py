@@ -55,6 +55,13 @@ def loss_fn_kd(
 
 # %% Images: from a file to the student's input
 
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB")  # the content decides, not the name
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
+    *(".tif", ".tiff", ".gif", ".bmp", ".dib"),
+)
+NOT_READ = (".heic", ".heics", ".heif", ".heifs", ".hif")  # Pillow alone does not read what telephones make
+
 UPRIGHT = {  # the tag Orientation of EXIF, and what brings the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,13 +81,25 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
+def white_of(image: Image.Image) -> float:
+    """Return what is white in a grey of more than 8 bits, as its brightest pixel says; 65535 for 16 bits."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    brightest = float(np.nan_to_num(np.asarray(image)).max())
+    whites = (65535.0, 2.0**31 - 1) if image.mode == "I" else (1.0, 255.0, 65535.0)
+    return next((white for white in whites if brightest <= white), brightest)
+
+
 def over_white(image: Image.Image) -> Image.Image:
-    """Return the image in RGB, transparent parts over white, 16-bit grey scaled to 8 bits."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float32)  # [H, W]
+    """Return the image in RGB, transparent parts over white, grey of more than 8 bits scaled to 8."""
+    if image.mode.startswith("I") or image.mode == "F":
+        white = white_of(image)
+        grey = np.nan_to_num(np.asarray(image).astype(np.float32))  # [H, W]
         if (transparent := image.info.get("transparency")) is not None:
-            grey[grey == transparent] = 65535
-        return Image.fromarray(np.rint(grey.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
+            grey[grey == transparent] = white
+        scaled = np.rint(grey.clip(0, white) / (white / 255)).astype(np.uint8)
+        inverted = getattr(image, "tag_v2", {}).get(262) == 0  # a TIFF in which 0 is white
+        return Image.fromarray(255 - scaled if inverted else scaled).convert("RGB")
     if image.mode in ("P", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode == "RGBA":
@@ -90,8 +109,9 @@ def over_white(image: Image.Image) -> Image.Image:
 
 def read_image(path: Path) -> np.ndarray:
     """Read an image file upright, scale its shorter side to STORED and crop the middle: uint8 [STORED, STORED, 3]."""
-    with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as file:
-        file.draft(None, (2 * STORED, 2 * STORED))  # a large JPEG is decoded at a half, a quarter or an eighth
+    with Image.open(path, formats=FORMATS) as file:
+        if file.format in ("JPEG", "MPO"):  # a large JPEG is decoded at a half, a quarter or an eighth
+            file.draft(None, (2 * STORED, 2 * STORED))
         file.load()
         turn = UPRIGHT.get(orientation(file))
         image = over_white(file)
@@ -150,8 +170,10 @@ def evaluation_images(data: str | Path) -> dict[str, Path]:
         raise SystemExit(f"{data} has no folder evaluation")
 
     def images_in(place: Path) -> list[Path]:
-        entries = (path for path in sorted(place.iterdir()) if not path.name.startswith("."))
-        return [path for path in entries if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
+        entries = [path for path in sorted(place.iterdir()) if not path.name.startswith(".") and not path.is_dir()]
+        if (heic := next((path for path in entries if path.suffix.lower() in NOT_READ), None)) is not None:
+            raise SystemExit(f"{heic} is not read by Pillow alone; convert such files to JPEG and keep their names")
+        return [path for path in entries if path.suffix.lower() in SUFFIXES]
 
     inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     paths = images_in(folder) or [path for place in inner for path in images_in(place)]

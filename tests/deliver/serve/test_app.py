@@ -169,7 +169,7 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end(client: TestClient) -> 
         assert answer.headers["connection"] == "close"
 
 
-def test_only_a_few_uploads_are_in_the_server_at_once(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_uploads_are_looked_at_at_once(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Desk(setting)
     held, let_go = threading.Semaphore(0), threading.Event()
 
@@ -190,11 +190,17 @@ def test_only_a_few_uploads_are_in_the_server_at_once(setting: Setting, monkeypa
             sender.start()
         for _ in senders:
             assert held.acquire(timeout=30)
-        assert client.post("/api/classify", content=png()).status_code == 429
+        monkeypatch.setattr(app, "WAIT_SECONDS", 0.05)
+        late = client.post("/api/classify", content=png())
+        assert (late.status_code, late.json()["error"][:28]) == (503, "many photographs are being l")
+        monkeypatch.setattr(app, "WAIT_SECONDS", 30.0)
+        waiting = threading.Thread(target=send)
+        waiting.start()
         let_go.set()
         for sender in senders:
             sender.join(30)
-        assert statuses == [200] * app.MAX_AT_ONCE
+        waiting.join(30)
+        assert statuses == [200] * (app.MAX_AT_ONCE + 1)
         assert client.post("/api/classify", content=png()).status_code == 200
 
 
@@ -207,9 +213,40 @@ def test_a_stalled_upload_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> No
             await asyncio.sleep(30)
         return parts.pop()
 
+    uploads = app.Uploads(asyncio.Semaphore(1))
+
+    async def upload() -> None:
+        async with uploads.body(Request({"type": "http", "method": "POST", "headers": []}, receive)):
+            raise AssertionError("half of it is no photograph")
+
     with pytest.raises(app.Refused, match="did not arrive in time") as refused:
-        asyncio.run(app.body(Request({"type": "http", "method": "POST", "headers": []}, receive)))
+        asyncio.run(upload())
     assert refused.value.status == 408
+    assert uploads.held == 0
+
+
+def test_the_bytes_of_all_uploads_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_HELD", 5)
+    uploads = app.Uploads(asyncio.Semaphore(1))
+
+    def request(body: bytes) -> Request:
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return Request({"type": "http", "method": "POST", "headers": []}, receive)
+
+    async def both() -> None:
+        async with uploads.body(request(b"abc")) as first:
+            assert (first, uploads.held) == (b"abc", 3)
+            with pytest.raises(app.Refused, match="too many photographs") as refused:
+                async with uploads.body(request(b"def")):
+                    pass
+            assert refused.value.status == 503
+        assert uploads.held == 0
+        async with uploads.body(request(b"defgh")) as second:
+            assert second == b"defgh"
+
+    asyncio.run(both())
 
 
 def test_an_unknown_form_is_refused(client: TestClient) -> None:

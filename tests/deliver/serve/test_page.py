@@ -7,21 +7,19 @@ Runtime Web (`make web`). Each test that lacks something is skipped and says wha
 import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from PIL import Image
 
 from bantam.data.folder import scan
+from bantam.data.images import KINDS
 from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.serve import browser
-from bantam.deliver.serve.app import address_of, listen, make_app
 from bantam.deliver.serve.desk import Desk, Setting
+from served import serving
 
 DRIVER = Path(__file__).with_name("drive.mjs")
 PLAYWRIGHT = Path(__file__).parents[3] / "build" / "browser"
@@ -38,24 +36,10 @@ def tools() -> None:
         pytest.skip(f"a real browser is not here: {', '.join(lacking)}")
 
 
-@contextmanager
-def serving(setting: Setting) -> Iterator[str]:
-    """The real server, in a thread of this process; gives its address."""
-    listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(Desk(setting)), log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield address_of(listener)
-    finally:
-        server.should_exit = True
-        thread.join(30)
-
-
 @pytest.fixture(scope="module")
 def address(setting: Setting) -> Iterator[str]:
     """The server of a finished run."""
-    with serving(setting) as address:
+    with serving(Desk(setting)) as address:
         yield address
 
 
@@ -110,7 +94,7 @@ def test_a_photograph_may_be_taken(address: str) -> None:
 def test_an_invalid_file_is_said_and_the_page_goes_on(address: str, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "no.png").write_text("no photograph")
     seen = drive("invalid", address, tmp_path / "no.png", photo)
-    assert seen["refused"] == "The photograph is not a JPEG, PNG or WebP image; replace or remove it."
+    assert seen["refused"] == f"The photograph is not a {KINDS} image; replace or remove it."
     assert seen["cards"] == 0
     assert seen["after"].endswith("says the student.")
 
@@ -119,7 +103,7 @@ def test_without_the_runtime_the_page_says_what_to_run(
     setting: Setting, photo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(browser, "RUNTIME", tmp_path)
-    with serving(setting) as address:
+    with serving(Desk(setting)) as address:
         assert "make web" in drive("unprepared", address, photo)["words"]
 
 
@@ -164,7 +148,7 @@ def test_a_photograph_leaves_early_by_keyboard(
     chosen.parent.mkdir()
     chosen.write_text(json.dumps({"chosen": {"threshold": 0.0}}))
     try:
-        with serving(Setting(exits_run, 32)) as address:
+        with serving(Desk(Setting(exits_run, 32))) as address:
             seen = drive("exits", address, photo, tmp_path / "exits.png")
     finally:
         shutil.rmtree(chosen.parent)
@@ -189,7 +173,7 @@ def test_curves_grow_while_a_run_trains(page_run: Path, tmp_path: Path) -> None:
     metrics = run / "stages" / "student" / "metrics.jsonl"
     lines = (page_run / "stages" / "student" / "metrics.jsonl").read_text().splitlines(keepends=True)
     metrics.write_text(lines[0])
-    with serving(Setting(run, 32)) as address:
+    with serving(Desk(Setting(run, 32))) as address:
         process = subprocess.Popen(command("live", address, ()), stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None

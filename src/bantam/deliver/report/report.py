@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bantam.data import cache
+from bantam.data.folder import called, scan, shown_names
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.package import chosen_views, code_of, recipe_of
 from bantam.deliver.predict import load_shipped
@@ -73,7 +74,9 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
     metrics = answers.load(run / "metrics.json")
     facts = read(run) if data is None else measure(run, data, made_by, say)
     validation: LabelledSplit | None = None
+    classes = shipped.classes
     if data is not None:
+        classes = called(classes, shown_names(scan(data)))
         validation = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled).validation
     code = code_of(net, shipped, recipe.data.size, chosen_views(run))
     again = f"bantam report {run} --data DIR"
@@ -87,7 +90,7 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
             answers.pruning(run),
             answers.speed(run, RESULTS),
             evidence.learning(run, recipe),
-            *evidence.mistakes(facts, shipped.classes, validation, again),
+            *evidence.mistakes(facts, classes, validation, again),
             evidence.stages(recipe, metrics, facts, again),
             *evidence.early_exits(run),
             evidence.provenance(run, metrics, facts),

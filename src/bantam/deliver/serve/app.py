@@ -1,16 +1,22 @@
 """The local page's server: addresses and limits, nothing else. What it tells comes from `desk`."""
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
+from bantam.deliver.serve.connections import Connection
 from bantam.deliver.serve.desk import PLAIN, Desk, Setting
 from bantam.deliver.serve.guard import Guard
 from bantam.errors import BadImage, BantamError
@@ -20,11 +26,20 @@ STATIC = Path(__file__).parent / "static"
 MAX_BYTES = 20 * 2**20
 """Largest upload; photographs of today's telephones have up to 15 MB."""
 
+MAX_HELD = 8 * MAX_BYTES
+"""Bytes of all uploads in the server at the same time; for more, people are told to come again."""
+
 MAX_AT_ONCE = 4
-"""Uploads in the server at the same time; more are told to wait."""
+"""Uploads that are looked at at the same time; the others wait. `bantam.data.images.ROOM` bounds the pixels of all."""
 
 UPLOAD_SECONDS = 30.0
-"""Longest time an upload may take to arrive: a stalled one keeps its place no longer."""
+"""Longest time an upload may take to arrive."""
+
+WAIT_SECONDS = 15.0
+"""Longest time an upload waits for its turn to be looked at."""
+
+LARGEST = 2**31 - 1
+"""No number of a picture or a class is larger; whoever asks for one is told so."""
 
 
 class Refused(Exception):
@@ -35,21 +50,61 @@ class Refused(Exception):
         self.status = status
 
 
+@dataclass
+class Uploads:
+    """What is in the server: the bytes that have come, and the places to be looked at."""
+
+    places: asyncio.Semaphore
+    held: int = 0
+
+    @contextlib.asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The request's body, held within.
+
+        Raises Refused where it, or all that is held, would be too much, before all of it has come; or comes too slowly.
+        """
+        too_large = Refused(413, f"the photograph has more than {MAX_BYTES >> 20} MB; scale it down")
+        announced = request.headers.get("content-length", "0")
+        if announced.isdecimal() and (len(announced) > 12 or int(announced) > MAX_BYTES):
+            raise too_large
+        data = bytearray()
+        try:
+            try:
+                async with asyncio.timeout(UPLOAD_SECONDS):
+                    async for chunk in request.stream():
+                        if len(data) + len(chunk) > MAX_BYTES:
+                            raise too_large
+                        if self.held + len(chunk) > MAX_HELD:
+                            raise Refused(503, "too many photographs arrive at the moment; send this one again later")
+                        data += chunk
+                        self.held += len(chunk)
+            except TimeoutError:
+                raise Refused(408, "the photograph did not arrive in time; send it again") from None
+            yield bytes(data)
+        finally:
+            self.held -= len(data)
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place to be looked at, within. Raises Refused where none becomes free in time."""
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self.places.acquire()
+        except TimeoutError:
+            raise Refused(503, "many photographs are being looked at; send this one again in a moment") from None
+        try:
+            yield
+        finally:
+            self.places.release()
+
+
 def make_app(desk: Desk, bound: str = "127.0.0.1") -> FastAPI:
     """The application that answers for `desk` under the address `bound`. Uploads stay in memory and are forgotten."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, bound=bound)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    places = asyncio.Semaphore(MAX_AT_ONCE)
-
-    @app.exception_handler(BantamError)
-    async def explain(request: Request, error: BantamError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=422 if isinstance(error, BadImage) else 400)
-
-    @app.exception_handler(Refused)
-    async def refuse(request: Request, refused: Refused) -> JSONResponse:
-        # The rest of the body is not read, so the connection cannot be used again.
-        return JSONResponse({"error": str(refused)}, status_code=refused.status, headers={"Connection": "close"})
+    uploads = Uploads(asyncio.Semaphore(MAX_AT_ONCE))
+    explain_failures(app)
 
     @app.get("/")
     def page() -> FileResponse:
@@ -68,7 +123,11 @@ def make_app(desk: Desk, bound: str = "127.0.0.1") -> FastAPI:
         return desk.standing()
 
     @app.get("/api/gallery")
-    def gallery(show: str = "all", label: int | None = None, offset: int = Query(0, ge=0)) -> dict[str, Any]:
+    def gallery(
+        show: str = "all",
+        label: Annotated[int | None, Query(ge=0, le=LARGEST)] = None,
+        offset: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+    ) -> dict[str, Any]:
         return desk.page_of_gallery(show, label, offset)
 
     @app.get("/api/validation/{index}.png")
@@ -91,31 +150,35 @@ def make_app(desk: Desk, bound: str = "127.0.0.1") -> FastAPI:
     async def classify(
         request: Request, form: str = PLAIN, teacher: bool = True, early: bool = False
     ) -> dict[str, Any]:
-        if places.locked():
-            raise Refused(429, f"{MAX_AT_ONCE} photographs are being looked at; send this one again in a moment")
-        async with places:
-            data = await body(request)
+        async with uploads.body(request) as data, uploads.place():
             return await run_in_threadpool(desk.classify, data, form, teacher, early)
 
     return app
 
 
-async def body(request: Request) -> bytes:
-    """The request's body. Raises Refused where it is too large or too slow, before all of it has come."""
-    too_large = Refused(413, f"the photograph has more than {MAX_BYTES >> 20} MB; scale it down")
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > MAX_BYTES:
-        raise too_large
-    data = bytearray()
-    try:
-        async with asyncio.timeout(UPLOAD_SECONDS):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > MAX_BYTES:
-                    raise too_large
-    except TimeoutError:
-        raise Refused(408, "the photograph did not arrive in time; send it again") from None
-    return bytes(data)
+def explain_failures(app: FastAPI) -> None:
+    """Let every foreseen failure be answered by its status and one line; Guard answers for the others."""
+
+    def one_line(status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        return JSONResponse({"error": " ".join(reason.split())}, status_code=status, headers=headers)
+
+    @app.exception_handler(BantamError)
+    async def of_bantam(request: Request, error: BantamError) -> JSONResponse:
+        return one_line(422 if isinstance(error, BadImage) else 400, str(error))
+
+    @app.exception_handler(Refused)
+    async def refuse(request: Request, refused: Refused) -> JSONResponse:
+        # The rest of the body is not read, so the connection cannot be used again.
+        return one_line(refused.status, str(refused), {"Connection": "close"})
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return one_line(422, f"{first['loc'][-1]}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def of_http(request: Request, error: HTTPException) -> JSONResponse:
+        return one_line(error.status_code, str(error.detail), dict(error.headers or {}))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -144,7 +207,9 @@ def serve(setting: Setting, listener: socket.socket, bound: str) -> None:
     """Answer until interrupted. Raises BantamError for a run that cannot be loaded, before the first answer."""
     desk = Desk(setting)
     desk.student()
-    config = uvicorn.Config(
-        make_app(desk, bound), log_level="warning", server_header=False, ws="none", limit_concurrency=64
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(configured(make_app(desk, bound))).run(sockets=[listener])
+
+
+def configured(app: FastAPI) -> uvicorn.Config:
+    """The server's settings for `app`."""
+    return uvicorn.Config(app, http=Connection, log_level="warning", server_header=False, ws="none", lifespan="off")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bantam.data.folder import called
 from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.deliver import leaderboard
 from bantam.deliver.classify import Classifier, load_classifier
@@ -20,9 +21,10 @@ from bantam.deliver.grade import BASELINES
 from bantam.deliver.predict import Shipped
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.curves import curves
-from bantam.deliver.serve.gallery import Gallery
+from bantam.deliver.serve.gallery import SHOWN, Gallery
 from bantam.deliver.views import VIEWS
 from bantam.errors import BadData, BantamError
+from bantam.measure.accuracy import Accuracy
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
 from bantam.nets.teachers import Teacher, load_teacher
 
@@ -46,13 +48,22 @@ class TeacherFile:
 
 @dataclass(frozen=True)
 class Setting:
-    """What `bantam serve` was told: the run, the side at which its images are stored, and what else there is."""
+    """What `bantam serve` was told: the run, the side at which its images are stored, and what else there is.
+
+    `classes` are the names under which people know the data's classes; by default those of `validation`.
+    """
 
     run: Path
     stored: int
     validation: LabelledSplit | None = None
     teacher: TeacherFile | None = None
     labels: Path | None = None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the data's classes; empty without data."""
+        return self.classes or (self.validation.classes if self.validation is not None else ())
 
 
 SURE = 0.9
@@ -71,9 +82,11 @@ class Exits:
 
 @dataclass(frozen=True)
 class Forms:
-    """A finished run's student: its classifier, its other forms by name, the teacher and the early exits it has."""
+    """A finished run's student: its classifier, its accuracy in a plain view, its other forms by name, the teacher and
+    the early exits it has."""
 
     classifier: Classifier
+    accuracy: Accuracy
     looks: dict[str, Look]
     teacher: Teacher | None
     exits: Exits | None = None
@@ -94,9 +107,7 @@ class Desk:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The classes' names: the run's, or the data's where the run knows its classes by number alone."""
-        names = self.require_student().classifier.shipped.classes
-        numbered = all(name.isdecimal() for name in names)
-        return self.setting.validation.classes if numbered and self.setting.validation is not None else names
+        return called(self.require_student().classifier.shipped.classes, self.setting.names)
 
     def student(self) -> Forms | None:
         """The run's student, loaded when it is first there; None while the run is not finished."""
@@ -145,7 +156,7 @@ class Desk:
         }
         if forms is None:
             return told
-        classifier, accuracy = forms.classifier, validation_accuracy(self.setting.run)
+        classifier, accuracy = forms.classifier, forms.accuracy
         student = classifier.shipped.student
         return told | {
             "classes": self.classes,
@@ -203,7 +214,7 @@ class Desk:
         try:
             return self.gallery.page(show, label, offset)
         except KeyError as error:
-            raise BadData(f"the gallery has no filter {error}") from error
+            raise BadData(f"the gallery has no filter {show[:40]!r}; it has {', '.join(SHOWN)}") from error
 
     def curves(self) -> list[dict[str, Any]]:
         return curves(self.setting.run)
@@ -234,7 +245,7 @@ def load_forms(setting: Setting) -> Forms:
     blank = torch.zeros(1, setting.stored, setting.stored, 3, dtype=torch.uint8)
     for look in (None, *looks.values(), *([teacher] if teacher else [])):
         classifier.probabilities(blank, look)  # the first answer of each is slow, and nobody should see its time
-    return Forms(classifier, looks, teacher, exits_of(classifier, setting.run))
+    return Forms(classifier, validation_accuracy(setting.run), looks, teacher, exits_of(classifier, setting.run))
 
 
 def exits_of(classifier: Classifier, run: Path) -> Exits | None:

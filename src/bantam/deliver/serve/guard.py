@@ -4,12 +4,16 @@ A page of a foreign site that is open in the same browser can send requests to a
 comes from: requests with a foreign Origin are refused. And by DNS rebinding it can give its own name this machine's
 address: then the Host is foreign, and refused as well. A numeric address cannot be rebound, so such Hosts are accepted
 where the server was told to listen on all addresses.
+
+Whatever fails behind it becomes one line, for whoever asked and for the terminal.
 """
 
 import ipaddress
+import logging
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,7 +32,8 @@ HEADERS = {
 
 
 class Guard:
-    """An ASGI application around another: refuses foreign Hosts and Origins (403) and adds HEADERS to every answer."""
+    """An ASGI application around another: refuses foreign Hosts and Origins (403), adds HEADERS to every answer, and
+    answers where the other fails."""
 
     def __init__(self, app: ASGIApp, bound: str) -> None:
         self.app, self.bound = app, bound
@@ -38,14 +43,34 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         refusal = refused(Headers(scope=scope), self.bound)
         app = self.app if refusal is None else JSONResponse({"error": refusal}, status_code=403)
-        await app(scope, receive, with_headers)
+        try:
+            await app(scope, receive, with_headers)
+        except ClientDisconnect:
+            pass  # whoever asked has gone: nobody is there to be told
+        except Exception as error:
+            status, reason = failure(error)
+            logging.getLogger("bantam.serve").error("%s %.200r: %s", scope["method"], scope["path"], reason)
+            if not begun:
+                await JSONResponse({"error": reason}, status_code=status)(scope, receive, with_headers)
+
+
+def failure(error: Exception) -> tuple[int, str]:
+    """The status and the line for an error that nobody foresaw."""
+    if isinstance(error, MemoryError):
+        return 503, "there is not enough memory for this at the moment; try again, or with a smaller photograph"
+    reason = " ".join(str(error).split())[:200]
+    return 500, f"the server could not answer this: {type(error).__name__}{f': {reason}' if reason else ''}"
 
 
 def refused(headers: Headers, bound: str) -> str | None:

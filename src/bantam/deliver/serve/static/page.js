@@ -12,7 +12,7 @@ let waiting = null; // fills the browser's own card as soon as the student is re
 
 async function ask(path, options) {
   const answer = await fetch(path, options);
-  const told = await answer.json();
+  const told = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(told.error ?? `the server says ${answer.status}`);
   return told;
 }
@@ -264,7 +264,7 @@ async function follow() {
       waiting(); // beside the server's answer, which stays
       waiting = null;
     }
-    const done = await training();
+    const done = await training().catch((error) => { at("stages").textContent = sentence(error.message); return false; });
     if (done && state.finished && state.browser !== "preparing") return;
   } catch {
     at("facts").textContent = "The server does not answer; start bantam serve again.";
