@@ -91,7 +91,7 @@ class ViewCache(Answers):
         self.device = next(teacher.parameters()).device
         about = {
             "format": FORMAT,
-            "views": augment.VERSION,
+            "views": augment.version(augmentation, *training.images.shape[1:3], size),
             "teacher": digest_of(teacher),
             "teacher_size": teacher.size,
             "augmentation": asdict(augmentation),
