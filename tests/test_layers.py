@@ -60,7 +60,7 @@ ALLOWED = {
     "cli_dynamic": {"options", "cascade", "exits", "slim", "views", "screen"},
     "cli_package": BASE | {"options", "deliver", "screen", "train"},
     "cli_leaderboard": BASE | {"options", "deliver"},
-    "cli_serve": BASE | {"recipe", "recipe_stages", "deliver", "pipeline", "screen"},
+    "cli_serve": BASE | {"recipe", "recipe_stages", "nets", "deliver", "pipeline", "screen"},
     "cli_predict": BASE | {"options", "data", "nets", "deliver", "pipeline"},
     "cli": BASE
     | {
