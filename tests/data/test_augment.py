@@ -385,10 +385,10 @@ def test_up_to_twice_the_view_nothing_but_the_one_resampling_touches_a_photograp
     monkeypatch.setattr(augment, "_antialiased", never)
     for height, width in ((16, 16), (32, 32), (31, 20), (9, 9)):
         augment.render(photographs(4, height, width), torch.arange(4), 0, 0, ALL, 16, MEAN, STD)
-        assert augment.version(ALL, height, width, 16) == 1
-    assert augment.version(PLAIN, 64, 64, 16) == 1
+        assert augment.version(ALL, (4, height, width, 3), 16) == 1
+    assert augment.version(PLAIN, (4, 64, 64, 3), 16) == 1
     for height, width in ((33, 16), (16, 33), (64, 64)):
-        assert augment.version(ALL, height, width, 16) == 2
+        assert augment.version(ALL, (4, height, width, 3), 16) == 2
         with pytest.raises(AssertionError, match="before the crop"):
             augment.render(photographs(4, height, width), torch.arange(4), 0, 0, ALL, 16, MEAN, STD)
 

@@ -103,9 +103,9 @@ class Augmentation:
         return self.mixup + self.cutmix > 0
 
 
-def version(augmentation: Augmentation, height: int, width: int, size: int) -> int:
-    """The version of views of `size` pixels of photographs of `height` x `width`."""
-    return SHRUNK if augmentation.moves and max(height, width) > 2 * size else VERSION
+def version(augmentation: Augmentation, shape: Sequence[int], size: int) -> int:
+    """The version of views of `size` pixels of photographs that are stored in an array of `shape`, (N, H, W, 3)."""
+    return SHRUNK if augmentation.moves and max(shape[1:3]) > 2 * size else VERSION
 
 
 # The draws of an image: the columns of each stream. An option that is switched on leaves the draws of the
