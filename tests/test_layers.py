@@ -60,7 +60,7 @@ ALLOWED = {
     "cli_dynamic": {"options", "cascade", "exits", "slim", "views", "screen"},
     "cli_package": BASE | {"options", "deliver", "screen", "train"},
     "cli_leaderboard": BASE | {"options", "deliver"},
-    "cli_serve": BASE | {"options", "recipe", "recipe_stages", "data", "deliver", "pipeline", "screen"},
+    "cli_serve": BASE | {"options", "recipe", "recipe_stages", "data", "nets", "deliver", "pipeline", "screen"},
     "cli_predict": BASE | {"options", "data", "nets", "deliver", "pipeline"},
     "cli": BASE
     | {

@@ -31,6 +31,7 @@ def serve(
     from bantam.deliver.classify import FOOD11
     from bantam.deliver.serve import app
     from bantam.deliver.serve.desk import Setting, TeacherFile
+    from bantam.nets.weights import file_and_name
     from bantam.recipe_stages import GivenTeacher
     from bantam.screen import Bar
 
@@ -45,7 +46,7 @@ def serve(
         classes = shown_names(scan(data))
         validation = pipeline.open_data(recipe, data, Bar(Console(stderr=True))).validation
         given = next((stage for stage in recipe.stage if isinstance(stage, GivenTeacher)), None)
-        if given is not None and (data / given.checkpoint).is_file():
+        if given is not None and file_and_name(data / given.checkpoint)[0].is_file():
             teacher = TeacherFile(data / given.checkpoint, given.architecture, given.size)
     typer.echo(f"{run.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
     try:

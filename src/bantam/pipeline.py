@@ -224,7 +224,7 @@ def audit_given_teacher(recipe: Recipe, root: Path, images: int, watcher: Watche
     if stage is None:
         raise BadRecipe(f'recipe "{recipe.name}" has no stage of kind "given_teacher" to audit')
     splits = open_data(recipe, root, watcher)
-    net = load_teacher(root / stage.checkpoint, stage.architecture, len(splits.classes))
+    net = load_teacher(root / stage.checkpoint, stage.architecture, len(splits.classes), watcher.say)
     student = recipe.shipped
     return audit(
         as_teacher(net, stage.size, IMAGENET, IMAGENET),

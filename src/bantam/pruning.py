@@ -33,7 +33,7 @@ from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
 from bantam.files import write_json
 from bantam.nets.students import PRUNED, Student
-from bantam.nets.teachers import load_weights, read_state_dict
+from bantam.nets.weights import Say, file_and_name, load_weights, quiet
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Exiting, GivenTeacher, Pruning, Refit, Training
 from bantam.reuse import unfolded
@@ -83,7 +83,7 @@ class Source:
                     f"the student in {self.path} has widths or sizes that share their channels; prune an ordinary one"
                 )
             return recipe
-        if not self.path.exists():
+        if not file_and_name(self.path)[0].exists():
             raise BadData(
                 f"{self.path} is not there; give a run's folder, or a teacher's state_dict and --architecture"
             )
@@ -102,7 +102,7 @@ class Source:
             template, name=self.architecture, data=replace(template.data, size=stored), stage=(given, student)
         )
 
-    def subject(self, recipe: Recipe, splits: Splits) -> Subject:
+    def subject(self, recipe: Recipe, splits: Splits, say: Say = quiet) -> Subject:
         """The net in the form that trains; of a run without its stages' folders it is made again from what shipped.
 
         Raises BadCheckpoint for weights of another net, and BadData for other classes than those of `splits`.
@@ -110,7 +110,7 @@ class Source:
         if not self.is_run:
             student = Student(self.architecture, {}, len(splits.classes), self.size)
             net = student.build()
-            load_weights(net, read_state_dict(self.path), self.path)
+            load_weights(net, self.path, say)
             return Subject(student, net.eval(), IMAGENET)
         _, shipped = load_shipped(self.path)
         require_classes(shipped, splits)
@@ -120,7 +120,7 @@ class Source:
         trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
         if trained.exists():
             net = student.build()
-            load_weights(net, read_state_dict(trained), trained)
+            load_weights(net, trained)
         else:
             _, net = unfolded(self.path, splits.training)
         return Subject(student, net.eval(), shipped.normalisation)
@@ -148,7 +148,7 @@ def prune_curve(
         if name not in METHODS:
             raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
     splits = pipeline.open_data(recipe, root, watcher)
-    subject = source.subject(recipe, splits)
+    subject = source.subject(recipe, splits, watcher.say)
     chosen = list(methods) or list(METHODS)
     validation = some(splits.validation, images)
     made_of = {

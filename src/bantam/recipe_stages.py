@@ -159,7 +159,9 @@ class GivenTeacher(Table):
     name: str = key("the stage's name, by which later stages ask for it")
     kind: Literal["given_teacher"] = key("what the stage does", "given_teacher")
     architecture: str = key("the classifier that the weights belong to", "resnet18")
-    checkpoint: str = key("the state_dict's file, relative to the data folder")
+    checkpoint: str = key(
+        "the file of its weights, relative to the data folder; FILE#NAME where the file holds several"
+    )
     size: int = key("side in pixels at which the teacher looks at a view", range=SIDE)
 
     @property

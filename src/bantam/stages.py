@@ -30,7 +30,8 @@ from bantam.nets.budget import enforce
 from bantam.nets.early_exit import with_exits
 from bantam.nets.output import StagedNet
 from bantam.nets.students import PRUNED, Student, describe
-from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher, load_weights, read_state_dict
+from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher
+from bantam.nets.weights import load_weights
 from bantam.objectives import OBJECTIVES
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Derived, GivenTeacher, Refit, Stage, Training
@@ -167,7 +168,7 @@ def source(here: Run, stage: Derived) -> tuple[Student, StagedNet]:
         else:
             student = student_of(here, of)
     net = student.build()
-    load_weights(net, read_state_dict(weights), weights)
+    load_weights(net, weights, here.watcher.say)
     return replace(student, size=stage.size), net.eval()
 
 
@@ -255,7 +256,8 @@ def weights_of(here: Run, stage: Stage) -> nn.Module:
     """The net of a stage that is finished, with its weights. Raises BadCheckpoint."""
     assert not isinstance(stage, Refit), "a recipe in which a refit teaches is refused"
     if isinstance(stage, GivenTeacher):
-        return load_teacher(here.root / stage.checkpoint, stage.architecture, len(here.splits.classes)).to(here.device)
+        path, classes = here.root / stage.checkpoint, len(here.splits.classes)
+        return load_teacher(path, stage.architecture, classes, here.watcher.say).to(here.device)
     net, _ = fresh(here, stage)
     net.load_state_dict(checkpoint.load(here.out / "stages" / stage.name / "best.ckpt", here.device))
     return net

@@ -1,8 +1,11 @@
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bantam.compress import packed
+from bantam.compress.qdq import Writer
 from bantam.compress.qdq import packed as pack
 from bantam.compress.qdq import unpacked as unpack
 from bantam.compress.quantize import (
@@ -45,16 +48,19 @@ def batches() -> list[Tensor]:
 def test_a_layer_computes_with_its_integers():
     torch.manual_seed(0)
     layer = QuantizedLayer(nn.Conv2d(3, 5, 3), 8)
-    layer.set_input(-1.0, 2.0)
-    inputs = torch.randn(2, 3, 8, 8)
+    layer.set_input(-10.0, 20.0)
+    inputs = 10 * torch.randn(2, 3, 8, 8)
     # The plain reference: integers in float64, as an integer kernel adds them up.
     scale, zero = float(layer.input_scale), int(layer.input_zero)
     steps = (inputs.double() / scale).round().add(zero).clamp(0, 255) - zero
-    sums = nn.functional.conv2d(steps, layer.integers().double())
-    bias = layer.layer.bias
-    assert bias is not None
-    expected = sums * scale * layer.weight_scale.double()[:, None, None] + bias.double()[:, None, None]
-    assert torch.allclose(layer(inputs).double(), expected, atol=1e-5)
+    assert layer.layer.bias is not None
+    bias = layer.layer.bias.detach()
+    step = scale * layer.weight_scale.double()  # [5]
+    whole = (bias.double() / step).round()
+    assert torch.equal(layer.bias_integers(bias), whole.int())
+    assert float((whole * step - bias.double()).abs().max()) > 4e-5  # a bias that is not rounded would be seen
+    sums = nn.functional.conv2d(steps, layer.integers().double(), whole)
+    assert torch.allclose(layer(inputs).double(), sums * step[:, None, None], atol=1e-5)
     assert int(layer.integers().abs().max()) <= 127
 
 
@@ -68,13 +74,61 @@ def test_the_gradient_is_the_identitys_inside_the_grid():
     assert inputs.grad[0, 1] == 0
 
 
+def test_a_bias_on_its_grid_learns_as_if_it_were_not():
+    layer = QuantizedLayer(nn.Linear(2, 3), 8)
+    layer.set_input(0.0, 100.0)
+    bias = layer.layer.bias
+    assert bias is not None
+    used = layer.bias()
+    assert used is not None
+    assert not torch.equal(used, bias)
+    (used * torch.tensor([1.0, -2.0, 3.0])).sum().backward()
+    assert bias.grad is not None
+    assert bias.grad.tolist() == [1.0, -2.0, 3.0]
+    layer.quantizes_input = False
+    assert layer.bias() is bias
+    assert QuantizedLayer(nn.Linear(2, 3, bias=False), 8).bias() is None
+
+
+def test_a_bias_beyond_int32_ends_there():
+    layer = QuantizedLayer(nn.Linear(1, 1), 8)
+    layer.set_input(0.0, 1e-6)
+    assert layer.bias_integers(torch.tensor([1e9])).tolist() == [2**31 - 1]
+    assert layer.bias_integers(torch.tensor([-1e9])).tolist() == [1 - 2**31]
+
+
+def test_the_written_biases_are_the_simulations():
+    net = trained_like("mobilenet_v1")
+    form = quantized(net, INT8)
+    calibrate(form, batches())
+    weights = {f"net.{name}": value for name, value in unquantized(form).state_dict().items()}
+    nodes = [
+        onnx.helper.make_node("Gemm", ["x", f"net.{name}.weight", f"net.{name}.bias"], [name], transB=1)
+        for name, layer in layers_of(form).items()
+        if isinstance(layer.layer, nn.Linear)
+    ]
+    given = [onnx.numpy_helper.from_array(value.numpy(), name) for name, value in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "g", [], [], given)
+    writer = Writer(graph)
+    for node, layer in zip(
+        nodes, (one for one in layers_of(form).values() if isinstance(one.layer, nn.Linear)), strict=True
+    ):
+        writer.layer(node, layer)
+        stored = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+        integers, scale = (stored[node.input[2].removesuffix(".d") + end] for end in (".q", ".s"))
+        bias = layer.bias()
+        assert bias is not None
+        assert integers.dtype == np.int32
+        np.testing.assert_allclose(integers * scale.astype(np.float64), bias.detach().numpy(), rtol=1e-6)
+
+
 def test_zero_is_on_the_grid_and_a_relus_grid_starts_there():
     layer = QuantizedLayer(nn.Linear(1, 1), 8)
     layer.set_input(0.3, 2.55)
     assert int(layer.input_zero) == 0
     assert float(layer.input_scale) == pytest.approx(0.01)
     layer.set_input(-1.0, 1.0)
-    assert layer(torch.zeros(1, 1)).item() == pytest.approx(layer.layer(torch.zeros(1, 1)).item())
+    assert layer(torch.zeros(1, 1)).item() == pytest.approx(layer.layer(torch.zeros(1, 1)).item(), abs=1e-4)
 
 
 def test_the_chosen_grids_have_the_least_error():
@@ -107,6 +161,10 @@ def test_eight_bits_stay_near_and_names_stay(family: str):
     assert all(layer.quantizes_input for layer in layers_of(student).values())
     restored = unquantized(student)
     assert restored.state_dict().keys() == plain.state_dict().keys()
+    for name, layer in layers_of(student).items():
+        bias, computed = restored.get_submodule(name).bias, layer.bias()
+        assert (bias is None) == (computed is None)
+        assert bias is None or torch.equal(bias, computed)  # pyright: ignore[reportArgumentType]
 
 
 def test_light_layers_keep_eight_bits():

@@ -83,14 +83,17 @@ def test_integers_in_onnx_runtime_are_those_that_pytorch_simulates(graph: onnx.M
     net, shipped = student("mobilenet_v1")
     form = quantized(net, precision)
     if precision.inputs:
-        calibrate(form, [torch.randn(64, 3, 32, 32)])
+        calibrate(form, [4 * torch.randn(64, 3, 32, 32)])  # wide grids, whose steps a bias feels
     encoded = quantized_onnx(form, graph, shipped, "integers")
     answer, images = onnx_answer(encoded), torch.rand(64, 3, 32, 32)
     simulated = Portable(form, IMAGENET.mean, IMAGENET.std).eval()
     with torch.no_grad():
         expected = simulated(images)
-    # Rounding to the other side of a tie moves a logit by a few steps of the grid, and no more.
-    assert float((answer(images) - expected).abs().max()) < (0.05 if precision.inputs else 1e-5)
+    apart = (answer(images) - expected).abs().amax(1) / expected.abs().max()  # [64]
+    # A sum beside a tie may be rounded to the other side: that moves a logit by a few steps of the grid, and no more.
+    assert int((apart > 1e-5).sum()) <= (3 if precision.inputs else 0)
+    assert float(apart.max()) < 0.05
+    assert torch.equal(answer(images).argmax(1), expected.argmax(1))
     kinds = {item.data_type for item in onnx.load_from_string(encoded).graph.initializer}
     assert (onnx.TensorProto.UINT8 if precision.inputs else onnx.TensorProto.INT4) in kinds
     assert len(encoded) < len(graph.SerializeToString())

@@ -33,6 +33,16 @@ def test_coarse_steps_are_filled_by_moving_two_widths_at_once():
     assert 0.995 * 6_500 <= 1_000 * widths[0] + 7 * widths[1] <= 6_500
 
 
+@pytest.mark.parametrize(
+    ("budget", "widths"), [(500, (8, 17, 10)), (2_000, (19, 35, 25)), (5_000, (29, 59, 43)), (6_000, (32, 64, 49))]
+)
+def test_of_several_that_fill_the_budget_the_one_nearest_to_the_proportions_is_taken(
+    budget: int, widths: tuple[int, ...]
+):
+    """Golden: a shape that changes silently would make another student of every recipe."""
+    assert fit_widths("mlp", count, (1.0, 2.0, 1.5), budget) == widths
+
+
 def test_the_smallest_net_is_found_and_one_parameter_less_is_refused_with_the_number():
     least = count((4, 4, 4))
     assert fit_widths("mlp", count, (1.0, 2.0, 1.5), least) == (4, 4, 4)

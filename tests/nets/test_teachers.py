@@ -1,5 +1,4 @@
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bantam.errors import BadCheckpoint, BadRecipe
-from bantam.nets.teachers import TEACHERS, Ensemble, Teacher, build_teacher, load_teacher, load_weights, read_state_dict
+from bantam.nets import teachers
+from bantam.nets.teachers import TEACHERS, Ensemble, Teacher, architecture_of, build_teacher, load_teacher
+from bantam.nets.weights import load_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -175,57 +176,32 @@ def test_another_architecture_is_refused_in_one_line(weights: Path, architecture
 def test_other_shapes_are_refused_with_both(weights: Path, resnet: nn.Module):
     state = resnet.state_dict()
     state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    torch.save(state, weights)
     with pytest.raises(BadCheckpoint, match=r"conv1.weight of shape \[64, 1, 7, 7\], not \[64, 3, 7, 7\]"):
-        load_weights(resnet, state, weights)
+        load_weights(resnet, weights)
 
 
-class RunsCode:
-    """A pickle of this makes a folder when it is read by a reader that runs code."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.target),)
-
-
-@pytest.mark.parametrize("form", ["torch", "pickle"])
-def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, form: str):
-    path, target = tmp_path / "evil.ckpt", tmp_path / "made"
-    if form == "torch":
-        torch.save({"weight": RunsCode(target)}, path)
-    else:
-        path.write_bytes(pickle.dumps(RunsCode(target), protocol=2))
-    with pytest.raises(BadCheckpoint) as caught:
-        read_state_dict(path)
-    assert not target.exists()
-    assert "\n" not in str(caught.value)
+def test_a_teacher_in_a_checkpoint_loads_and_what_was_unwrapped_is_said(weights: Path, resnet: nn.Module):
+    """The rest of the ways is in test_weights.py."""
+    state = {f"module.{name}": value for name, value in resnet.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, weights)
+    said: list[str] = []
+    loaded = load_teacher(weights, "resnet18", 11, said.append)
+    assert said == [
+        'teacher.ckpt: its weights are those in state_dict; the prefix "module." is taken off their names; '
+        "left out: epoch"
+    ]
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), resnet.eval()(images))
 
 
-def test_what_is_not_a_state_dict_is_refused_in_one_line(tmp_path: Path, weights: Path):
-    path = tmp_path / "other.ckpt"
-    writers = {
-        "a tensor": lambda: torch.save(torch.zeros(3), path),
-        "a list": lambda: torch.save([torch.zeros(3)], path),
-        "nested": lambda: torch.save({"state_dict": {"weight": torch.zeros(3)}}, path),
-        "empty": lambda: torch.save({}, path),
-        "a whole net": lambda: torch.save(nn.Linear(2, 2), path),
-        "text": lambda: path.write_text("these are not weights"),
-        "no bytes": lambda: path.write_bytes(b""),
-        "truncated": lambda: path.write_bytes(weights.read_bytes()[:100_000]),
-    }
-    for what, write in writers.items():
-        write()
-        with pytest.raises(BadCheckpoint) as caught:
-            read_state_dict(path)
-        assert str(path) in str(caught.value), what
-        assert "\n" not in str(caught.value), what
-
-
-def test_a_missing_file_and_a_folder_are_refused_in_one_line(tmp_path: Path):
-    for path in (tmp_path / "absent.ckpt", tmp_path):
-        with pytest.raises(BadCheckpoint, match="cannot read"):
-            read_state_dict(path)
+def test_another_architecture_is_named(weights: Path, resnet: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    torch.save({"model": resnet.state_dict()}, weights)
+    with pytest.raises(BadCheckpoint, match=r'lacks layer1\.2.*another architecture; they fit "resnet18"'):
+        load_teacher(weights, "resnet34", 1000)
+    monkeypatch.setattr(teachers, "USUAL", ())
+    assert architecture_of({"weight": torch.zeros(3)}) is None
 
 
 FOOD = Path(os.environ.get("BANTAM_FOOD11", Path(__file__).parents[3] / "shared" / "food-11"))

@@ -34,6 +34,13 @@ def test_matches_the_hand_calculation() -> None:
     assert attention_loss(student, teacher).item() == pytest.approx(reference(student, teacher), abs=1e-14)
 
 
+def test_it_is_the_authors_code_times_the_number_of_positions() -> None:
+    student, teacher = features()
+    ours, theirs = (torch.nn.functional.normalize(maps.pow(2).mean(1).flatten(1)) for maps in (student, teacher))
+    mean = (ours - theirs).pow(2).mean().item()
+    assert attention_loss(student, teacher).item() == pytest.approx(3 * 5 * mean, abs=1e-14)
+
+
 def test_golden_values() -> None:
     # Energies (1, 0) and (0, 4) look at different places; (9, 16) / sqrt(337) is at right angles to nothing.
     left, right = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, -2.0]]]])

@@ -25,6 +25,19 @@ def test_golden_value() -> None:
     torch.testing.assert_close(value, torch.tensor([[-math.sqrt(1.5), 0.0, math.sqrt(1.5)]], dtype=torch.float64))
 
 
+def test_the_authors_standard_deviation_is_another_temperature_and_weight() -> None:
+    torch.manual_seed(0)
+    classes, temperature = 11, 2.0
+    student, teacher = torch.randn(2, 4, classes, dtype=torch.float64)
+
+    def theirs(logits: torch.Tensor) -> torch.Tensor:
+        return (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True)
+
+    share = (classes - 1) / classes
+    ours = kd_divergence(standardized(student), standardized(teacher), temperature / math.sqrt(share))
+    torch.testing.assert_close(kd_divergence(theirs(student), theirs(teacher), temperature), share * ours)
+
+
 def test_shift_and_scale_of_the_logits_do_not_matter() -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(4, 11, dtype=torch.float64), torch.randn(4, 11, dtype=torch.float64)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from bantam import pipeline
 from bantam.data import cache
@@ -22,6 +23,7 @@ from bantam.recipe import Recipe, dump, override, parse
 from bantam.train import loop
 from bantam.train.loop import train
 from bantam.train.runlog import Watcher, read_rows
+from bantam.train.step import Step
 from children import bound_to_parent
 from killed_run import assert_same, run_process
 from tiny_run import RECIPE
@@ -106,6 +108,56 @@ def trained(recipe: Recipe, photographs: Path, folder: Path, **changes: Any) -> 
         "watcher": Watcher(),
     }
     return train(**(arguments | changes))
+
+
+class Dropping(nn.Module):
+    """A net whose every step draws from the generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5)
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.layers(images))
+
+
+def test_a_resumed_net_with_dropout_ends_with_the_same_bits(
+    tiny: Recipe, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    learn, steps = Step.learn, 0
+
+    def dying(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 9:
+            raise Killed
+        return learn(*arguments)
+
+    torch.manual_seed(1)
+    start = Dropping().state_dict()
+
+    def net() -> Dropping:
+        fresh = Dropping()
+        fresh.load_state_dict(start)
+        return fresh
+
+    whole = trained(tiny, photographs, tmp_path / "whole", net=net())
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(Step, "learn", dying)
+    with pytest.raises(Killed):
+        trained(tiny, photographs, tmp_path / "killed", net=net())
+    assert (tmp_path / "killed" / "last.ckpt").exists()
+    monkeypatch.setattr(Step, "learn", learn)
+    again = trained(tiny, photographs, tmp_path / "killed", net=net())
+    assert again.weights.keys() == whole.weights.keys()
+    for name, value in whole.weights.items():
+        assert torch.equal(again.weights[name], value), name
 
 
 @pytest.mark.parametrize("place", ["training", "validation"])

@@ -96,19 +96,68 @@ def test_the_teacher_is_untouched(photographs: Path) -> None:
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_an_objective_that_is_alone_silences_the_others_until_then(photographs: Path) -> None:
+@pytest.mark.parametrize("total", [4, 5])  # with 5 steps the third stands exactly at half of the training
+def test_an_objective_that_is_alone_silences_the_others_until_then(photographs: Path, total: int) -> None:
     text = KD.replace("weight = 0.4", "weight = 1.0").replace(
         "[stage.objectives.kd]\nweight = 0.6\ntemperature = 3.0\n",
         "[stage.objectives.fitnet]\nweight = 2.0\nhint_until = 0.5\n",
     )
-    step, _ = build(photographs, text, total=4)
-    losses = [step(torch.arange(10), torch.full((10,), number)) for number in range(4)]
+    step, _ = build(photographs, text, total=total)
+    losses = [step(torch.arange(10), torch.full((10,), number)) for number in range(total)]
     for number, terms in enumerate(losses):
         if number < 2:
             assert terms["loss"].item() == pytest.approx(2.0 * terms["fitnet"].item(), rel=1e-5)
         else:
             assert terms["loss"].item() == pytest.approx(terms["cross_entropy"].item(), rel=1e-5)
             assert terms["fitnet"].item() == 0
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-3, 1e6])
+def test_gradients_are_clipped_to_the_largest_norm_and_0_switches_it_off(photographs: Path, clip: float) -> None:
+    text = RECIPE.replace("lr = 5e-3", f'name = "sgd"\nlr = 0.1\nmomentum = 0.0\nweight_decay = 0.0\nclip = {clip}')
+    step, slow = build(photographs, text)[0], build(photographs, text)[0]
+    step.answers = slow.answers = None
+    index, view = torch.arange(10), torch.zeros(10, dtype=torch.int64)
+    slow.terms(*slow.look(index, view), None)["loss"].backward()
+    norm = float(torch.stack([item.grad.norm() for item in slow.parameters if item.grad is not None]).norm())
+    before = [item.detach().clone() for item in step.parameters]
+    step(index, view)
+    moved = torch.stack([(item.detach() - old).norm() for item, old in zip(step.parameters, before, strict=True)])
+    rate = float(step.rates[0])
+    assert norm > 10 * 1e-3
+    assert float(moved.norm()) == pytest.approx(rate * (min(norm, clip) if clip else norm), rel=1e-2)
+
+
+def test_objectives_are_prepared_without_a_trace_in_the_net(photographs: Path) -> None:
+    text = KD.replace(
+        "[stage.objectives.kd]\nweight = 0.6\ntemperature = 3.0\n", "[stage.objectives.fitnet]\nweight = 1.0\n"
+    )
+    step, _ = build(photographs, text)
+    assert list(step.objectives()["fitnet"].parameters())  # it was prepared
+    fresh = describe("mobilenet_v1", 5000, 3, 32).build()
+    statistics = dict(fresh.named_buffers())
+    assert statistics
+    for name, value in step.net.named_buffers():
+        assert torch.equal(value, statistics[name]), name
+    assert step.net.training
+    assert all(module.training for module in step.net.modules())
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_frozen_parameter_stays_and_is_not_the_optimizers(photographs: Path, name: str) -> None:
+    splits = cache.open_splits(photographs, 32)
+    stage = parse(RECIPE.replace("lr = 5e-3", f'name = "{name}"\nlr = 0.1')).shipped
+    net = describe("mobilenet_v1", 5000, 3, 32).build().train()
+    frozen, *others = net.parameters()
+    frozen.requires_grad_(False)
+    before = [item.detach().clone() for item in (frozen, *others)]
+    step = Step(net, stage, splits.training, IMAGENET, pipeline.goals_of(stage), None, 0, 100, None)
+    held = {id(item) for group in step.optimizer.param_groups for item in group["params"]}
+    assert held == {id(item) for item in others} == {id(item) for item in step.parameters}
+    step(torch.arange(10), torch.zeros(10, dtype=torch.int64))
+    assert torch.equal(frozen, before[0])
+    moved = [not torch.equal(item, old) for item, old in zip(others, before[1:], strict=True)]
+    assert sum(moved) > len(moved) / 2
 
 
 def test_a_scheduled_weight_goes_evenly_from_one_end_to_the_other(photographs: Path) -> None:

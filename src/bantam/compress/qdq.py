@@ -7,9 +7,11 @@ it has not, so the file means the same everywhere.
 import itertools
 import string
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -93,7 +95,8 @@ class Writer:
             bias = node.input[2] if len(node.input) > 2 and node.input[2] else ""
             node.input[0] = self.pair(node.input[0], step, int(layer.input_zero))
             if bias:
-                node.input[2] = self.bias(f"{bias}.{weight}", self.array(bias), float(step) * scale)
+                integers = layer.bias_integers(torch.from_numpy(self.array(bias)))
+                node.input[2] = self.bias(f"{bias}.{weight}", integers.numpy(), layer.bias_scale().numpy())
         node.input[1] = self.weight(weight, layer.integers().numpy(), scale, layer.bits)
 
     def array(self, name: str) -> NDArray[np.float64]:
@@ -124,15 +127,13 @@ class Writer:
                 self.dequantized(name, numpy_helper.from_array(unsigned, f"{name}.q"), scale, MIDDLE)
         return self.made[name]
 
-    def bias(self, name: str, bias: NDArray[np.float64], scale: NDArray[np.float64]) -> str:
-        """The name of the bias as int32 times `scale` [O], the product of the input's and the weight's."""
+    def bias(self, name: str, integers: NDArray[np.int32], scale: NDArray[np.float32]) -> str:
+        """The name of the bias as `integers` [O] times `scale` [O], the product of the input's and the weight's."""
         if name not in self.made:
-            limit = np.iinfo(np.int32).max
-            integers = np.clip(np.rint(bias / scale), -limit, limit).astype(np.int32)
             self.dequantized(name, numpy_helper.from_array(integers, f"{name}.q"), scale)
         return self.made[name]
 
-    def dequantized(self, name: str, stored: TensorProto, scale: NDArray[np.float64], zero: int = 0) -> None:
+    def dequantized(self, name: str, stored: TensorProto, scale: NDArray[Any], zero: int = 0) -> None:
         inputs = [stored.name, f"{name}.s"]
         self.constant(stored)
         self.constant(numpy_helper.from_array(scale.astype(np.float32), f"{name}.s"))

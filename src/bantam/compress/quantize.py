@@ -1,7 +1,8 @@
 """Quantized students: every convolution and linear layer computes with the numbers that the integers stand for.
 
-A layer's input is uint8 with one scale and zero point, its weight a signed integer with one scale per output channel.
-In PyTorch both are simulated: rounded to the grid and back, with the gradient of the identity inside the grid's range
+A layer's input is uint8 with one scale and zero point, its weight a signed integer with one scale per output channel,
+its bias int32 with the product of the two, so that it is added to the sums as they are. In PyTorch all three are
+simulated: rounded to the grid and back, with the gradient of the identity inside the grid's range
 (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR
 2018, arXiv:1712.05877). So one module serves post-training quantization, quantization-aware training, and, without the
 input's grid, weights of 4 bits for size. `bantam.compress.qdq` writes the same arithmetic as ONNX.
@@ -86,6 +87,24 @@ class QuantizedLayer(nn.Module):
         steps = self.layer.weight.detach() / along(self.weight_scale, self.layer.weight)
         return steps.round().clamp(-self.top, self.top).to(torch.int8)
 
+    def bias_scale(self) -> Tensor:
+        """The step [O] of the bias: that of the sums of products of input and weight, float32."""
+        return (self.input_scale.double() * self.weight_scale.double()).float()
+
+    def bias_integers(self, bias: Tensor) -> Tensor:
+        """The integers, int32 [O], of a bias [O] of this layer."""
+        limit = torch.iinfo(torch.int32).max
+        steps = bias.detach().double() / self.bias_scale().double()
+        return steps.round().clamp(-limit, limit).to(torch.int32)
+
+    def bias(self) -> Tensor | None:
+        """The bias as its integers have it, float32 [O], with the straight-through gradient; as it is without them."""
+        bias = self.layer.bias
+        if bias is None or not self.quantizes_input:
+            return bias
+        rounded = (self.bias_integers(bias).double() * self.bias_scale().double()).float()
+        return rounded + (bias - bias.detach())
+
     def set_input(self, low: float, high: float) -> None:
         """Lay the input's grid over low..high, which is widened to hold 0."""
         low, high = min(low, 0.0), max(high, 0.0, 1e-8)
@@ -101,8 +120,8 @@ class QuantizedLayer(nn.Module):
                 inputs.float(), self.input_scale, self.input_zero, 0, ACTIVATION_TOP
             )
         if isinstance(self.layer, nn.Linear):
-            return nn.functional.linear(inputs, self.weight(), self.layer.bias)
-        return self.layer._conv_forward(inputs, self.weight(), self.layer.bias)
+            return nn.functional.linear(inputs, self.weight(), self.bias())
+        return self.layer._conv_forward(inputs, self.weight(), self.bias())
 
 
 def along(scale: Tensor, weight: Tensor) -> Tensor:
@@ -144,14 +163,16 @@ def layers_of(net: nn.Module) -> dict[str, QuantizedLayer]:
 
 
 def unquantized(net: StagedNet) -> StagedNet:
-    """A copy of a quantized net as a plain one again, with the weights that the integers stand for."""
+    """A copy of a quantized net as a plain one again, with the weights and biases that the integers stand for."""
     copied = copy.deepcopy(net).eval()
 
     def replace(module: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, QuantizedLayer):
-                weight = child.weight().detach()
+                weight, bias = child.weight().detach(), child.bias()
                 child.layer.weight = nn.Parameter(weight)
+                if bias is not None:
+                    child.layer.bias = nn.Parameter(bias.detach())
                 setattr(module, name, child.layer)
             else:
                 replace(child)

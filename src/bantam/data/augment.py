@@ -21,8 +21,9 @@ from torch import Tensor
 
 from bantam.data import draws
 
-VERSION = 1
-"""Raise it when the same draw would give other pixels: answers cached for the old views are then void."""
+VERSION, SHRUNK = 1, 2
+"""Raise one when the same draw would give other pixels: answers cached for the old views are then void. SHRUNK is that
+of views which are cropped or rotated out of photographs of more than twice their size."""
 
 # --- What to do ---
 
@@ -100,6 +101,11 @@ class Augmentation:
     def mixes(self) -> bool:
         """Whether images are mixed with their partners."""
         return self.mixup + self.cutmix > 0
+
+
+def version(augmentation: Augmentation, shape: Sequence[int], size: int) -> int:
+    """The version of views of `size` pixels of photographs that are stored in an array of `shape`, (N, H, W, 3)."""
+    return SHRUNK if augmentation.moves and max(shape[1:3]) > 2 * size else VERSION
 
 
 # The draws of an image: the columns of each stream. An option that is switched on leaves the draws of the
@@ -217,9 +223,11 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def _resize(pixels: Tensor, size: int) -> Tensor:
-    if pixels.shape[2:] == (size, size):
-        return pixels
-    return F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    return pixels if pixels.shape[2:] == (size, size) else _antialiased(pixels, size, size)
+
+
+def _antialiased(pixels: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _flip(pixels: Tensor, drawn: Tensor, augmentation: Augmentation) -> Tensor:
@@ -233,14 +241,13 @@ def _flip(pixels: Tensor, drawn: Tensor, augmentation: Augmentation) -> Tensor:
 def _resample(source: Tensor, drawn: Tensor, augmentation: Augmentation, size: int) -> Tensor:
     """Crop, resize, flip and rotate in one bilinear resampling: [B, 3, H, W] to [B, 3, size, size].
 
-    Bilinear interpolation reads 2 x 2 pixels and so covers a shrinking by 2. Images larger than that are
-    first averaged by the whole number that brings them to at most twice `size`; it depends on the sizes
-    alone, and small crops keep their detail. What a rotation brings in from outside is mirrored.
+    Bilinear interpolation reads 2 x 2 pixels and so covers a shrinking by 2. Photographs larger than that are first
+    resized to twice `size`, with antialiasing: that depends on the sizes alone, small crops keep their detail, and no
+    size is blurred more than the next. What a rotation brings in from outside is mirrored.
     """
     height, width = source.shape[2:]
-    down, across = math.ceil(height / (2 * size)), math.ceil(width / (2 * size))
-    if down > 1 or across > 1:
-        source = F.adaptive_avg_pool2d(source, (math.ceil(height / down), math.ceil(width / across)))
+    if max(height, width) > 2 * size:
+        source = _antialiased(source, min(height, 2 * size), min(width, 2 * size))
 
     area, ratio, left, top, flip, vertical_flip, angle = drawn.unbind(1)
     if augmentation.scale[0] < 1:

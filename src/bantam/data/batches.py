@@ -4,6 +4,7 @@ In every view the images are paired; partners stand side by side in a batch (pos
 that mixing an image with its partner needs no second augmentation. An epoch shuffles whole pairs.
 """
 
+import torch
 from torch import Tensor
 
 from bantam.data import draws
@@ -15,19 +16,22 @@ def view_of(epoch: int, views: int) -> int:
 
 
 def pairing(n: int, seed: int, view: int) -> Tensor:
-    """The mixing partners of a view: int64 [n], image indices whose positions 2k and 2k + 1 are partners.
+    """The mixing partners of a view: int64 [n + n % 2], image indices whose positions 2k and 2k + 1 are partners.
 
-    Depends on (n, seed, view) alone. With an odd n the last one has no partner and is in no batch.
+    Depends on (n, seed, view) alone. With an odd n the last one is its own partner: mixed with itself it stays as
+    it is, so what it shows, and what a teacher says of it, is still a function of (seed, image, view).
     """
-    return draws.permutation(n, seed, view, draws.PAIRING)
+    order = draws.permutation(n, seed, view, draws.PAIRING)
+    return torch.cat((order, order[n - n % 2 :]))
 
 
 def epoch(n: int, batch_size: int, seed: int, epoch: int, views: int = 0, rank: int = 0, world: int = 1) -> Tensor:
     """The batches of one epoch for one process: int64 [steps, batch_size // world] image indices.
 
-    `batch_size` is the global one. Row s of rank r is the r-th contiguous part of global batch s. Where n
-    is smaller than the batch, the batch shrinks to the most images that can be dealt out evenly in pairs.
-    An incomplete last batch is left out; the images left out differ from epoch to epoch.
+    `batch_size` is the global one. Row s of rank r is the r-th contiguous part of global batch s. Every image stands
+    in one place of the epoch, and with an odd n one of them in two. Where there are fewer places than in a batch, the
+    batch shrinks to the most that can be dealt out evenly in pairs. An incomplete last batch is left out; the images
+    left out differ from epoch to epoch, whatever the number of views.
 
     Raises ValueError for a batch that cannot be cut into pairs for every process, for a rank outside
     0..world-1 and for a negative number of views.
@@ -41,11 +45,11 @@ def epoch(n: int, batch_size: int, seed: int, epoch: int, views: int = 0, rank: 
         raise ValueError(
             f"batch size {batch_size} cannot be cut into pairs for {world} process(es): use a multiple of {share}"
         )
-    batch_size = min(batch_size, n - n % share)
-    if batch_size == 0:
+    if n < share:
         raise ValueError(f"{n} image(s) are too few for {world} process(es): {share} are needed")
-    pairs = pairing(n, seed, view_of(epoch, views))[: n - n % 2].view(-1, 2)  # [n // 2, 2]
-    shuffled = pairs[draws.permutation(n // 2, seed, epoch, draws.ORDER)].flatten()
+    pairs = pairing(n, seed, view_of(epoch, views)).view(-1, 2)  # [(n + 1) // 2, 2]
+    shuffled = pairs[draws.permutation(len(pairs), seed, epoch, draws.ORDER)].flatten()
+    batch_size = min(batch_size, len(shuffled) - len(shuffled) % share)
     steps = len(shuffled) // batch_size
     rows = shuffled[: steps * batch_size].view(steps, world, batch_size // world)
     return rows[:, rank].contiguous()  # [steps, batch_size // world]

@@ -2,8 +2,7 @@
 
 import difflib
 import math
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 from bantam.errors import BadCheckpoint, BadRecipe
 from bantam.nets.output import Output
+from bantam.nets.weights import Say, Unfit, classifier_of, fits, is_of, load_weights, quiet
 
 Channels = tuple[float, float, float]
 """One number per colour, red, green, blue, on the scale where pixels lie in 0..1."""
@@ -52,6 +52,25 @@ TEACHERS: dict[str, Callable[[int], nn.Module]] = {
     "resnet50d": _timm("resnet50d"),
 }
 """Teachers that train well from scratch; `build_teacher` also takes every other torchvision or timm name."""
+
+USUAL = (
+    *("resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d", "densenet169", "densenet201"),
+    *(
+        "vgg11",
+        "vgg11_bn",
+        "vgg13_bn",
+        "vgg16",
+        "vgg16_bn",
+        "vgg19",
+        "vgg19_bn",
+        "alexnet",
+        "googlenet",
+        "inception_v3",
+    ),
+    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "shufflenet_v2_x1_0", "squeezenet1_1", "mnasnet1_0"),
+    *("efficientnet_b1", "efficientnet_b2", "efficientnet_v2_s", "convnext_tiny", "vit_b_16", "swin_t"),
+)
+"""Others that people have weights of; with TEACHERS, what is looked through to say whose weights a file holds."""
 
 
 def build_teacher(name: str, classes: int) -> nn.Module:
@@ -112,9 +131,8 @@ class Teacher(nn.Module):
         stages, self._merges = _stages(net)
         for stage in stages:
             stage.register_forward_hook(self._keep_map)
-        classifier = _classifier(net)
-        if classifier is not None:
-            classifier.register_forward_pre_hook(self._keep_embedding)
+        if classifier := classifier_of(net):
+            net.get_submodule(classifier).register_forward_pre_hook(self._keep_embedding)
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -244,72 +262,37 @@ def joint(teachers: Sequence[Teacher], mean: Mean, flip: bool) -> AnyTeacher:
     return Mirrored(one, mean) if flip else one
 
 
-def load_teacher(path: Path, architecture: str, classes: int) -> nn.Module:
-    """Build `architecture` and load the state_dict at `path` into it; returns it in eval mode.
+def load_teacher(path: Path, architecture: str, classes: int, say: Say = quiet) -> nn.Module:
+    """Build `architecture` and load the weights in `path`, FILE or FILE#NAME, into it; returns it in eval mode.
 
-    Raises BadRecipe for an unknown architecture, and BadCheckpoint if the file is no state_dict, would run
-    code when read, or belongs to another architecture or number of classes.
+    `say` is told in one line what had to be unwrapped. Raises BadRecipe for an unknown architecture, and BadCheckpoint
+    if the file holds no weights, would run code when read, is damaged, or belongs to another number of classes or to
+    another architecture, which is named where it is a usual one.
     """
     net = build_teacher(architecture, classes)
-    state = read_state_dict(path)
-    classifier = _classifier(net)
-    for name, module in net.named_modules():
-        held = state.get(f"{name}.weight") if module is classifier else None
-        if held is not None and held.ndim == 2 and len(held) != classes:
-            raise BadCheckpoint(
-                f"{path} has {len(held)} classes, the data has {classes}: give a teacher that was trained "
-                "on these classes"
-            )
-    load_weights(net, state, path)
+    try:
+        load_weights(net, path, say)
+    except Unfit as error:
+        other = architecture_of(error.held)
+        if other is None:
+            raise
+        raise BadCheckpoint(f'{error}; they fit "{other}"') from error
     return net.eval()
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a plain state_dict to the CPU and never run code; raises BadCheckpoint if it is anything else."""
-    advice = "save it with torch.save(net.state_dict(), path)"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise BadCheckpoint(f"cannot read {path}: {error.strerror or error}; check the path") from error
-    except pickle.UnpicklingError as error:
-        raise BadCheckpoint(
-            f"{path} is refused: it is damaged, or holds more than tensors and would run code; {advice}"
-        ) from error
-    # The bytes come from anywhere, so the reader may fail with any error at all.
-    except Exception as error:
-        raise BadCheckpoint(f"{path} is not a file of weights, or is damaged; {advice}") from error
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
-        raise BadCheckpoint(f"{path} is not a state_dict, a flat mapping of names to tensors; {advice}")
-    return dict(state)
-
-
-def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state_dict read from `path`; raises BadCheckpoint unless names and shapes are those of `net`."""
-    expected = net.state_dict()
-    for problem, names in (
-        ("lacks", [name for name in expected if name not in state]),
-        ("has the unknown", [name for name in state if name not in expected]),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise BadCheckpoint(f"{path} {problem} {names[0]}{more}: its weights are of another architecture")
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise BadCheckpoint(
-                f"{path} holds {name} of shape {list(state[name].shape)}, not {list(tensor.shape)}: "
-                "its weights are of another width or number of classes"
-            )
-    net.load_state_dict(state)
-
-
-def _classifier(net: nn.Module) -> nn.Linear | None:
-    """Return the last linear layer, which in classifiers makes the logits, or None if there is none."""
-    linears = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    return linears[-1] if linears else None
+def architecture_of(held: Any) -> str | None:
+    """The first of TEACHERS and USUAL whose names and shapes are those of weights in `held`, for any classes."""
+    for name in (*TEACHERS, *USUAL):
+        try:
+            with torch.device("meta"):
+                net = build_teacher(name, 2)
+        except NotImplementedError:  # a few read values while they are built, which have none there
+            net = build_teacher(name, 2)
+        expected, classifier = net.state_dict(), classifier_of(net)
+        fitting = (fit.unlike(expected) for fit in fits(held, expected, classifier))
+        if any(all(is_of(other, classifier) for other in unlike) for unlike in fitting):
+            return name
+    return None
 
 
 def _stages(net: nn.Module) -> tuple[list[nn.Module], bool]:

@@ -12,9 +12,11 @@ from bantam.objectives.objective import Objective, full_precision
 
 
 def hint_loss(projected: Tensor, hint: Tensor) -> Tensor:
-    """1 / (2 N C H W) * ||projected - hint||^2, after average pooling to the smaller of the two sizes.
+    """1 / (2 N C h w) * ||projected - hint||^2, after average pooling to the smaller of the two sizes, h x w.
 
-    The paper's sum is divided by the number of elements here, so that one weight suits every stage. Source:
+    The factor 1/2 is the paper's; the usual reimplementations, such as RepDistiller's, are a mean squared error
+    without it, whose weight w is 2 w here. The paper's sum is divided by the number of elements, so that one weight
+    suits every stage. It does not pool: its regressor is a convolution so large that the sizes agree. Source:
     Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3.
 
     Args:

@@ -10,9 +10,10 @@ def standardized(logits: Tensor) -> Tensor:
     """(z - mean_k z) / std_k z for each image; an image whose logits are all equal gives zeros.
 
     A student of small capacity need not reach the teacher's logit range; sharing one temperature would ask
-    for it. std is the population's (divisor K), as the paper writes it; the authors' code divides by K - 1,
-    which is the same as a temperature sqrt(K / (K - 1)) times as high. Source: Sun et al., "Logit
-    Standardization in Knowledge Distillation", CVPR 2024.
+    for it. std is the population's (divisor K), as the paper writes it. The authors' code has the sample's
+    (divisor K - 1): its answers at a temperature T are those here at T * sqrt(K / (K - 1)), and its loss, which
+    multiplies with its own T^2, is (K - 1) / K times the one here at that temperature; for 11 classes 5% and 9%.
+    Source: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
 
     Args:
         logits: [N, K].

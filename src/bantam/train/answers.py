@@ -91,7 +91,7 @@ class ViewCache(Answers):
         self.device = next(teacher.parameters()).device
         about = {
             "format": FORMAT,
-            "views": augment.VERSION,
+            "views": augment.version(augmentation, training.images.shape, size),
             "teacher": digest_of(teacher),
             "teacher_size": teacher.size,
             "augmentation": asdict(augmentation),
@@ -99,6 +99,8 @@ class ViewCache(Answers):
             "normalisation": asdict(normalisation),
             "seed": seed,
             "data": fingerprint,
+            # Earlier, the one image without a partner had no answer.
+            **({"alone": "its own partner"} if len(training) % 2 else {}),
         }
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         self.folder = folder / key
@@ -150,12 +152,9 @@ class ViewCache(Answers):
         self.seconds += time.monotonic() - started
 
     def asked(self, view: int) -> dict[str, Tensor]:
-        """The live answers on view `view` of every image in a pair, float16 [N, ...] by kind.
-
-        An odd image out has no partner, is in no batch and keeps the answer "not a number".
-        """
+        """The live answers on view `view` of every image, float16 [N, ...] by kind."""
         images = len(self.training)
-        pairs = batches.pairing(images, self.seed, view)[: images // 2 * 2].view(-1, 2)
+        pairs = batches.pairing(images, self.seed, view).view(-1, 2)
         order = pairs[self.processes.share(len(pairs))].flatten()
         told: dict[str, list[Tensor]] = {kind: [] for kind in self.kinds}
         self.watcher.begin(f"answers {view}", len(order), 0)
@@ -190,7 +189,7 @@ class ViewCache(Answers):
     def check(self, view: int) -> None:
         """Compare a few of the cached answers on view `view` with live ones. Raises BadCheckpoint."""
         cached = torch.from_numpy(np.load(self.path(view, "logits"), mmap_mode="c"))
-        sampled = batches.pairing(len(self.training), self.seed, view)[: len(self.training) // 2 * 2][:SAMPLED]
+        sampled = batches.pairing(len(self.training), self.seed, view)[:SAMPLED]
         for index, answer in self.ask(view, sampled):
             live = answer.logits.cpu()
             relative, absolute = ROUNDING

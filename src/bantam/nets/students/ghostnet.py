@@ -1,9 +1,12 @@
 """GhostNet: half of the channels are computed, the other half are cheap ghosts of them.
 
-Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020, arXiv:1911.11907. The modules and the
-bottlenecks are the paper's; the number of bottlenecks, the widths and the place of the strides are chosen for
-small inputs and budgets. The paper's squeeze-excite is left out: at C hidden channels it costs C * C / 2
-parameters, which is as much as the ghost module that it would scale.
+Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020, arXiv:1911.11907. The modules are
+the paper's, and so are the bottlenecks but for two things: its squeeze-excite is left out, for at C hidden
+channels it costs C * C / 2 parameters, as much as the ghost module that it would scale; and depthwise kernels
+are 3 x 3 everywhere, where some of the paper's are 5 x 5. The hidden layer of 1,280 between the pooling and the
+classifier is left out as well: the last pointwise convolution stands before the pooling, as in the paper, and
+the classifier behind it. The number of bottlenecks, the widths and the place of the strides are chosen for small
+inputs and budgets.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,11 @@
 """MobileNetV3: inverted residuals with squeeze-excite, hard-swish and 5 x 5 kernels.
 
-Howard et al., "Searching for MobileNetV3", 2019, arXiv:1905.02244. As in the paper's large net the 5 x 5 kernels
-and the squeeze-excites sit in the same stages, and the deeper half has hard-swish. Depth, widths and strides
-are chosen for small inputs and budgets. The last pointwise layer stays before the pooling and the hidden
+Howard et al., "Searching for MobileNetV3", 2019, arXiv:1905.02244. Here the 5 x 5 kernels and the squeeze-excites
+sit in the same stages, the second and the last of four, and the deeper half has hard-swish. In the paper's large
+net both are in the stages of 40 and 160 channels too, but its blocks of 112 channels have squeeze-excites with
+3 x 3 kernels; hard-swish begins at 80 channels, in its deeper half. A squeeze-excite is a quarter as wide as its
+block's outside, not inside, and has hard-swish within for the paper's ReLU. Depth, widths and strides are chosen
+for small inputs and budgets. The last pointwise layer stays before the pooling and the hidden
 layer behind it is left out: the paper moves the one to save time, and the other would take most of the budget.
 """
 

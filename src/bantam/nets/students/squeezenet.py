@@ -2,8 +2,10 @@
 
 Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", 2016, arXiv:1602.07360, in the
 variant with simple bypass, the most accurate one of the paper, with batch normalisation. The paper's ratios are
-kept (a squeeze has an eighth of the outputs, half of which see 3 x 3), and its advice to downsample late. Its
-last convolution followed by pooling is here the same linear map after the pooling.
+kept (a squeeze has an eighth of the outputs, half of which see 3 x 3), and its advice to downsample late. The
+bypass goes around every fire module whose input is as wide as its output. The paper's last layer, a pointwise
+convolution to the classes, a ReLU and then the pooling, as in torchvision, is here a linear layer behind the
+pooling, without the ReLU, so that logits may be negative, and without the dropout before it.
 """
 
 import torch
@@ -68,8 +70,9 @@ def build(shape: Shape, classes: int) -> StagedNet:
 
 
 class Fire(nn.Module):
-    """Pointwise squeeze, then a pointwise and a 3 x 3 expansion side by side.
+    """Pointwise squeeze, then a pointwise and a 3 x 3 expansion side by side, each of the three with a ReLU.
 
+    As torchvision's Fire but for the batch normalisation before each ReLU, in place of a bias.
     Maps [N, inputs, H, W] to [N, 2 * expanded, H, W].
     """
 
