@@ -1,52 +1,45 @@
 """Does a code package keep the rules, and does it give the submission that it claims?
 
-The package may be anybody's. What needs no code of it is always checked; its code runs only where the user asks for it.
+The package may be anybody's. What needs no code of it is always checked (`unrun.py`); its code runs only where the
+user asks for it, in a sandbox (`sandbox.py`), and there only makes two things: the net as a graph, and its answers. The
+graph is weighed and run by ourselves (`answering.py`), on photographs that we render ourselves, so that what is weighed
+is what answers.
 """
 
-import contextlib
-import json
-import os
-import signal
-import stat
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bantam.data.folder import SPLIT_FOLDERS, Folder, scan
-from bantam.deliver import archive, submission
-from bantam.deliver.package import NOTEBOOK, SCRIPT, SUBMISSION, WEIGHTS
+from bantam.data.folder import Folder, scan
+from bantam.deliver import agreement, answering, archive, copies, rendering, sandbox, submission
+from bantam.deliver.answering import Found, Question
+from bantam.deliver.copies import Copy
+from bantam.deliver.package import SCRIPT, SUBMISSION, WEIGHTS
+from bantam.deliver.unrun import Check, check_code, check_files, check_submission, check_weights, code_of
 from bantam.errors import BadData, BadPackage, BadSubmission
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What BatchNorm keeps in a state_dict beside its parameters."""
-
-WEIGHTS_FILES = 10_000
-"""Most files in the zip that torch writes: one for each tensor, and a few more."""
 
 TIMEOUT = 1200.0
 """Seconds of wall-clock time after which the package's code is ended."""
 
+HANDED_OVER = 256 * 2**20
+"""Most bytes of what the code hands over."""
+
+RUN_CHECKS = ("net", "inputs", "answers", "reproduction", "moved")
+"""The checks that need the package's code."""
+
 NOT_RUN = (
-    "the package's own code was not run; --run-code runs it in a process with limits on time, memory and files. That "
-    "is no sandbox: use it for code that you trust, or on a machine that holds nothing of yours"
+    "the package's own code was not run; --run-code runs it, with no network and nothing of yours in sight where the "
+    "system has namespaces, and with limits on time, memory, processes and disk alone where it has none: that is no "
+    "sandbox, so use it there for code that you trust, or on a machine that holds nothing of yours"
 )
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: `passed` is None where it could not be."""
-
-    name: str
-    passed: bool | None
-    detail: str
+CLEAN_ROOM = Path(__file__).with_name("clean_room.py").resolve()
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,8 @@ def verify(path: Path, data: Path, budget: int, run_code: bool = False, timeout:
     """Check the package at `path` against the photographs in `data` and a budget of parameters.
 
     Whatever is wrong with the package is a failed check, not an error. Without `run_code` no code of the package runs.
-    With it, its code runs twice in a process without Bantam: to weigh the net that it builds, and to predict; it is
-    given a folder with the evaluation images alone.
+    With it, its code runs twice in a sandbox without Bantam, each time on copies of the evaluation images alone: to
+    hand over its net, and to predict.
 
     Raises BadData where `data` cannot be used or has no evaluation images.
     """
@@ -99,226 +92,178 @@ def verify(path: Path, data: Path, budget: int, run_code: bool = False, timeout:
     if checks[-1].passed is False:
         return Verdict(str(path), tuple(checks))
     checks += check_weights(files[WEIGHTS], budget)
+    checks.append(check_code(files))
     claimed, check = check_submission(files[SUBMISSION], folder)
     checks.append(check)
     trusted = all(check.passed for check in checks)
     if not run_code or not trusted:
         why = NOT_RUN if not run_code else "the package's own code was not run, because of what failed above"
-        checks += [Check(name, None, why) for name in ("net", "reproduction")]
+        checks += [Check(name, None, why) for name in RUN_CHECKS]
     else:
         with tempfile.TemporaryDirectory(prefix="bantam-verify-", ignore_cleanup_errors=True) as name:
-            checks += run_package(files, folder, claimed, budget, Path(name), timeout)
+            checks += run_package(files, folder, claimed, budget, Path(name).resolve(), timeout)
     return Verdict(str(path), tuple(checks))
 
 
-def check_files(files: Mapping[str, bytes]) -> Check:
-    """Whether everything is there that a package needs."""
-    missing = [name for name in (WEIGHTS, SUBMISSION) if name not in files]
-    if SCRIPT not in files and NOTEBOOK not in files:
-        missing.insert(0, f"{SCRIPT} or {NOTEBOOK}")
-    if missing:
-        return Check("files", False, f"the package lacks {', '.join(missing)} at its top")
-    return Check("files", True, ", ".join(sorted(files))[:200])
-
-
-def check_weights(data: bytes, budget: int) -> list[Check]:
-    """Whether the weights are a plain state_dict, read without running anything, and within the budget."""
-    try:
-        archive.contents(data, WEIGHTS, WEIGHTS_FILES)
-        # To the device "meta": shapes are read and no memory is taken, whatever sizes the file claims.
-        state = torch.load(BytesIO(data), map_location="meta", weights_only=True)
-    except BadPackage as error:
-        return [Check("weights", False, str(error))]
-    except Exception as error:  # torch raises many kinds; each means that these are not plain weights
-        reason = " ".join(str(error).split("\n")[0].split())[:160]
-        return [Check("weights", False, f"{WEIGHTS} does not load as weights only, and so is not trusted: {reason}")]
-    if not isinstance(state, Mapping) or not state:
-        return [Check("weights", False, f"{WEIGHTS} is no state_dict: it holds {type(state).__name__}")]
-    strange = [str(name)[:60] for name, value in state.items() if not (isinstance(name, str) and type(value) is Tensor)]
-    if strange:
-        return [Check("weights", False, f"{WEIGHTS} is no plain state_dict: {strange[0]!r} is no tensor")]
-    stored = {value.untyped_storage()._cdata: value.untyped_storage().nbytes() for value in state.values()}
-    if sum(stored.values()) > len(data):
-        return [
-            Check("weights", False, f"{WEIGHTS} claims {sum(stored.values()):,} bytes of weights and has {len(data):,}")
-        ]
-    count = sum(value.numel() for name, value in state.items() if not is_statistic(name, state))
-    within = Check(
-        "parameters",
-        count <= budget,
-        f"{count:,} in the file beside BatchNorm's statistics, "
-        + (f"within {budget:,}" if count <= budget else f"{count - budget:,} over the budget of {budget:,}"),
-    )
-    return [Check("weights", True, f"a plain state_dict of {len(state)} tensors, loaded as weights only"), within]
-
-
-def is_statistic(name: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor is what BatchNorm keeps beside its weight, by name and by shape; anything else is a weight."""
-    path, _, own = name.rpartition(".")
-    if own not in STATISTICS or own == "num_batches_tracked":
-        return own == "num_batches_tracked" and state[name].numel() == 1
-    weight = state.get(f"{path}.weight")
-    return weight is not None and weight.ndim == 1 and weight.shape == state[name].shape
-
-
-def check_submission(data: bytes, folder: Folder) -> tuple[dict[str, int], Check]:
-    """The packaged submission by id, and whether it has one valid row for each evaluation image."""
-    with tempfile.TemporaryDirectory(prefix="bantam-verify-") as name:
-        path = Path(name) / SUBMISSION
-        path.write_bytes(data)
-        try:
-            claimed = submission.read(path, len(folder.classes))
-        except BadSubmission as error:
-            return {}, Check("submission", False, str(error).replace(str(path), SUBMISSION))
-    expected = [record.id for record in folder.evaluation]
-    missing = [image_id for image_id in expected if image_id not in claimed]
-    unknown = sorted(set(claimed) - set(expected))
-    for wrong, what in ((missing, "missing id"), (unknown, "unknown id")):
-        if wrong:
-            return claimed, Check("submission", False, f"{SUBMISSION}: {submission.first_few(wrong, what)}")
-    if list(claimed) != sorted(claimed):
-        return claimed, Check("submission", False, f"{SUBMISSION}: the rows are not sorted by {submission.ID}")
-    return claimed, Check("submission", True, f"{len(claimed):,} rows, one for each evaluation image, sorted")
-
-
 def run_package(
-    files: dict[str, bytes], folder: Folder, claimed: dict[str, int], budget: int, place: Path, timeout: float
+    files: Mapping[str, bytes], folder: Folder, claimed: Mapping[str, int], budget: int, place: Path, timeout: float
 ) -> list[Check]:
-    """Weigh the net that the package's code builds, and compare its predictions with the `claimed` ones.
+    """Let the package's code hand over its net and predict, and check both.
 
-    `place` is an empty folder for all that the code may write.
+    `place` is an empty folder for all that this needs. The checks after one that fails are left out as None.
     """
-    room = place / "package"
-    room.mkdir()
-    archive.write_contents({name: data for name, data in files.items() if name != SUBMISSION}, room)
-    code = room / SCRIPT
-    if SCRIPT not in files:
-        try:
-            code.write_text(code_in_notebook(files[NOTEBOOK]), encoding="utf-8")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = f"{NOTEBOOK} is no notebook: {' '.join(str(error).split())[:120]}"
-            return [Check(name, False, reason) for name in ("net", "reproduction")]
-    # Of the photographs only what the inference needs, so that no label stands beside them.
-    data = place / "data"
-    data.mkdir()
-    root = next(folder.root / name for name in SPLIT_FOLDERS["evaluation"] if (folder.root / name).is_dir())
-    (data / "evaluation").symlink_to(root.resolve(), target_is_directory=True)
-
-    weight, predictions = place / "weight.json", room / SUBMISSION
-    failed = in_clean_room(["weigh", code, room / WEIGHTS, weight], room, data, timeout)
-    checks = [Check("net", False, failed) if failed else check_net(weight, len(folder.classes), budget)]
-    predictions.unlink(missing_ok=True)
-    failed = in_clean_room(["run", code, data, predictions], room, data, timeout)
-    checks.append(
-        Check("reproduction", False, failed) if failed else compare(predictions, claimed, len(folder.classes))
+    checks: list[Check] = []
+    few = copies.few(folder.evaluation, place / "few" / "evaluation")
+    everything = copies.all_of(folder.evaluation, place / "data" / "evaluation")
+    handed = place / "net.safetensors"
+    failed = hand_over(files, place, handed, timeout)
+    if failed:
+        return [Check("net", False, failed), *not_checked(RUN_CHECKS[1:])]
+    found = answering.ask(
+        Question(
+            file=str(handed),
+            few=[str(copy.path) for copy in few],
+            listed=[str(path) for path in (place / "few" / "evaluation").iterdir()],
+            photographs=[str(copy.path) for copy in everything],
+            classes=len(folder.classes),
+            budget=budget,
+            logits=str(place / "logits.npy"),
+        ),
+        timeout,
     )
-    return checks
+    checks.append(check_net(found, budget))
+    if checks[-1].passed:
+        checks.append(check_inputs(found))
+    if not checks[-1].passed:
+        return [*checks, *not_checked(RUN_CHECKS[len(checks) :])]
+    predicted, failed = predict(files, place, everything, len(folder.classes), timeout)
+    if failed:
+        return [*checks, Check("answers", None, "the code gave none"), Check("reproduction", False, failed),
+                *not_checked(RUN_CHECKS[4:])]  # fmt: skip
+    logits = torch.from_numpy(np.load(place / "logits.npy", allow_pickle=False))
+    agreed = agreement.compare(logits, predicted, found.weights)
+    return [
+        *checks,
+        check_answers(agreed, found, everything),
+        check_reproduction(agreed, predicted, claimed, everything),
+        check_moved(agreed, predicted, claimed, everything),
+    ]
 
 
-def code_in_notebook(data: bytes) -> str:
-    """The code of a notebook's cells, in order."""
-    cells = json.loads(data)["cells"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+def not_checked(names: Sequence[str]) -> list[Check]:
+    """The checks that are left out because of one before them."""
+    return [Check(name, None, "not checked, because of what failed above") for name in names]
 
 
-def check_net(path: Path, classes: int, budget: int) -> Check:
-    """Whether the net that the code builds is within the budget by both counts, as clean_room.py wrote them."""
+def room_of(files: Mapping[str, bytes], place: Path, data: Path) -> Path:
+    """A new room in `place` for the code: the code, its weights, and by the name of the course's folder the `data`."""
+    room = place / "room"
+    if room.exists():
+        room.rename(place / "room of the first run")
+    room.mkdir()
+    (room / SCRIPT).write_text(code_of(files), encoding="utf-8", errors="surrogatepass")
+    (room / WEIGHTS).write_bytes(files[WEIGHTS])
+    (room / "food11-hw13").symlink_to(data, target_is_directory=True)
+    return room
+
+
+def hand_over(files: Mapping[str, bytes], place: Path, handed: Path, timeout: float) -> str:
+    """Let the code write its net to `handed`; gives why that failed, or nothing."""
+    data = place / "few"
+    room = room_of(files, place, data)
+    left = room / "net.safetensors"
+    job = ["hand_over", room / SCRIPT, data, room / SUBMISSION, room / WEIGHTS, left]
+    failed = sandbox.run([sandbox.python(), "-I", str(CLEAN_ROOM), *map(str, job)], place, (data, CLEAN_ROOM), timeout)
+    if failed:
+        return failed
+    written = sandbox.read_left(left, HANDED_OVER)
+    if written is None:
+        return "the code ended without a net"
+    handed.write_bytes(written)
+    return ""
+
+
+def predict(
+    files: Mapping[str, bytes], place: Path, everything: Sequence[Copy], classes: int, timeout: float
+) -> tuple[Tensor, str]:
+    """The code's answers to the copies, int64 [N] in their order, or why there are none."""
+    data = place / "data"
+    room = room_of(files, place, data)
+    out = room / SUBMISSION
+    job = ["run", room / SCRIPT, data, out]
+    failed = sandbox.run([sandbox.python(), "-I", str(CLEAN_ROOM), *map(str, job)], place, (data, CLEAN_ROOM), timeout)
+    written = None if failed else sandbox.read_left(out, HANDED_OVER)
+    if failed or written is None:
+        return torch.empty(0), failed or "the code ended without a file of predictions"
+    read = place / "predictions.csv"
+    read.write_bytes(written)
     try:
-        weighed = json.loads(path.read_text(encoding="utf-8")) if is_plain(path) else {}
-        unique, called, outputs = (int(weighed[name]) for name in ("unique", "torchsummary", "classes"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        return Check("net", False, "the code ended without a weight")
-    counts = f"{unique:,} parameters, {called:,} as torchsummary counts"
-    over = max(unique, called) - budget
-    if over > 0:
-        return Check("net", False, f"{counts}: {over:,} over the budget of {budget:,}")
-    if outputs != classes:
-        return Check("net", False, f"it answers with {outputs} classes, the photographs have {classes}")
+        found = submission.read(read, classes)
+    except BadSubmission as error:
+        return torch.empty(0), str(error).replace(str(read), "what the code wrote")
+    missing = [copy.id for copy in everything if copy.id not in found]
+    if missing or len(found) != len(everything):
+        return torch.empty(0), f"the code wrote {len(found):,} rows for {len(everything):,} images, or of other ids"
+    return torch.tensor([found[copy.id] for copy in everything]), ""
+
+
+def check_net(found: Found, budget: int) -> Check:
+    """Whether the graph's numbers are within the budget by both counts."""
+    if found.net:
+        return Check("net", False, found.net)
+    unique, called, beside = (found.weighed[name] for name in ("parameters", "called", "beside"))
+    counts = f"{unique:,} parameters, {called:,} as torchsummary counts, {beside:,} numbers beside them"
+    if found.counted > budget:
+        return Check("net", False, f"{counts}: {found.counted - budget:,} over the budget of {budget:,}")
     return Check("net", True, f"{counts}, within {budget:,}; the weights fit strictly")
 
 
-def compare(path: Path, claimed: dict[str, int], classes: int) -> Check:
-    """Whether the predictions at `path` are the `claimed` ones, row by row."""
-    if not is_plain(path):
-        return Check("reproduction", False, "the code ended without a file of predictions")
-    try:
-        found = submission.read(path, classes)
-    except BadSubmission as error:
-        return Check("reproduction", False, str(error).replace(str(path), "what the code wrote"))
-    if list(found) != list(claimed):
-        return Check("reproduction", False, f"the code wrote {len(found):,} rows, of other ids or in another order")
-    other = [f"{name}: {found[name]}, packaged {claimed[name]}" for name in claimed if found[name] != claimed[name]]
-    if other:
-        return Check(
-            "reproduction", False, f"of {len(claimed):,} rows, {submission.first_few(other, 'differs', 'differ')}"
+def check_inputs(found: Found) -> Check:
+    """Whether it is known how the code makes its net's inputs out of photographs."""
+    if found.inputs:
+        return Check("inputs", False, found.inputs)
+    nearly = "" if found.apart <= rendering.EXACT else f", to {found.apart:.1f} of 255 grey levels"
+    views = "; ".join(found.views[:4]) + ("; ..." if len(found.views) > 4 else "")
+    return Check("inputs", True, f"{submission.counted(len(found.views), 'view')} of each photograph: {views}{nearly}")
+
+
+def check_answers(agreed: agreement.Agreement, found: Found, everything: Sequence[Copy]) -> Check:
+    """Whether the graph that was weighed gives the code's own answers."""
+    differing = int(agreed.differs.sum())
+    allowed = agreement.may_differ(agreed, found.apart <= rendering.EXACT)
+    of = f"the graph that was weighed gives {len(everything) - differing:,} of the code's {len(everything):,} answers"
+    if differing > allowed:
+        return Check("answers", False, f"{of}; another net answers than was weighed")
+    return Check("answers", True, of)
+
+
+def check_reproduction(
+    agreed: agreement.Agreement, predicted: Tensor, claimed: Mapping[str, int], everything: Sequence[Copy]
+) -> Check:
+    """Whether the code's predictions, and the graph's, are the packaged ones, row by row, but for ties."""
+    packaged = torch.tensor([claimed[copy.record.id] for copy in everything])
+    tied = ~agreement.others(agreed.scores, packaged)
+    other = [
+        f"{copy.record.id}: {mine}, packaged {theirs}"
+        for copy, mine, theirs, tie in zip(
+            everything, predicted.tolist(), packaged.tolist(), tied.tolist(), strict=True
         )
+        if not copy.moved and mine != theirs and not tie
+    ]
+    if other:
+        named = submission.first_few(sorted(other), "differs", "differ")
+        return Check("reproduction", False, f"of {len(claimed):,} rows, {named}")
     return Check("reproduction", True, f"all {len(claimed):,} rows equal the packaged submission")
 
 
-def is_plain(path: Path) -> bool:
-    """Whether the code has left a file there, and no link, and no pipe that whoever reads it would wait for."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
-def in_clean_room(arguments: list[str | Path], room: Path, data: Path, timeout: float) -> str:
-    """Run clean_room.py with `arguments` in the folder `room`; gives why it failed, or nothing.
-
-    It has limits, an environment without the user's, no input, and what it started is killed at the end.
-    """
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(room),
-        "TMPDIR": str(room),
-        "LANG": "C.UTF-8",
-        "FOOD_11": str(data),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
-    }
-    script = Path(__file__).with_name("clean_room.py")
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-I", str(script), *map(str, arguments)],
-            cwd=room, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-        )  # fmt: skip
-        try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return f"the code did not end within {timeout:g} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            end_those_of(room)
-        if status == 0:
-            return ""
-        if status < 0:
-            return f"the code was ended by {signal.Signals(-status).name}: over a limit on time or files, or by itself"
-        return f"the code failed: {last_line(said)}"
-
-
-def end_those_of(room: Path) -> None:
-    """End the processes that left the code's process group: they have its HOME, where the system shows it (/proc)."""
-    mark = f"HOME={room}".encode()
-    while True:
-        found = 0
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):
-                if mark in path.read_bytes().split(b"\0"):
-                    os.kill(int(path.parent.name), signal.SIGKILL)
-                    found += 1
-        if not found:
-            return
-
-
-def last_line(said: BinaryIO) -> str:
-    """The last line with something on it of what a program said, printable and short."""
-    said.seek(max(0, said.seek(0, os.SEEK_END) - 4096))
-    lines = said.read().decode("utf-8", "replace").split("\n")
-    spoken = [line for line in lines if line.strip()]
-    printable = (
-        "".join(letter if letter.isprintable() else " " for letter in spoken[-1]) if spoken else "without a word"
-    )
-    return " ".join(printable.split())[:200]
+def check_moved(
+    agreed: agreement.Agreement, predicted: Tensor, claimed: Mapping[str, int], everything: Sequence[Copy]
+) -> Check:
+    """Whether the answers hold for photographs moved by a pixel and encoded anew."""
+    moved = torch.tensor([copy.moved for copy in everything])
+    packaged = torch.tensor([claimed[copy.record.id] for copy in everything])[moved]
+    same = min(int((answers[moved] == packaged).sum()) for answers in (predicted, agreed.scores.argmax(1)))
+    said = f"{same:,} of {len(packaged):,} answers hold for photographs moved by a pixel and encoded anew"
+    if not agreement.held(same, len(packaged)):
+        return Check("moved", False, f"{said}, fewer than the {agreement.HELD:.0%} that any net keeps")
+    return Check("moved", True, said)
