@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bantam import pipeline, recipe
-from bantam.train import checkpoint, loop, runlog
+from bantam import checkpoint
+from bantam.train import loop, runlog
 from bantam.train.step import Step
 
 text, root, out, place, at = sys.argv[1:]

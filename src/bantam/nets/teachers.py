@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bantam import checkpoint
 from bantam.errors import BadCheckpoint, BadRecipe
 from bantam.nets.output import Output
 
@@ -268,7 +269,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a plain state_dict to the CPU and never run code; raises BadCheckpoint if it is anything else."""
     advice = "save it with torch.save(net.state_dict(), path)"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(checkpoint.opened(path), map_location="cpu", weights_only=True)
     except OSError as error:
         raise BadCheckpoint(f"cannot read {path}: {error.strerror or error}; check the path") from error
     except pickle.UnpicklingError as error:
@@ -303,6 +304,7 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
                 f"{path} holds {name} of shape {list(state[name].shape)}, not {list(tensor.shape)}: "
                 "its weights are of another width or number of classes"
             )
+    checkpoint.require_finite(state, path, "give the weights of a training that went well")
     net.load_state_dict(state)
 
 

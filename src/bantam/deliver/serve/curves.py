@@ -1,9 +1,10 @@
 """A run's learning curves, while it trains and afterwards: read from what the training writes."""
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Any
+
+from bantam import runfolder
+from bantam.recipe_stages import Training
 
 
 def curves(run: Path) -> list[dict[str, Any]]:
@@ -11,37 +12,30 @@ def curves(run: Path) -> list[dict[str, Any]]:
 
     A row has `epoch`, `loss` on training, `accuracy` and `standard_error` on validation, and `seconds`.
     """
-    stages = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))["stage"]
-    finished = (run / "metrics.json").exists()
+    finished = (run / runfolder.RESULT).exists()
     return [
         {
-            "name": stage["name"],
-            "kind": stage["kind"],
-            "epochs": stage["epochs"],
-            "done": finished or (run / "stages" / stage["name"] / "done.json").exists(),
-            "rows": rows(run / "stages" / stage["name"] / "metrics.jsonl"),
+            "name": stage.name,
+            "kind": stage.kind,
+            "epochs": stage.epochs,
+            "done": finished or (run / "stages" / stage.name / runfolder.DONE).exists(),
+            "rows": rows(run / "stages" / stage.name / runfolder.ROWS),
         }
-        for stage in stages
-        if "epochs" in stage
+        for stage in runfolder.recipe(run).stage
+        if isinstance(stage, Training)
     ]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """The finished epochs; the training may be in the middle of writing the last line, which is then left out."""
-    found: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        judged = row["validation"]
-        found.append(
-            {
-                "epoch": row["epoch"],
-                "loss": row["training"]["loss"],
-                "accuracy": judged["accuracy"],
-                "standard_error": judged["standard_error"],
-                "seconds": row["seconds"],
-            }
-        )
-    return found
+    return [
+        {
+            "epoch": row["epoch"],
+            "loss": row["training"]["loss"],
+            "accuracy": row["validation"]["accuracy"],
+            "standard_error": row["validation"]["standard_error"],
+            "seconds": row["seconds"],
+        }
+        for row in runfolder.rows(path)
+        if {"training", "validation", "seconds"} <= row.keys() and "loss" in row["training"]
+    ]
