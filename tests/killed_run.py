@@ -53,7 +53,7 @@ pipeline.run(recipe.parse(text), Path(root), Path(out))
 def run_process(text: str, root: Path, out: Path, place: str = "nowhere", at: int = 0) -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUNS_AND_DIES, text, str(root), str(out), place, str(at)]
-    return subprocess.run(command, env=environment, timeout=120).returncode
+    return subprocess.run(command, env=environment, timeout=300).returncode
 
 
 def essence(out: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:

@@ -48,7 +48,10 @@ class _Checked(BaseModel):
 class Environment(_Checked):
     """environment.json: where a run was made, and `data`, the fingerprint of its photographs."""
 
-    data: str | None = None
+    data: str
+    cores: Count | None = None
+    threads: Count | None = None
+    processes: Count | None = None
     commit: str | None = None
     resumed: list[str | None] = []
 
@@ -275,7 +278,10 @@ def probe(folder: Path) -> Probe | None:
 
 
 def rows(path: Path) -> list[Row]:
-    """The finished epochs in metrics.jsonl; a last line that is half written is left out. Raises BadRunFile."""
+    """The finished epochs in metrics.jsonl; a last line that is half written is left out.
+
+    Raises BadRunFile, also where the stage is finished and its last epoch is not there.
+    """
     advice = "delete it: the curves then begin later, the result stays the same"
     try:
         lines = path.read_bytes().split(b"\n") if path.exists() else []
@@ -294,6 +300,9 @@ def rows(path: Path) -> list[Row]:
             raise _damaged(path, f"line {number}: {error}", advice) from error
         checked(Epoch, path, row, advice)
         found.append(row)
+    ended = (finished(path.parent) or {}).get("epochs") if lines else None
+    if ended is not None and (found[-1]["epoch"] if found else 0) != ended:
+        raise _damaged(path, f"it does not end with epoch {ended}, the stage's last", advice)
     return found
 
 

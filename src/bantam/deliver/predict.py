@@ -1,6 +1,5 @@
 """Shipping a student, loading it again, and its predictions on unlabelled images."""
 
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class Shipped:
     def from_json(value: dict[str, Any]) -> "Shipped":
         """Raises BadCheckpoint where `value` is no description of a shipped student."""
         try:
-            normalisation = Normalisation(*(numbers(value["normalisation"][name]) for name in ("mean", "std")))
+            normalisation = Normalisation(*(colours(value["normalisation"][name]) for name in ("mean", "std")))
             if not all(isinstance(name, str) for name in value["labels"]):
                 raise TypeError("labels that are no texts")
             student = {name: item for name, item in value.items() if name not in ("normalisation", "labels")}
@@ -47,11 +46,11 @@ class Shipped:
             raise BadCheckpoint(f"student.json lacks or misstates {error}; run the recipe again") from error
 
 
-def numbers(value: Any) -> tuple[float, float, float]:
-    """A number for each of R, G and B. Raises ValueError."""
+def colours(value: Any) -> tuple[float, float, float]:
+    """A number above 0 for each of R, G and B, at most 1, where white is. Raises ValueError."""
     red, green, blue = value
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in value):
-        raise ValueError("a colour's numbers")
+    if not all(isinstance(one, int | float) and 0 < one <= 1 for one in value):
+        raise ValueError("a normalisation outside 0..1")
     return float(red), float(green), float(blue)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bantam import runfolder
+from bantam.errors import BadRunFile
 from bantam.files import explained, write_text
 from bantam.runfolder import Row
 from bantam.runfolder import rows as read_rows  # noqa: F401
@@ -56,7 +57,10 @@ class RunLog:
     def __init__(self, path: Path, epochs_done: int) -> None:
         self.path = path
         kept = [row for row in runfolder.rows(path) if row["epoch"] <= epochs_done]
-        write_text(path, "".join(map(runfolder.row_text, kept)))
+        if epochs_done and path.exists() and (not kept or kept[-1]["epoch"] != epochs_done):
+            raise BadRunFile(f"{path} is damaged, it lacks epoch {epochs_done}; delete it: the curves then begin later")
+        if path.exists() or not epochs_done:
+            write_text(path, "".join(map(runfolder.row_text, kept)))
 
     def append(self, row: Row) -> None:
         with explained(self.path), open(self.path, "a", encoding="utf-8") as file:
