@@ -103,7 +103,7 @@ def test_a_damaged_file_of_a_finished_run_is_one_line_or_no_matter(
 
 
 def a_sample(damage: Damage) -> bool:
-    return damage.name in ("half", "other keys", "other weights", "negative numbers") or "flipped at 0.0" in damage.name
+    return damage.name in ("half", "{}", "other keys", "other weights", "a folder") or "flipped" in damage.name
 
 
 @pytest.mark.parametrize("file", [name for name in READERS if name != "submission.csv"])
@@ -147,7 +147,8 @@ def test_a_damaged_file_of_an_interrupted_run_is_one_line_or_the_same_bits(
 ) -> None:
     right = told(finished_run)
     assert commands["run"](copied(interrupted, tmp_path / "run")) == right
-    for damage in damages(interrupted / file, 2):
+    every = damages(interrupted / file, 2)
+    for damage in every if file.endswith("last.ckpt") else filter(a_sample, every):
         run = copied(interrupted, tmp_path / "run")
         damage.apply(run / file)
         assert outcome(lambda: commands["run"](run), right) == "", damage.name  # noqa: B023
@@ -182,37 +183,26 @@ def test_a_checkpoint_of_another_training_of_the_same_net_is_told_apart(
         pipeline.run(parse(RECIPE), photographs, run)
 
 
-def answers(call: Callable[[], object]) -> bool:
-    """Whether `call` gives anything."""
-    try:
-        call()
-    except BadCheckpoint:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "of an older run"])
 def test_every_flipped_bit_of_the_weights_is_found_or_does_nothing(recorded: bool, own_run: Path) -> None:
-    """All over the file, and every byte of its last kilobyte, which is the archive's table."""
-    if not recorded:
-        table = runfolder.student(own_run)
-        del table["weights"]
-        runfolder.write(own_run / "student.json", table)
+    """All over the file, and every byte of its end, which is the archive's table."""
     path = own_run / "student_best.ckpt"
+    known = runfolder.student(own_run)["weights"] if recorded else None
     data = path.read_bytes()
 
-    def shown() -> dict[str, Any]:
-        return {name: value.tolist() for name, value in load_shipped(own_run)[0].state_dict().items()}
+    def weights() -> dict[str, Any]:
+        return {name: value.tolist() for name, value in checkpoint.weights(path, sha256=known).items()}
 
-    right = shown()
-    places = [*range(0, len(data), len(data) // 80), *range(len(data) - 200, len(data))]
+    right = weights()
+    places = [*range(0, len(data), len(data) // 60), *range(len(data) - 100, len(data))]
     found = 0
     for number, place in enumerate(places):
         path.write_bytes(flipped(data, 8 * place + number % 8))
-        said = outcome(shown, right)
-        assert said == "", place
-        found += not answers(shown)
-    assert found == len(places) if recorded else found > 60
+        try:
+            assert weights() == right
+        except BadCheckpoint:
+            found += 1
+    assert found == len(places) if recorded else found > 50
 
 
 @pytest.mark.parametrize("change", [lambda value: value + 1, lambda value: value * float("nan")], ids=["other", "NaN"])
