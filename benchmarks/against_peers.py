@@ -12,13 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bantam import pipeline
+from bantam import checkpoint, pipeline
 from bantam.data import cache
 from bantam.deliver.predict import load_shipped
 from bantam.deliver.views import logits_of_views, views_of
 from bantam.errors import RunMismatch
 from bantam.measure.accuracy import Accuracy, hits, mcnemar
-from bantam.train import checkpoint
 from evidence import RESULTS, write
 from peers import images_digest
 

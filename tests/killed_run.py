@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bantam import pipeline, recipe
-from bantam.train import checkpoint, loop, runlog
+from bantam import checkpoint
+from bantam.train import loop, runlog
 from bantam.train.step import Step
 
 text, root, out, place, at = sys.argv[1:]
@@ -52,7 +53,7 @@ pipeline.run(recipe.parse(text), Path(root), Path(out))
 def run_process(text: str, root: Path, out: Path, place: str = "nowhere", at: int = 0) -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUNS_AND_DIES, text, str(root), str(out), place, str(at)]
-    return subprocess.run(command, env=environment, timeout=120).returncode
+    return subprocess.run(command, env=environment, timeout=300).returncode
 
 
 def essence(out: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:

@@ -256,3 +256,53 @@ def test_an_interrupt_says_how_to_go_on(photographs: Path, recipe_file: Path, tm
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error == "bantam: stopped; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError(12, "Cannot allocate memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_little_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        try:
+            raise error
+        except type(error) as cause:
+            raise ImportError("the extension could not be imported") from cause
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("bantam: there is too little memory")
+    assert said.count("\n") == 1
+
+
+def test_an_error_that_is_not_about_memory_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise ImportError("No module named torch")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(ImportError):
+        cli.main()
+
+
+@pytest.mark.parametrize("gigabytes", [1, 3])
+def test_a_process_that_may_not_have_the_memory_says_so(gigabytes: int, photographs: Path) -> None:
+    photograph = photographs / "evaluation" / "0000.png"
+    limit = f"ulimit -v {gigabytes * 1_000_000}; exec {sys.executable} -m bantam predict {photograph}"
+    ended = subprocess.run(["sh", "-c", limit], capture_output=True, text=True, timeout=300)
+    if ended.returncode == 0:
+        pytest.skip(f"here {gigabytes} GB are enough")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("bantam: there is too little memory")
+    assert "Traceback" not in ended.stderr

@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "bantam"
 
 # What each room may import of bantam, besides itself.
-BASE = {"errors", "files"}
+BASE = {"errors", "files", "runfolder", "checkpoint"}
 # What works on finished runs: all that made them.
 FINISHED = BASE | {
     "recipe", "recipe_stages", "data", "nets", "objectives", "measure", "train", "compress", "deliver", "stages",
@@ -17,6 +17,8 @@ FINISHED = BASE | {
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "runfolder": {"errors", "files", "recipe"},
+    "checkpoint": {"errors", "files", "runfolder"},
     "toml": {"errors"},
     "recipe_stages": set(),
     "recipe": {"errors", "toml", "recipe_stages"},

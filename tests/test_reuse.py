@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bantam import pipeline
+from bantam import checkpoint, pipeline
 from bantam.data import cache
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadRecipe
 from bantam.measure.logits import logits_of
 from bantam.recipe import parse
-from bantam.train import checkpoint
 from bantam.train.runlog import read_rows
 from tiny_run import RECIPE
 

@@ -182,7 +182,7 @@ def test_the_statistics_of_batchnorm_are_chosen_on_validation(chain: Path) -> No
 
 def test_a_run_from_before_a_key_was_added_goes_on(chain: Path, photographs: Path, tmp_path: Path) -> None:
     out = shutil.copytree(chain, tmp_path / "run")
-    text = (out / "recipe.toml").read_text()
+    text, _, _ = (out / "recipe.toml").read_text().partition("\n# sha256")
     assert text.count("teacher_flip = false\n") == 3
     (out / "recipe.toml").write_text(text.replace("teacher_flip = false\n", ""))
     (out / "metrics.json").unlink()

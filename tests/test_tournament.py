@@ -18,13 +18,12 @@ import against_peers  # noqa: E402
 import families  # noqa: E402
 import peers  # noqa: E402
 import tables  # noqa: E402
-from bantam import pipeline  # noqa: E402
+from bantam import checkpoint, pipeline  # noqa: E402
 from bantam.data import cache  # noqa: E402
 from bantam.errors import RunMismatch  # noqa: E402
 from bantam.files import write_json  # noqa: E402
 from bantam.nets.teachers import build_teacher  # noqa: E402
 from bantam.recipe import parse  # noqa: E402
-from bantam.train import checkpoint  # noqa: E402
 from evidence import validation_hits  # noqa: E402
 from tiny_run import RECIPE, write_photographs  # noqa: E402
 

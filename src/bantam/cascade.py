@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from bantam import pipeline
+from bantam import pipeline, runfolder
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import Shipped, load_whole
-from bantam.files import write_json, writing
+from bantam.files import writing
 from bantam.measure.accuracy import accuracy, mcnemar
 from bantam.measure.accuracy import hits as hits_of
 from bantam.measure.curves import plot_dynamic
@@ -63,7 +63,9 @@ def cascade(run: Path, root: Path, drop: float, confidence: float | None, watche
             Pass(f"{side} px", side, logits_of(net, validation, side, shipped.normalisation), footprint(net, side).macs)
             for side in (size, *(round(size * share) for share in SHARES))
         ]
-    return written(run / "cascade", shipped.student, compared(passes, validation.labels, drop, confidence))
+    result = compared(passes, validation.labels, drop, confidence)
+    with runfolder.alone_in(run):
+        return written(run / "cascade", shipped.student, result)
 
 
 def passes_of_switches(
@@ -128,7 +130,7 @@ def written(folder: Path, student: Student, result: dict[str, Any]) -> dict[str,
     """Write `result` as JSON, CSV and SVG files named like `folder`; gives it with what made it."""
     result = {"student": student.family, "size": student.size, **result, "environment": environment()}
     rows = result["rows"]
-    write_json(folder / f"{folder.name}.json", result)
+    result = runfolder.write(folder / f"{folder.name}.json", result)
     with writing(folder / f"{folder.name}.csv") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()

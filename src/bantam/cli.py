@@ -58,6 +58,12 @@ app.command()(cli_predict.predict)
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
+LACK_OF_MEMORY = (
+    "failed to map segment", "allocate memory", "out of memory", "bad_alloc", "not enough memory",
+    "can't start new thread", "thread resources",
+)  # fmt: skip
+"""What libraries, the system and torch say in the same case."""
+
 
 def main() -> None:
     """Run the command line; an error that a user can cause is one line on stderr and exit status 1."""
@@ -73,6 +79,21 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        if (lack := lack_of_memory(error)) is None:
+            raise
+        print(f"bantam: there is too little memory ({lack}); end other programs or raise the limit", file=sys.stderr)
+        sys.exit(1)
+
+
+def lack_of_memory(error: BaseException | None) -> str | None:
+    """What `error`, or one behind it, says of memory that is not there; None where that is not the matter."""
+    while error is not None:
+        said = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or any(words in said for words in LACK_OF_MEMORY):
+            return said[-160:] or "memory is exhausted"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @app.command()
@@ -286,7 +307,8 @@ def data_prepare(
     from bantam.screen import Bar
     from bantam.train.runlog import Counter
 
-    splits = cache.open_splits(data, size, progress=Counter(Bar(Console(stderr=True)), "decoding"))
+    bar = Bar(Console(stderr=True))
+    splits = cache.open_splits(data, size, progress=Counter(bar, "decoding"), say=bar.say)
     evaluation = len(splits.evaluation) if splits.evaluation is not None else 0
     typer.echo(
         f"ready at {size} px: {len(splits.training):,} training, {len(splits.validation):,} validation, "

@@ -1,6 +1,5 @@
 """The command `bantam predict`: the classes of single photographs, or the submission of a run's student."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -138,15 +137,16 @@ def evaluation_images(
     from bantam.deliver.exits import leave_early, require_exits, require_some_left
     from bantam.deliver.predict import load_shipped, write_answers
     from bantam.deliver.predict import predict as predicted
-    from bantam.deliver.views import ladder, look_while_unsure, views_of
+    from bantam.deliver.views import chosen_views, ladder, look_while_unsure
     from bantam.nets.early_exit import without_exits
 
     net, shipped = load_shipped(run, width, size)
     early = None if exit_confidence is None else require_exits(net, run)
-    views = views or views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
+    views = views or chosen_views(run)
     if view_confidence is not None:
         ladder(views)
-    images = cache.open_splits(data, pipeline.recipe_of(run).data.size).evaluation
+    size_stored = pipeline.recipe_of(run).data.size
+    images = cache.open_splits(data, size_stored, say=lambda line: typer.echo(line, err=True)).evaluation
     if images is None:
         raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
     if early is not None and exit_confidence is not None:

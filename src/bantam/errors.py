@@ -38,8 +38,16 @@ class BadCheckpoint(BantamError):
     """Weights that cannot be loaded: not a state_dict, other shapes, or a pickle that would run code."""
 
 
+class BadRunFile(BadData):
+    """A file of a run that is damaged: no JSON or TOML, not what a run writes, or changed after it was written."""
+
+
 class RunMismatch(BantamError):
     """A run folder that another recipe, data set or version of the recipe made."""
+
+
+class RunBusy(BantamError):
+    """A run folder in which another process is working."""
 
 
 class BadPruning(BantamError):
@@ -68,6 +76,10 @@ class CannotWrite(BantamError):
 
 class ParityFailed(BantamError):
     """An exported graph that does not compute what the net in PyTorch computes."""
+
+
+class NotFinite(BantamError):
+    """Weights or answers that are NaN or infinite: damaged, or of a training that has diverged."""
 
 
 def cut(text: str) -> str:

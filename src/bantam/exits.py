@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bantam import pipeline
+from bantam import pipeline, runfolder
 from bantam.deliver.exits import RESULT, names_of_exits, require_exits
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData
-from bantam.files import write_json, writing
+from bantam.files import writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.curves import plot_dynamic
 from bantam.measure.dynamic import (
@@ -67,7 +67,8 @@ def exits(
     ways = Ways("early exits", answers, paid, left_at, (*names, "the net"), macs_alone(net, size))
     result = compared(ways, labels, drop, macs, confidence)
     about = {"student": shipped.student.family, "size": size, "after": list(net.after)}
-    return written(run / RESULT, {**about, **result, "environment": environment()}, ways)
+    with runfolder.alone_in(run):
+        return written(run / RESULT, {**about, **result, "environment": environment()}, ways)
 
 
 def require_one_target(drop: float, macs: float | None, confidence: float | None) -> None:
@@ -137,7 +138,7 @@ def compared(ways: Ways, labels: Tensor, drop: float, macs: float | None, confid
 def written(path: Path, result: dict[str, Any], ways: Ways) -> dict[str, Any]:
     """Write `result` to `path`, a .json file, and as CSV and SVG beside it; gives it."""
     rows = result["rows"]
-    write_json(path, result)
+    result = runfolder.write(path, result)
     with writing(path.with_suffix(".csv")) as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -4,25 +4,28 @@
 A run is a folder; what is finished in it is skipped, what was killed goes on.
 """
 
-import json
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bantam import recipe as recipes
+from bantam import runfolder
 from bantam.data import cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, Splits, joined, normalisation_of
 from bantam.deliver.predict import Shipped, predict, ship
-from bantam.errors import BadData, BadRecipe, RunMismatch
-from bantam.files import explained, write_json, write_text
+from bantam.errors import BadRecipe, RunMismatch
+from bantam.files import explained, sealed
 from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
-from bantam.nets.students import check_choices, describe
+from bantam.nets.students import Student, check_choices, describe
 from bantam.nets.teachers import load_teacher
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Derived, Exiting, GivenTeacher, Pruning, Training
 from bantam.reuse import found, take
+from bantam.runfolder import recipe as recipe_of  # noqa: F401
 from bantam.selection import choose_on_validation, trained_net
 from bantam.stages import STAGES, Run, as_teacher, derived_student, goals_of, prunable
 from bantam.train.allocator import keep_memory
@@ -75,31 +78,34 @@ def run(
             whole = replace(described[stage.of], size=stage.size, exits=stage.after)
             budget.enforce([whole.shipped_net()], stage.size, recipe.budget)
 
-    # Stages, in order; a finished one is taken from its folder.
-    if processes.rank == 0:
-        finished = found(reuse, recipe, splits.fingerprint) if reuse else []
-        claim(recipe, out, splits.fingerprint, processes)
-        if reuse:
-            take(reuse, finished, out, splits)
-            watcher.say(f"taken from {reuse}: {', '.join(stage.name for stage in finished)}")
-    here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {})
-    results: dict[str, dict[str, Any]] = {}
-    for stage in recipe.stage:
-        results[stage.name] = STAGES[stage.kind](here, stage)
-
-    # Ship the last student: its description, its weights, its numbers, its predictions.
-    if processes.rank:
+    # Stages, in order; a finished one is taken from its folder, which is this run's alone meanwhile.
+    with contextlib.ExitStack() as until_the_end:
+        if processes.rank == 0:
+            finished = found(reuse, recipe, splits.fingerprint) if reuse else []
+            until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
+            if reuse:
+                take(reuse, finished, out, splits)
+                watcher.say(f"taken from {reuse}: {', '.join(stage.name for stage in finished)}")
+        here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {})
+        results = {stage.name: STAGES[stage.kind](here, stage) for stage in recipe.stage}
+        if processes.rank == 0:
+            shipped_last(here, results, described)
         processes.barrier()
-        return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        return sealed(runfolder.result(out))
+
+
+def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[str, Student]) -> None:
+    """Ship the last student: its description, its weights, its numbers in metrics.json, its predictions."""
+    recipe, out, splits, normalisation = here.recipe, here.out, here.splits, here.normalisation
     stage, again = recipe.shipped, recipe.refit
     if isinstance(stage, Derived):
         described[stage.name] = derived_student(out, stage)
     allowed = stage.to_params if isinstance(stage, Pruning) else recipe.budget
     shipped = Shipped(described[stage.name], normalisation, splits.classes)
-    trained = trained_net(shipped.student, out / "stages" / stage.name).to(processes.device)
+    trained = trained_net(shipped.student, out / "stages" / stage.name).to(here.device)
     measured = choose_on_validation(trained, shipped.student, splits, normalisation)
     if again:
-        trained = trained_net(shipped.student, out / "stages" / again.name).to(processes.device)
+        trained = trained_net(shipped.student, out / "stages" / again.name).to(here.device)
         if measured["batchnorm"] == "re-estimated":
             reestimated(trained, joined(splits.training, splits.validation), stage.size, normalisation)
     net = ship(out, shipped, trained.state_dict())
@@ -123,11 +129,9 @@ def run(
             "note": "what is shipped has trained on validation too, which measures it no longer; "
             f"the validation figures are those of the stage {stage.name}",
         }
-    write_json(out / "metrics.json", metrics)
+    runfolder.write(out / runfolder.RESULT, metrics)
     if splits.evaluation is not None:
         predict(net, shipped, splits.evaluation, views=measured["views"], path=out / "submission.csv")
-    processes.barrier()
-    return metrics
 
 
 def check(recipe: Recipe, processes: Processes = ALONE) -> None:
@@ -160,43 +164,54 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
             )
 
 
+@contextlib.contextmanager
+def claimed(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> Iterator[None]:
+    """Within it the folder `out` is this recipe's, on these photographs, and this process's alone.
+
+    Raises RunMismatch for a folder that others have made, and RunBusy where another process works in it.
+    """
+    with explained(out):
+        foreign = not (out / runfolder.RECIPE).exists() and out.exists()
+        if foreign and any(item for item in out.iterdir() if not item.name.startswith(".")):
+            raise RunMismatch(f"{out} is not empty and holds no run; choose another --out")
+    with runfolder.alone_in(out):
+        claim(recipe, out, fingerprint, processes)
+        yield
+
+
 def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> None:
-    """Make the folder `out` this recipe's, on these photographs; refuse one that others have made.
+    """Write what the folder `out` is, or compare it with this recipe and these photographs.
 
     environment.json tells of the process that began the run; whoever goes on with it at another commit is added.
     Raises RunMismatch.
     """
-    text = recipes.dump(recipe)
-    path, made_in = out / "recipe.toml", out / "environment.json"
     here = {**environment(), "device": processes.device.type, "processes": processes.world, "data": fingerprint}
-    with explained(out):
-        out.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        if any(item for item in out.iterdir() if not item.name.startswith(".")):
-            raise RunMismatch(f"{out} is not empty and holds no run; choose another --out")
-        write_text(path, text)
-        write_json(made_in, here)
+    if not (out / runfolder.RECIPE).exists():
+        runfolder.write_recipe(out, recipe)
+        runfolder.write(out / runfolder.ENVIRONMENT, here)
         return
-    theirs = path.read_text(encoding="utf-8")
-    if theirs != text and recipes.parse(theirs, str(path)) != recipe:  # an older one lacks keys that have defaults
-        changed = [line for line in text.splitlines() if line not in theirs.splitlines()]
+    theirs = runfolder.recipe(out)  # an older one lacks keys that have defaults
+    if theirs != recipe:
+        known = recipes.dump(theirs).splitlines()
+        changed = [line for line in recipes.dump(recipe).splitlines() if line not in known]
         raise RunMismatch(
             f"{out} holds a run of another recipe (here: {'; '.join(changed[:3]) or 'keys are missing'}); "
             "choose another --out, or delete the folder"
         )
-    began = json.loads(made_in.read_text(encoding="utf-8")) if made_in.exists() else here
-    if began["data"] != fingerprint:
+    began = runfolder.environment(out) or here
+    if began.get("data", fingerprint) != fingerprint:
         raise RunMismatch(f"{out} holds a run on other photographs; choose another --out, or delete the folder")
     resumed = began.get("resumed", [])
-    if here["commit"] not in (began["commit"], *resumed) and not (out / "metrics.json").exists():
+    if here["commit"] not in (began.get("commit"), *resumed) and not (out / runfolder.RESULT).exists():
         began["resumed"] = [*resumed, here["commit"]]
-    write_json(made_in, began)
+    runfolder.write(out / runfolder.ENVIRONMENT, began)
 
 
 def open_data(recipe: Recipe, root: Path, watcher: Watcher) -> Splits:
     """The splits of the folder `root` at the recipe's size, decoded now or earlier."""
     progress = Counter(watcher, "decoding")
-    return cache.open_splits(root, recipe.data.size, progress=progress, unlabelled=recipe.data.unlabelled)
+    unlabelled = recipe.data.unlabelled
+    return cache.open_splits(root, recipe.data.size, progress=progress, unlabelled=unlabelled, say=watcher.say)
 
 
 def leak_warnings(splits: Splits) -> list[str]:
@@ -208,14 +223,6 @@ def leak_warnings(splits: Splits) -> list[str]:
         f"warning: {len(splits.leaks)} labelled images also stand in the evaluation split ({shown}, ...); "
         "`bantam data check` lists them"
     ]
-
-
-def recipe_of(folder: Path) -> Recipe:
-    """The recipe of a run folder. Raises BadData where `folder` holds no run."""
-    path = folder / "recipe.toml"
-    if not path.exists():
-        raise BadData(f"{folder} holds no run (no recipe.toml); `bantam run RECIPE --data DIR --out RUN` makes one")
-    return recipes.load(str(path))
 
 
 def audit_given_teacher(recipe: Recipe, root: Path, images: int, watcher: Watcher) -> Audit:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bantam import pipeline
+from bantam import checkpoint, pipeline, runfolder
 from bantam import recipe as recipes
 from bantam.compress.channels import IMPORTANCES, bundles, prune_to
 from bantam.compress.curve import (
@@ -31,7 +31,6 @@ from bantam.data.splits import IMAGENET, Splits
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
-from bantam.files import write_json
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.weights import Say, file_and_name, load_weights, quiet
 from bantam.recipe import Recipe
@@ -117,10 +116,10 @@ class Source:
         student = shipped.student
         if student.exits:
             raise BadPruning(f"the student of {self.path} has early exits; prune first, then give it exits")
-        trained = self.path / "stages" / recipe.shipped.name / "best.ckpt"
-        if trained.exists():
+        folder = self.path / "stages" / recipe.shipped.name
+        if (folder / runfolder.BEST).exists():
             net = student.build()
-            load_weights(net, trained)
+            checkpoint.fill_from_stage(net, folder)
         else:
             _, net = unfolded(self.path, splits.training)
         return Subject(student, net.eval(), shipped.normalisation)
@@ -155,18 +154,23 @@ def prune_curve(
         "net": digest_of(subject.net), "data": splits.fingerprint, "images": len(validation), "epochs": epochs,
         "methods": chosen, "ratios": list(ratios),
     }  # fmt: skip
-    progress = out / ".points.json"
-    finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
-    points = curve(
-        subject, chosen, ratios, splits.training, validation, watcher, kept_points(progress, made_of),
-        lambda found: write_json(progress, {"made_of": made_of, "points": [point.to_json() for point in found]}),
-        finetune,
-    )  # fmt: skip
-    title = f"pruning {subject.student.family}, {len(validation):,} validation images"
-    about = {"title": title, "size": subject.student.size, **made_of, "environment": environment()}
-    write_curve(out, points, about)
-    progress.unlink(missing_ok=True)
-    shutil.rmtree(out / "finetune", ignore_errors=True)
+    with runfolder.alone_in(out):
+        progress = out / ".points.json"
+
+        def keep(found: list[Point]) -> None:
+            runfolder.write(progress, {"made_of": made_of, "points": [point.to_json() for point in found]})
+
+        finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
+        points = curve(
+            subject, chosen, ratios, splits.training, validation, watcher, kept_points(progress, made_of),
+            keep,
+            finetune,
+        )  # fmt: skip
+        title = f"pruning {subject.student.family}, {len(validation):,} validation images"
+        about = {"title": title, "size": subject.student.size, **made_of, "environment": environment()}
+        write_curve(out, points, about)
+        progress.unlink(missing_ok=True)
+        shutil.rmtree(out / "finetune", ignore_errors=True)
     return points
 
 

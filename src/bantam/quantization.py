@@ -24,7 +24,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from bantam import pipeline
+from bantam import checkpoint, pipeline, runfolder
 from bantam.compress import packed
 from bantam.compress.quantize import (
     INT4,
@@ -45,7 +45,7 @@ from bantam.deliver.export import (
 )
 from bantam.deliver.predict import Shipped, load_whole_way
 from bantam.errors import BadData, RunMismatch
-from bantam.files import replacing, write_json, writing
+from bantam.files import replacing, sha256_of, writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.curves import plot_quantization
 from bantam.measure.logits import logits_of
@@ -55,7 +55,6 @@ from bantam.nets.portable import INPUT, OUTPUT
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Training
 from bantam.stages import STAGES, Run, answers_for, goals_of, learned_from
-from bantam.train import checkpoint
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.probe import FORMATS, safe_format
@@ -85,8 +84,22 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
     require_classes(shipped, splits)
     if epochs:
         require_teachers(recipe, run)
-    folder = run / QUANTIZED
+    with runfolder.alone_in(run):
+        return measured_forms(net, shipped, recipe, run, root, splits, epochs, watcher)
 
+
+def measured_forms(
+    net: StagedNet,
+    shipped: Shipped,
+    recipe: Recipe,
+    run: Path,
+    root: Path,
+    splits: Splits,
+    epochs: int,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """Make and measure every form of `net`, and write RUN/quantized; gives what quantization.json holds."""
+    folder = run / QUANTIZED
     forms: dict[str, StagedNet] = {}
     ways: dict[str, str] = {}
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
@@ -118,7 +131,8 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
     }
     with replacing(folder / "int4.bantam4") as temporary:
         temporary.write_bytes(packed.dumps(forms[best["int4"]], shipped.to_json()))
-    for name, graph in {**encoded, "int8": encoded[best["int8"]]}.items():
+    graphs = {**encoded, "int8": encoded[best["int8"]]}
+    for name, graph in graphs.items():
         with replacing(folder / f"{name}.onnx") as temporary:
             temporary.write_bytes(graph)
     result = {
@@ -127,11 +141,12 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
         "rows": rows,
         "post_training": ways,
         "chosen": best,
+        "files": {f"{name}.onnx": hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()},
         "packed_int4_bytes": (folder / "int4.bantam4").stat().st_size,
         "advice": advice(by_name["fp32"], by_name[best["int8"]]),
         "environment": {**environment(), "onnxruntime": onnxruntime.__version__},
     }
-    write_json(folder / "quantization.json", result)
+    result = runfolder.write(folder / "quantization.json", result)
     with writing(folder / "quantization.csv") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -161,9 +176,9 @@ def in_training(
     weights = checkpoint_digest(run)
     told = {"stage": asdict(stage), "seed": recipe.seed, "data": splits.fingerprint, "student": weights}
     told = json.loads(json.dumps(told))
-    if settings.exists() and json.loads(settings.read_text(encoding="utf-8")) != told:
+    if settings.exists() and runfolder.table(settings, f"delete the folder {folder} and run again") != told:
         raise RunMismatch(f"{folder} holds a training with other settings, such as another --epochs; delete the folder")
-    write_json(settings, told)
+    runfolder.write(settings, told)
     if not done.exists():
         here = Run(recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), watcher, ALONE, {})
         for earlier in recipe.stage:
@@ -178,9 +193,10 @@ def in_training(
             net.to(memory_format=kept), stage, learned, splits.validation,
             shipped.normalisation, goals, answers, recipe.seed, folder, watcher, memory_format=kept,
         )  # fmt: skip
-        checkpoint.save(done, trained.weights)
-        (folder / "last.ckpt").unlink(missing_ok=True)
-    net.load_state_dict(checkpoint.load(done))
+        checkpoint.save_weights(done, trained.weights)
+        (folder / runfolder.LAST).unlink(missing_ok=True)
+    advice = f"delete the folder {folder} and run again"
+    checkpoint.fill(net, checkpoint.weights(done, advice=advice), done, advice)
     return net.eval()
 
 
@@ -197,7 +213,7 @@ def require_teachers(recipe: Recipe, run: Path) -> None:
 
 def checkpoint_digest(run: Path) -> str:
     """A hexadecimal SHA-256 of the run's shipped weights."""
-    return hashlib.sha256((run / "student_best.ckpt").read_bytes()).hexdigest()
+    return sha256_of(run / runfolder.WEIGHTS)
 
 
 def row_of(

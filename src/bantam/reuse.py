@@ -4,26 +4,23 @@ A stage is the same where all its keys are, and the seed, the data and every sta
 copied. Of a run that kept only what it shipped, the student comes back in the form that trains (`bantam.nets.unfold`).
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bantam import recipe as recipes
+from bantam import checkpoint, runfolder
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Splits
 from bantam.deliver.predict import load_shipped
-from bantam.errors import BadData
-from bantam.files import replacing, write_json
+from bantam.errors import BadData, BadRunFile
+from bantam.files import replacing
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 from bantam.nets.unfold import unfold
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Derived, Stage, Training
-from bantam.train import checkpoint
 
 IMAGES = 1024
 """So many training images tell the statistics of the BatchNorms that come back."""
@@ -34,12 +31,11 @@ def found(source: Path, recipe: Recipe, fingerprint: str) -> list[Training]:
 
     Raises BadData where `source` is no run, was made with another seed or other photographs, or has none.
     """
-    path = source / "recipe.toml"
-    if not path.exists():
+    if not (source / runfolder.RECIPE).exists():
         raise BadData(f"{source} holds no run whose stages could be reused (no recipe.toml)")
-    theirs = recipes.load(str(path))
-    made_in = json.loads((source / "environment.json").read_text(encoding="utf-8"))
-    if (theirs.seed, theirs.data) != (recipe.seed, recipe.data) or made_in["data"] != fingerprint:
+    theirs = runfolder.recipe(source)
+    made_in = runfolder.environment(source) or {}
+    if (theirs.seed, theirs.data) != (recipe.seed, recipe.data) or made_in.get("data") != fingerprint:
         raise BadData(f"{source} was made with another seed, image size or other photographs; nothing of it fits here")
     stages = [stage for stage in recipe.stage if isinstance(stage, Training) and same(stage.name, recipe, theirs)]
     # Of several widths' BatchNorms, folded into one convolution, no trained form can be made again.
@@ -91,12 +87,14 @@ def copied(folder: Path, into: Path) -> bool:
 
 def restore(source: Path, stage: Training, into: Path, training: LabelledSplit) -> None:
     """Make the folder of the finished `stage` from what the run in `source` shipped."""
-    told: dict[str, Any] = json.loads((source / "metrics.json").read_text(encoding="utf-8"))["stages"][stage.name]
+    told = runfolder.result(source).get("stages", {}).get(stage.name)
+    if told is None:
+        raise BadRunFile(f"{source / runfolder.RESULT} does not tell of the stage {stage.name}; {runfolder.AGAIN}")
     student, net = unfolded(source, training)
     if isinstance(stage, Derived):
-        write_json(into / "student.json", student.to_json())
-    checkpoint.save(into / "best.ckpt", net.state_dict())
-    write_json(into / "done.json", {**told, "restored": "from the shipped form"})
+        runfolder.write(into / runfolder.STUDENT, student.to_json())
+    weights = checkpoint.save_weights(into / runfolder.BEST, net.state_dict())
+    runfolder.write(into / runfolder.DONE, {**told, "restored": "from the shipped form", "weights": weights})
 
 
 def unfolded(run: Path, training: LabelledSplit) -> tuple[Student, StagedNet]:

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from bantam import checkpoint
 from bantam.data.splits import Normalisation, Splits
 from bantam.deliver.views import choose_views
 from bantam.measure.accuracy import accuracy
@@ -11,14 +12,13 @@ from bantam.measure.logits import logits_of
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import each_switch
 from bantam.nets.students import Student
-from bantam.train import checkpoint
 from bantam.train.reestimate import reestimated
 
 
 def trained_net(student: Student, folder: Path) -> StagedNet:
     """The net of a finished stage's folder, in the form that was trained."""
     net = student.build()
-    net.load_state_dict(checkpoint.load(folder / "best.ckpt"))
+    checkpoint.fill_from_stage(net, folder)
     return net
 
 

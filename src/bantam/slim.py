@@ -6,7 +6,7 @@ RUN/slim/slim.json .csv .svg      every curve, each width alone, and the cheapes
 from pathlib import Path
 from typing import Any
 
-from bantam import pipeline
+from bantam import pipeline, runfolder
 from bantam.cascade import compared, passes_of_switches, written
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_whole
@@ -30,4 +30,5 @@ def slim(run: Path, root: Path, drop: float, confidence: float | None, watcher: 
     require_classes(shipped, splits)
     passes = passes_of_switches(net, shipped, splits.validation)
     result = compared(passes, splits.validation.labels, drop, confidence)
-    return written(run / "slim", shipped.student, result)
+    with runfolder.alone_in(run):
+        return written(run / "slim", shipped.student, result)

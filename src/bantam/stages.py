@@ -1,7 +1,6 @@
 """The kinds of stages a recipe may have, and how each is run: the table STAGES."""
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bantam import checkpoint, runfolder
 from bantam import recipe as recipes
 from bantam.compress.channels import bundles, prune_to
 from bantam.compress.curve import sample_of
@@ -25,7 +25,6 @@ from bantam.data.splits import (
     joined,
 )
 from bantam.errors import BadRecipe
-from bantam.files import write_json
 from bantam.nets.budget import enforce
 from bantam.nets.early_exit import with_exits
 from bantam.nets.output import StagedNet
@@ -35,7 +34,6 @@ from bantam.nets.weights import load_weights
 from bantam.objectives import OBJECTIVES
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Derived, GivenTeacher, Refit, Stage, Training
-from bantam.train import checkpoint
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes
@@ -131,8 +129,7 @@ def pruning(here: Run, stage: Any) -> dict[str, Any]:
             found = bundles(student, net, stage.importance, sample_of(split, size, here.normalisation))
             pruned = prune_to(student, net, found, stage.to_params)
             start = reestimated(pruned.net, split, size, here.normalisation)
-            checkpoint.save(folder / "start.ckpt", start.state_dict())
-            write_json(folder / "student.json", pruned.student.to_json())
+            keep_start(folder, pruned.student, start)
     return training(here, stage)
 
 
@@ -149,9 +146,14 @@ def exiting(here: Run, stage: Any) -> dict[str, Any]:
             student, start = replace(student, exits=stage.after), with_exits(net, stage.after, stage.size)
             weight = enforce([student.shipped_form(start)], stage.size, here.recipe.budget)
             here.watcher.say(f"{stage.name}: with exits {weight.counted:,} of {here.recipe.budget:,} parameters")
-            checkpoint.save(folder / "start.ckpt", start.state_dict())
-            write_json(folder / "student.json", student.to_json())
+            keep_start(folder, student, start)
     return training(here, stage)
+
+
+def keep_start(folder: Path, student: Student, net: nn.Module) -> None:
+    """Write what a derived stage starts from: start.ckpt, then student.json, which says that both are there."""
+    weights = checkpoint.save_weights(folder / runfolder.START, net.state_dict())
+    runfolder.write(folder / runfolder.STUDENT, {**student.to_json(), "weights": weights})
 
 
 def source(here: Run, stage: Derived) -> tuple[Student, StagedNet]:
@@ -160,15 +162,16 @@ def source(here: Run, stage: Derived) -> tuple[Student, StagedNet]:
     if isinstance(of, GivenTeacher):
         student = Student(prunable(stage, of.architecture), {}, len(here.splits.classes), of.size)
         weights = here.root / of.checkpoint
+        net = student.build()
+        load_weights(net, weights, here.watcher.say)
     else:
         assert isinstance(of, Training), "a refit is the last stage"
-        weights = here.out / "stages" / of.name / "best.ckpt"
         if of.kind == "teacher":
             student = Student(prunable(stage, of.net), {}, len(here.splits.classes), of.size)
         else:
             student = student_of(here, of)
-    net = student.build()
-    load_weights(net, weights, here.watcher.say)
+        net = student.build()
+        checkpoint.fill_from_stage(net, here.out / "stages" / of.name)
     return replace(student, size=stage.size), net.eval()
 
 
@@ -184,8 +187,17 @@ def prunable(stage: Derived, architecture: str) -> str:
 
 def derived_student(out: Path, stage: Derived) -> Student:
     """What `stage` of the run in `out` has made of an earlier net, as plain data."""
-    path = out / "stages" / stage.name / "student.json"
-    return Student.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return Student.from_json(derived_table(out / "stages" / stage.name))
+
+
+def derived_table(folder: Path) -> dict[str, Any]:
+    """student.json of the derived stage in `folder`. Raises BadRunFile."""
+    return runfolder.student(folder, start_anew(folder))
+
+
+def start_anew(folder: Path) -> str:
+    """What to do where the start of the stage in `folder` is damaged."""
+    return f"delete the folder {folder} and run the recipe again: this stage starts from its beginning"
 
 
 def student_of(here: Run, stage: Training) -> Student:
@@ -203,8 +215,8 @@ def trained(
     folder = here.out / "stages" / stage.name
     torch.manual_seed(here.recipe.seed)
     net, weighed = fresh(here, stage)
-    done = folder / "done.json"
-    if not done.exists():
+    result = runfolder.finished(folder)
+    if result is None:
         with here.processes.first():
             choice = probed(net, stage, len(split.classes), folder)
         here.watcher.say(f"{stage.name}: {choice} ({choice.why})")
@@ -229,11 +241,13 @@ def trained(
             "answers_seconds": round(answers.seconds, 1) if answers else 0.0,
         }
         if here.processes.rank == 0:
-            checkpoint.save(folder / "best.ckpt", ended.weights)
-            write_json(done, result)
-            (folder / "last.ckpt").unlink(missing_ok=True)
+            result["weights"] = checkpoint.save_weights(folder / runfolder.BEST, ended.weights)
+            runfolder.write(folder / runfolder.DONE, result)
+            (folder / runfolder.LAST).unlink(missing_ok=True)
         here.processes.barrier()
-    return json.loads(done.read_text(encoding="utf-8"))
+        result = runfolder.finished(folder)
+    assert result is not None
+    return result
 
 
 def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
@@ -245,10 +259,12 @@ def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
         student = student_of(here, stage)
         net = student.build()
         if isinstance(stage, Derived):
-            net.load_state_dict(checkpoint.load(here.out / "stages" / stage.name / "start.ckpt"))
+            folder = here.out / "stages" / stage.name
+            start, known, advice = folder / runfolder.START, derived_table(folder), start_anew(folder)
+            checkpoint.fill(net, checkpoint.weights(start, sha256=known.get("weights"), advice=advice), start, advice)
         weighed = student.shipped_form(net)
     if stage.start:
-        net.load_state_dict(checkpoint.load(here.out / "stages" / stage.start / "best.ckpt"))
+        checkpoint.fill_from_stage(net, here.out / "stages" / stage.start)
     return net.to(device=here.device).to(memory_format=torch.channels_last), weighed
 
 
@@ -259,7 +275,7 @@ def weights_of(here: Run, stage: Stage) -> nn.Module:
         path, classes = here.root / stage.checkpoint, len(here.splits.classes)
         return load_teacher(path, stage.architecture, classes, here.watcher.say).to(here.device)
     net, _ = fresh(here, stage)
-    net.load_state_dict(checkpoint.load(here.out / "stages" / stage.name / "best.ckpt", here.device))
+    checkpoint.fill_from_stage(net, here.out / "stages" / stage.name, here.device)
     return net
 
 
@@ -298,11 +314,10 @@ def as_teacher(net: nn.Module, size: int, own: Normalisation, views: Normalisati
 
 def probed(net: nn.Module, stage: Training, classes: int, folder: Path) -> Choice:
     """How this stage trains: chosen once, then kept for every resumption."""
-    path = folder / "probe.json"
-    if path.exists():
-        return Choice(**json.loads(path.read_text(encoding="utf-8")))
+    if (kept := runfolder.probe(folder)) is not None:
+        return Choice(kept.precision, kept.memory_format, kept.threads, kept.why)
     choice = choose(net, stage.size, classes, stage.batch_size, stage.precision, cache.default_cache_dir() / "probes")
-    write_json(path, choice.to_json())
+    runfolder.write(folder / runfolder.PROBE, choice.to_json())
     return choice
 
 

@@ -3,14 +3,13 @@
 RUN/views/views.json .csv .svg      the curve, each list of views alone, and the chosen threshold
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from bantam import pipeline
+from bantam import pipeline, runfolder
 from bantam.deliver.export import require_classes
 from bantam.deliver.predict import load_whole_way
-from bantam.deliver.views import answers_of_views, ladder, macs_of_views, views_of
+from bantam.deliver.views import answers_of_views, chosen_views, ladder, macs_of_views
 from bantam.exits import Ways, compared, require_in_reach, require_one_target, written
 from bantam.train.runlog import Watcher, environment
 
@@ -34,8 +33,7 @@ def views(
     """
     require_one_target(drop, macs, confidence)
     net, shipped = load_whole_way(run)
-    chosen = views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
-    names, size = ladder(most or chosen), shipped.student.size
+    names, size = ladder(most or chosen_views(run)), shipped.student.size
     paid = macs_of_views(net, size, names)
     require_in_reach(macs, "one view", paid[0])
     splits = pipeline.open_data(pipeline.recipe_of(run), root, watcher)
@@ -45,4 +43,5 @@ def views(
     ways = Ways("views while unsure", answers, paid, names, names, paid)
     result = compared(ways, validation.labels, drop, macs, confidence)
     about = {"student": shipped.student.family, "size": size}
-    return written(run / RESULT, {**about, **result, "environment": environment()}, ways)
+    with runfolder.alone_in(run):
+        return written(run / RESULT, {**about, **result, "environment": environment()}, ways)

@@ -1,13 +1,16 @@
 """The cache holds what the files hold: after changes, kills, races, full disks and damage."""
 
 import faulthandler
+import json
 import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import time
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,10 @@ from PIL import Image
 
 from bantam.data import cache, images
 from bantam.data.cache import open_splits
+from bantam.data.folder import Record
 from bantam.data.splits import Splits, UnlabelledSplit
 from bantam.errors import BadData, BadImage, CannotWrite
+from damage import flipped
 
 # Forked, so that a process starts at once; the children use one thread until they have built.
 processes = multiprocessing.get_context("fork")
@@ -234,7 +239,7 @@ def before_the_index(root: Path, store: Path, reached: Callable[[], None]) -> No
 
 
 def before_the_rename(root: Path, store: Path, reached: Callable[[], None]) -> None:
-    cache._sync_directory = lambda directory: reached()
+    cache.sync_folder = lambda directory: reached()
     open_splits(root, SIZE, store, workers=1)
 
 
@@ -287,11 +292,39 @@ def test_two_processes_build_at_once(root: Path, store: Path):
     assert len(entries(store)) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut an array", "lose an array", "lose the index", "break the index"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut an array", "lose an array", "lose the index", "break the index", "flip a bit of an array",
+        "flip a bit of a header", "zero a row", "flip a bit of the index", "forget the check sums", "empty an array",
+        "swap two rows", "another type",
+    ],
+)  # fmt: skip
 def test_a_damaged_entry_is_built_again(root: Path, store: Path, damage: str):
     open_splits(root, SIZE, store)
     [entry] = entries(store)
+    array, index = store / entry / "training.npy", store / entry / "index.json"
+    data = array.read_bytes()
     match damage:
+        case "flip a bit of an array":
+            array.write_bytes(flipped(data, 8 * (len(data) - 1)))
+        case "flip a bit of a header":
+            array.write_bytes(flipped(data, 8 * 20))
+        case "zero a row":
+            array.write_bytes(data[: -SIZE * SIZE * 3] + bytes(SIZE * SIZE * 3))
+        case "swap two rows":
+            row = SIZE * SIZE * 3
+            array.write_bytes(data[: -2 * row] + data[-row:] + data[-2 * row : -row])
+        case "another type":
+            array.write_bytes(data.replace(b"'|u1'", b"'|i1'"))
+        case "empty an array":
+            array.write_bytes(b"")
+        case "flip a bit of the index":
+            index.write_bytes(flipped(index.read_bytes(), 8 * index.read_bytes().index(b"crc32")))
+        case "forget the check sums":  # what an earlier version wrote
+            known = json.loads(index.read_text())
+            del known["crc32"]
+            index.write_text(json.dumps(known))
         case "cut an array":
             os.truncate(store / entry / "validation.npy", 500)
         case "lose an array":
@@ -300,8 +333,43 @@ def test_a_damaged_entry_is_built_again(root: Path, store: Path, damage: str):
             (store / entry / "index.json").unlink()
         case "break the index":
             (store / entry / "index.json").write_text("{")
-    assert_good(open_splits(root, SIZE, store), root)
+    said: list[str] = []
+    assert_good(open_splits(root, SIZE, store, say=said.append), root)
+    assert len(said) == 1
+    assert entry in said[0]
     assert entries(store) == [entry]
+    assert_good(open_splits(root, SIZE, store, say=said.append), root)
+    assert len(said) == 1
+
+
+def test_the_check_sums_are_of_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In parts, of which the last is shorter, as zlib does it in one go."""
+    monkeypatch.setattr(cache, "_PART", 64)
+    monkeypatch.setattr(cache, "_PIECE", 16)
+    data = np.random.default_rng(0).bytes(64 * 3 + 5)
+    (tmp_path / "a").write_bytes(data)
+    assert cache._crcs(tmp_path / "a") == [zlib.crc32(data[start : start + 64]) for start in (0, 64, 128, 192)]
+
+
+def test_another_format_or_label_is_another_entry(root: Path, store: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same bytes with another label are other data; what an older format has stored is never opened."""
+    record = Record("0_0", root / "training/0_0.png", 0)
+    keys = {cache._digest({"training": [cache._Source(replace(record, label=label), "x")]}, SIZE) for label in (0, 1)}
+    assert len(keys) == 2
+    before = open_splits(root, SIZE, store)
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    assert open_splits(root, SIZE, store).fingerprint != before.fingerprint
+    assert len(entries(store)) == 2
+
+
+def test_an_entry_that_says_another_format_is_not_opened(root: Path, store: Path, decoded: list[Path]):
+    open_splits(root, SIZE, store)
+    [entry] = entries(store)
+    index = store / entry / "index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "format": 0}))
+    decoded.clear()
+    assert_good(open_splits(root, SIZE, store), root)
+    assert len(decoded) >= 95
 
 
 @pytest.mark.usefixtures("remembering")
@@ -354,7 +422,7 @@ def test_a_cache_that_can_only_be_read(root: Path, store: Path, monkeypatch: pyt
     def refuse(path: Path, value: object) -> None:
         raise CannotWrite(str(path))
 
-    monkeypatch.setattr(cache, "write_json", refuse)
+    monkeypatch.setattr(cache, "write_sealed", refuse)
     (store / "lock").unlink()
     (root / "training/0_0.png").touch()
     assert_good(open_splits(root, SIZE, store), root)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bantam.deliver.grade import BASELINES, grade
+from bantam.deliver.grade import BASELINES, grade, mark, read_baselines
 from bantam.errors import BadSubmission
 from bantam.measure.accuracy import Accuracy
 
@@ -150,3 +150,22 @@ def test_faulty_baselines(tmp_path: Path, labels: Path, name: str, text: str, me
 def test_missing_baselines_file(tmp_path: Path, labels: Path) -> None:
     with pytest.raises(BadSubmission, match="cannot read"):
         grade(submit(tmp_path, set()), labels, tmp_path / "none.toml")
+
+
+def test_marks_stand_in_the_order_of_the_ids_whatever_the_order_of_the_rows(tmp_path: Path) -> None:
+    """McNemar's test pairs two submissions image by image, so the order must not be that of a file."""
+    (tmp_path / "submission.csv").write_text("Id,Category\n0002,1\n0000,1\n0003,0\n0001,1\n")
+    halves = {"0000": "Public", "0001": "Private", "0002": "Public", "0003": "Private"}
+    truth = {"0000": 1, "0001": 0, "0002": 0, "0003": 0}
+    for order in (["0003", "0000", "0002", "0001"], ["0000", "0001", "0002", "0003"]):
+        rows = [f"{name},{truth[name]},{halves[name]}\n" for name in order]
+        (tmp_path / "labels.csv").write_text("Id,Category,Usage\n" + "".join(rows))
+        marks = mark(tmp_path / "submission.csv", tmp_path / "labels.csv")
+        assert marks.right("overall") == [True, False, False, True]
+        assert marks.right("public") == [True, False]
+        assert marks.right("private") == [False, True]
+
+
+def test_baselines_are_told_lowest_first(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("hard = 0.4\neasy = 0.1\nnormal = 0.3\n")
+    assert list(read_baselines(tmp_path / "b.toml")) == ["easy", "normal", "hard"]

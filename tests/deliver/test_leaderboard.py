@@ -158,3 +158,35 @@ def test_a_killed_writer_leaves_the_board_as_it_was(labels: Path) -> None:
     database.execute("DELETE FROM submissions")
     database.close()
     assert [entry.name for entry in entries(board_of(labels))] == ["first"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "at = 'yesterday'", "at = ''", "at = 7", "at = '2030-01-02T12:00:00'", "at = x'ff00'", "name = ''",
+        "name = x'ff'", "public = 'text'", "public = x''", "public = x'0002'", "public = 3", "private = x'07'",
+        "public = x'0001'", "private = x'01'",
+    ],
+)  # fmt: skip
+def test_a_damaged_row_is_one_line(labels: Path, change: str) -> None:
+    enter(labels, "first", {1})
+    enter(labels, "second", {2})
+    with sqlite3.connect(board_of(labels)) as database:
+        database.execute(f"UPDATE submissions SET {change} WHERE id = 1")
+    with pytest.raises(BadLeaderboard, match="leaderboard.*move") as said:
+        entries(board_of(labels))
+    assert "\n" not in str(said.value)
+    if change not in ("public = x'0001'", "private = x'01'"):  # alone, these could be of fewer images
+        with pytest.raises(BadLeaderboard, match="leaderboard.*move"):
+            enter(labels, "again", {1})
+
+
+def test_a_leaderboard_cut_short_or_overwritten_is_one_line(labels: Path) -> None:
+    enter(labels, "first", {1})
+    board = board_of(labels)
+    data = board.read_bytes()
+    for damaged in (data[: len(data) // 2], data[:100], bytes(len(data)), data[:4096] + b"\xff" * (len(data) - 4096)):
+        board.write_bytes(damaged)
+        with pytest.raises(BadLeaderboard, match="leaderboard") as said:
+            entries(board)
+        assert "\n" not in str(said.value)

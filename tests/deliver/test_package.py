@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bantam import runfolder
 from bantam.data import cache
 from bantam.data import images as bantam_images
 from bantam.data.augment import plain
@@ -73,8 +75,7 @@ def test_the_same_run_gives_the_same_bytes(finished_run: Path, tmp_path: Path) -
 
 
 def test_a_student_over_the_budget_is_refused_and_nothing_is_written(own_run: Path, tmp_path: Path) -> None:
-    recipe = own_run / "recipe.toml"
-    recipe.write_text(recipe.read_text().replace("budget = 5000", "budget = 4000"))
+    runfolder.write_recipe(own_run, replace(runfolder.recipe(own_run), budget=4000))
     with pytest.raises(BudgetExceeded, match="over the budget of 4,000"):
         package(own_run, tmp_path / "hw13.zip")
     assert not (tmp_path / "hw13.zip").exists()

@@ -105,3 +105,18 @@ def test_probabilities(tmp_path: Path) -> None:
         submission.write_probabilities(path, ["0000"], torch.ones(1, 2), ["Bread"])
     with pytest.raises(BadSubmission, match="1 ids but 2 predictions"):
         submission.write_probabilities(path, ["0000"], torch.ones(2, 2), ["Bread", "Egg"])
+
+
+@pytest.mark.parametrize("category", [float("nan"), 1.5, float("inf"), "1", None])
+def test_a_category_that_is_no_whole_number_is_refused(tmp_path: Path, category: object) -> None:
+    with pytest.raises(BadSubmission, match=r"1 category \(0001\) not whole numbers"):
+        submission.write(tmp_path / "s.csv", ["0000", "0001"], [1, category])  # pyright: ignore[reportArgumentType]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [float("nan"), -0.1, 1.5, float("inf")])
+def test_what_is_no_probability_is_refused(tmp_path: Path, number: float) -> None:
+    rows = torch.tensor([[0.5, 0.5], [number, 0.2]])
+    with pytest.raises(BadSubmission, match=r"1 row \(0001\) with what is no probability"):
+        submission.write_probabilities(tmp_path / "p.csv", ["0000", "0001"], rows, ("a", "b"))
+    assert not list(tmp_path.iterdir())

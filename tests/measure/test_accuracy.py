@@ -1,9 +1,11 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from scipy import stats
 
+from bantam.errors import NotFinite
 from bantam.measure.accuracy import (
     Accuracy,
     accuracy,
@@ -150,3 +152,14 @@ def test_soft_label_facts_of_uniform_certain_and_mixed() -> None:
     mixed = soft_label_facts(torch.zeros(1, 4), torch.tensor([[0.4, 0.6, 0.0, 0.0]]), 1.0)
     assert mixed.off_class == pytest.approx(0.5)
     assert mixed.accuracy == Accuracy(0, 1)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("measure", [accuracy, hits, confusion, per_class, calibration], ids=lambda one: one.__name__)
+def test_answers_that_are_not_finite_are_no_class(measure: Callable[..., object], number: float) -> None:
+    logits, labels = random_case()
+    logits[7, 3] = logits[9, 3] = number
+    with pytest.raises(NotFinite, match="answers to 2 of 200 images are not finite"):
+        measure(logits, labels)
+    with pytest.raises(NotFinite):
+        soft_label_facts(logits, labels, 4.0)

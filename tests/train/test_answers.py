@@ -16,13 +16,15 @@ import torch
 from bantam import pipeline, stages
 from bantam.data import augment, batches, cache
 from bantam.data.augment import Augmentation
-from bantam.data.splits import IMAGENET
-from bantam.errors import BadCheckpoint
+from bantam.data.splits import IMAGENET, Normalisation
+from bantam.errors import BadCheckpoint, NotFinite
+from bantam.files import read_sealed, sha256_of, write_sealed
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher
 from bantam.recipe import parse
 from bantam.train.answers import ROUNDING, Live, ViewCache
 from bantam.train.runlog import Watcher, read_rows
+from damage import flipped
 from tiny_run import RECIPE
 
 MIXED = Augmentation(scale=(0.5, 1.0), brightness=0.2, cutmix=0.5, mixup=0.3, erase=0.2)
@@ -93,6 +95,8 @@ def test_a_finished_view_is_not_asked_again_and_a_longer_recipe_adds_views(photo
         {"size": 24},
         {"fingerprint": "other data"},
         {"augmentation": Augmentation()},
+        {"normalisation": Normalisation((0.5, 0.5, 0.5), IMAGENET.std)},
+        {"normalisation": Normalisation(IMAGENET.mean, (0.5, 0.5, 0.5))},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -110,6 +114,8 @@ def test_an_answer_that_is_not_the_teachers_is_a_failure(photographs: Path, tmp_
     wrong = np.load(path)
     wrong += np.float16(0.05)
     np.save(path, wrong)
+    # As if they had been written so: whole, but another teacher's.
+    write_sealed(cached.record(1), {**read_sealed(cached.record(1)), "logits": sha256_of(path)})
     with pytest.raises(BadCheckpoint, match=r"differ from the teacher's by 0\.0\d+ \(view 1\); delete this folder"):
         cached.begin(1)
 
@@ -240,3 +246,122 @@ def test_the_answer_without_begin_is_a_defect(photographs: Path, tmp_path: Path)
     index = torch.arange(2)
     with pytest.raises(AssertionError, match="begin"):
         cached(torch.zeros(2, 3, 32, 32), index, index)
+
+
+def damaged_view(cached: ViewCache, change: str) -> None:
+    """Damage what is kept of view 1."""
+    path = cached.path(1, "logits")
+    data = path.read_bytes()
+    values = np.load(path)
+    if change == "one bit, outside of what is sampled":
+        path.write_bytes(flipped(data, 8 * (len(data) - 1)))
+    elif change == "zeros":
+        path.write_bytes(data[:200] + bytes(len(data) - 200))
+    elif change == "half":
+        path.write_bytes(data[: len(data) // 2])
+    elif change == "empty":
+        path.write_bytes(b"")
+    elif change == "garbage":
+        path.write_bytes(b"\xff" * 300)
+    elif change == "another shape":
+        np.save(path, values[:7])
+    elif change == "another type":
+        np.save(path, values.astype(np.float64))
+    elif change == "objects":
+        np.save(path, np.array([{"x": 1}], dtype=object), allow_pickle=True)
+    elif change == "another view's":
+        path.write_bytes(cached.path(0, "logits").read_bytes())
+    elif change == "no record":
+        cached.record(1).unlink()
+    elif change == "a damaged record":
+        cached.record(1).write_bytes(flipped(cached.record(1).read_bytes(), 200))
+    elif change == "another record":
+        cached.record(1).write_text("[]")
+    else:
+        cached.path(1, "embedding").unlink()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "one bit, outside of what is sampled", "zeros", "half", "empty", "garbage", "another shape", "another type",
+        "objects", "another view's", "no record", "a damaged record", "another record", "no embedding",
+    ],
+)  # fmt: skip
+def test_a_damaged_view_is_asked_for_again(change: str, photographs: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Said(Watcher):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    first = opened(photographs, tmp_path)
+    for view in range(2):
+        first.begin(view)
+    index = torch.arange(60)
+    right = first(torch.zeros(60, 3, 32, 32), index, index)
+    damaged_view(first, change)
+    again = opened(photographs, tmp_path, watcher=Said())
+    again.begin(0)
+    assert not said
+    again.begin(1)
+    given = again(torch.zeros(60, 3, 32, 32), index, index)
+    assert torch.equal(given.logits, right.logits)
+    assert torch.equal(given.embedding, right.embedding)
+    assert again.whole(1)
+    if change not in ("no record", "no embedding"):  # not written to the end, so not damaged
+        assert len(said) == 1
+        assert "view 1" in said[0]
+        assert "damaged" in said[0]
+
+
+def test_answers_that_are_not_finite_are_not_kept(photographs: Path, tmp_path: Path) -> None:
+    cached = opened(photographs, tmp_path)
+    torch.nn.init.constant_(next(cached.teacher.parameters()), float("nan"))
+    with pytest.raises(NotFinite):
+        cached.begin(0)
+    assert not list(cached.folder.glob("*.npy"))
+
+
+DIES_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[3])
+from train_answers import opened
+from bantam.train import answers
+
+place = sys.argv[4]
+save = answers.np.save
+
+def half(file, values):
+    if place in file.name:
+        file.write(b"half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(file, values)
+
+answers.np.save = half
+if place == "record":
+    answers.write_sealed = lambda path, value: os.kill(os.getpid(), signal.SIGKILL)
+opened(Path(sys.argv[1]), Path(sys.argv[2])).begin(0)
+"""
+
+
+@pytest.mark.parametrize("place", ["embedding", "record"])
+def test_a_kill_while_answers_are_written_leaves_none_that_are_used(
+    place: str, photographs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train_answers.py").write_text(Path(__file__).read_text())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    arguments = [str(photographs), str(tmp_path / "views"), str(tmp_path / "code"), place]
+    died = subprocess.run([sys.executable, "-c", DIES_WHILE_WRITING, *arguments], env=environment, timeout=240)
+    assert died.returncode == -signal.SIGKILL
+    cached = opened(photographs, tmp_path / "views")
+    assert not cached.has(0)
+    cached.begin(0)
+    assert cached.whole(0)
+    cached.check(0)
+    assert not list(cached.folder.glob(".*.tmp"))

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from bantam import checkpoint
 from bantam.errors import BadCheckpoint, CannotWrite
-from bantam.train import checkpoint
 
 DIES_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from bantam.train import checkpoint
+from bantam import checkpoint
 
 def half(state, file):
     file.write(b"half a checkpoint")

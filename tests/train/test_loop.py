@@ -18,11 +18,12 @@ from bantam import pipeline
 from bantam.data import cache
 from bantam.data.splits import IMAGENET
 from bantam.errors import SplitLeak, TrainingStopped
+from bantam.nets.output import Output
 from bantam.nets.students import describe
 from bantam.recipe import Recipe, dump, override, parse
 from bantam.train import loop
 from bantam.train.loop import train
-from bantam.train.runlog import Watcher, read_rows
+from bantam.train.runlog import Row, Watcher, read_rows
 from bantam.train.step import Step
 from children import bound_to_parent
 from killed_run import assert_same, run_process
@@ -225,3 +226,51 @@ def test_overriding_a_stage_does_not_touch_the_others() -> None:
     values: dict[str, Any] = {"stage": [{"name": "a", "epochs": 1}, {"name": "b", "epochs": 1}]}
     override(values, "b.epochs=2")
     assert values["stage"] == [{"name": "a", "epochs": 1}, {"name": "b", "epochs": 2}]
+
+
+class Broken(nn.Module):
+    """Trains well and answers validation with NaN from the second epoch on."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.judged = net, 0
+
+    def observe(self, images: torch.Tensor) -> Output:
+        return self.net.observe(images)  # pyright: ignore[reportCallIssue]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.judged += 1
+        return self.net(images) * (float("nan") if self.judged > 1 else 1.0)
+
+
+def test_answers_on_validation_that_are_not_finite_end_the_training(
+    tiny: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    stage = parse(RECIPE, settings=["student.ema=0.0"]).shipped
+    net = Broken(describe(stage.net, 5000, 3, 32).build())
+    told: list[int] = []
+
+    class Told(Watcher):
+        def epoch(self, row: Row) -> None:
+            told.append(row["epoch"])
+
+    with pytest.raises(TrainingStopped, match="answers on validation are not finite after epoch 2; lower student"):
+        trained(tiny, photographs, tmp_path, net=net, stage=stage, watcher=Told())
+    assert told == [1]
+    assert [row["epoch"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_weights_that_are_not_finite_are_never_kept(
+    tiny: Recipe, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without validation nothing else would notice: a refit keeps its last epoch's weights."""
+    check = loop.State.check_finite
+
+    def spoilt(state: loop.State) -> None:
+        check(state)
+        nn.init.constant_(next(state.step.net.parameters()), float("inf"))
+
+    monkeypatch.setattr(loop.State, "check_finite", spoilt)
+    stage = parse(RECIPE, settings=["student.ema=0.0"]).shipped
+    with pytest.raises(TrainingStopped, match="the weights are not finite after epoch 1"):
+        trained(tiny, photographs, tmp_path, stage=stage, validation=None)

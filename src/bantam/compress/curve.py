@@ -2,7 +2,6 @@
 
 import copy
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,12 +13,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from bantam import runfolder
 from bantam.compress.channels import IMPORTANCES, Bundle, Sample, bundles, prune_to
 from bantam.compress.masks import MASKS, masked, one_branch
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
-from bantam.errors import BadPruning, cut
-from bantam.files import replacing, write_json, writing
+from bantam.errors import BadPruning, BadRunFile, cut
+from bantam.files import replacing, writing
 from bantam.measure.accuracy import Accuracy, accuracy
 from bantam.measure.curves import STYLE
 from bantam.measure.logits import logits_of
@@ -222,13 +222,17 @@ def kept_points(path: Path, made_of: dict[str, Any]) -> list[Point]:
     """The points that an earlier, interrupted call kept in `path`, if it had the same `made_of`."""
     if not path.exists():
         return []
-    held = json.loads(path.read_text(encoding="utf-8"))
-    return [Point.from_json(value) for value in held["points"]] if held["made_of"] == made_of else []
+    advice = "delete it and run again: the curve begins anew"
+    held = runfolder.table(path, advice)
+    try:
+        return [Point.from_json(value) for value in held["points"]] if held["made_of"] == made_of else []
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BadRunFile(f"{path} is damaged ({error!r}); {advice}") from error
 
 
 def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) -> None:
     """Write curve.json, curve.csv, curve.svg and curve.png to `folder`. Raises CannotWrite."""
-    write_json(folder / "curve.json", {**about, "points": [point.to_json() for point in points]})
+    runfolder.write(folder / "curve.json", {**about, "points": [point.to_json() for point in points]})
     head = ["method", "ratio", "removed", "parameters", "channel_ratio", "n"]
     with writing(folder / "curve.csv") as file:
         rows = csv.writer(file, lineterminator="\n")

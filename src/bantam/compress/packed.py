@@ -2,11 +2,13 @@
 
     b"BANTAM4\\n", uint32 length of the header, header (JSON, UTF-8), then the tensors one after another
 
-The header has "student", the description of the shipped student, and "tensors": name, kind, shape and bits of each.
+The header has "student", the description of the shipped student, and "tensors": name, kind, shape and bits of each;
+"content" is the SHA-256 of the tensors, and "sha256" that of the header.
 Kinds: "integers" (weights, packed at 4 bits, one byte each at 8), "scales" (float32, one for each output channel) and
 "plain" (float32: biases, and what is not quantized). Loading runs no code.
 """
 
+import hashlib
 import json
 import math
 import struct
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from bantam.compress.qdq import packed, unpacked
 from bantam.compress.quantize import layers_of
 from bantam.errors import BadCheckpoint
+from bantam.files import sealed, unsealed
 from bantam.nets.deploy import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
@@ -47,8 +50,10 @@ def dumps(net: nn.Module, description: dict[str, Any]) -> bytes:
             add(plain, "scales", tuple(layer.weight_scale.shape), 32, raw(layer.weight_scale))
         elif name.rsplit(".", 1)[-1] not in ("weight_scale", "input_scale", "input_zero"):
             add(plain, "plain", tuple(value.shape), 32, raw(value))
-    header = json.dumps({"student": description, "tensors": tensors}, separators=(",", ":")).encode()
-    return b"".join((MAGIC, struct.pack("<I", len(header)), header, *blobs))
+    content = b"".join(blobs)
+    told = {"student": description, "tensors": tensors, "content": hashlib.sha256(content).hexdigest()}
+    header = json.dumps(sealed(told), separators=(",", ":")).encode()
+    return b"".join((MAGIC, struct.pack("<I", len(header)), header, content))
 
 
 def loads(data: bytes) -> tuple[StagedNet, dict[str, Any]]:
@@ -61,8 +66,10 @@ def loads(data: bytes) -> tuple[StagedNet, dict[str, Any]]:
             raise ValueError("it does not begin as such a file does")
         (length,) = struct.unpack_from("<I", data, len(MAGIC))
         start = len(MAGIC) + 4
-        header = json.loads(data[start : start + length])
-        state = tensors_of(header["tensors"], data[start + length :])
+        header, content = unsealed(data[start : start + length]), data[start + length :]
+        if header.get("content") not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("its numbers were changed, their SHA-256 does not fit")
+        state = tensors_of(header["tensors"], content)
         description = header["student"]
         student = Student.from_json(description)
         net = deploy(student.build())

@@ -4,7 +4,6 @@ A photograph goes the way of the training images: decoded and cropped to the siz
 `data.cache` does it, then the plain view at the student's own size.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from bantam.data import images
 from bantam.data.splits import UnlabelledSplit
 from bantam.deliver.exits import leave_early, require_exits
 from bantam.deliver.predict import Shipped, load_shipped
-from bantam.deliver.views import VIEWS, logits_of_views, look_while_unsure, views_of
+from bantam.deliver.views import VIEWS, chosen_views, logits_of_views, look_while_unsure
 from bantam.errors import BadData
 from bantam.measure.dynamic import Left
 from bantam.nets.early_exit import without_exits
@@ -58,13 +57,7 @@ def load_classifier(
     there are no such views or switch, BadCheckpoint for unfit weights.
     """
     net, shipped = load_shipped(run, width, size)
-    path = run / "metrics.json"
-    try:
-        chosen = views_of(json.loads(path.read_text(encoding="utf-8"))["validation"])
-    except OSError as error:
-        raise BadData(f"{run} has no metrics.json: the run is not finished; `bantam run` goes on with it") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadData(f"{path} does not hold a run's result ({repr(error)[:100]}); run the recipe again") from error
+    chosen = chosen_views(run)
     if views is not None and views not in VIEWS:
         raise BadData(f'no test-time views are named "{views}"; choose from {", ".join(VIEWS)}')
     return Classifier(net, shipped, stored, views or chosen)

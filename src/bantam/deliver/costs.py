@@ -1,13 +1,12 @@
 """Finished runs side by side: what each shipped student costs, and how accurate it is."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bantam import runfolder
 from bantam.deliver.predict import load_whole
-from bantam.errors import BadData
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.cost import Cost, costs
 from bantam.nets.students import Student
@@ -55,11 +54,5 @@ def run_costs(runs: Sequence[Path]) -> dict[Path, RunCost]:
 
 def validation_accuracy(run: Path) -> Accuracy:
     """Read the accuracy without flip from a run's metrics.json. Raises BadData where there is none."""
-    path = run / "metrics.json"
-    if not path.exists():
-        raise BadData(f"{run} has no metrics.json: the run is not finished; `bantam run` goes on with it")
-    try:
-        judged = json.loads(path.read_text(encoding="utf-8"))["validation"]
-        return Accuracy(round(judged["plain"] * judged["n"]), judged["n"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadData(f"{path} does not hold a run's result ({error!r}); run the recipe again") from error
+    judged = runfolder.result(run)["validation"]
+    return Accuracy(round(judged["plain"] * judged["n"]), judged["n"])

@@ -1,11 +1,11 @@
 """Answers with early exits: of a run's student, at a threshold, image by image."""
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from bantam import runfolder
 from bantam.data.splits import LabelledSplit, UnlabelledSplit
 from bantam.deliver.predict import Shipped
 from bantam.errors import BadData
@@ -70,8 +70,6 @@ def calibrated(run: Path) -> float | None:
     path = run / RESULT
     if not path.exists():
         return None
-    try:
-        chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
-        return None if chosen is None else float(chosen["threshold"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadData(f"{path} cannot be read ({error!r}); `bantam exits {run} --data DIR` makes it anew") from error
+    advice = f"`bantam exits {run} --data DIR` makes it anew"
+    found = runfolder.checked(runfolder.Threshold, path, runfolder.table(path, advice), advice)
+    return None if found.chosen is None else found.chosen.threshold

@@ -6,6 +6,7 @@ ExecuTorch's programs), the normalisation inside; classes and preprocessing are 
 """
 
 import difflib
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -18,12 +19,13 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from bantam import runfolder
 from bantam.compress.qdq import quantized_model
 from bantam.compress.quantize import INT8, calibration_batches, post_training, unquantized
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
 from bantam.deliver import pte
 from bantam.deliver.predict import Shipped
-from bantam.errors import BadData, ParityFailed
+from bantam.errors import BadData, BadRunFile, ParityFailed
 from bantam.files import replacing
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
@@ -177,13 +179,28 @@ def quantized_onnx(net: StagedNet, plain: onnx.ModelProto, shipped: Shipped, num
 
 def int8_onnx(material: Material) -> bytes:
     """What `bantam quantize` chose in this run, or post-training quantization, calibrated on training images."""
-    chosen = material.run / QUANTIZED / "int8.onnx"
-    if chosen.exists():
-        return chosen.read_bytes()
+    if (material.run / QUANTIZED / "int8.onnx").exists():
+        return quantized_file(material.run, "int8.onnx")
     shipped = material.shipped
     batches = calibration_batches(material.splits.training, shipped.student.size, shipped.normalisation)
     student, _ = post_training(material.net, INT8, batches)
     return quantized_onnx(student, float_onnx(deploy(material.net), shipped), shipped, "int8")
+
+
+def quantized_file(run: Path, name: str) -> bytes:
+    """The bytes of RUN/quantized/NAME as `bantam quantize` has written them. Raises BadRunFile for other ones."""
+    folder = run / QUANTIZED
+    path, record = folder / name, folder / "quantization.json"
+    advice = f"`bantam quantize {run} --data DIR` makes it anew"
+    known = runfolder.table(record, advice).get("files", {}) if record.exists() else {}
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadRunFile(f"cannot read {path}: {error.strerror or error}; {advice}") from error
+    # Files from before there was a record, and those that somebody has put there, have none.
+    if name in known and known[name] != hashlib.sha256(data).hexdigest():
+        raise BadRunFile(f"{path} is not what was written there, its SHA-256 is another; {advice}")
+    return data
 
 
 def onnx_session(encoded: bytes) -> onnxruntime.InferenceSession:

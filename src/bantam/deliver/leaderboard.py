@@ -87,7 +87,7 @@ def submit(board: Path, name: str, marks: Marks, now: datetime, per_day: int = P
     as no submission. Raises BadLeaderboard where the day's submissions are used up, the board is of other labels, or
     the name cannot be shown.
     """
-    if not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
+    if not presentable(name):
         raise BadLeaderboard(
             f"{name[:20]!r} is no name for a leaderboard; give 1 to {LONGEST_NAME} printable characters"
         )
@@ -108,7 +108,7 @@ def submit(board: Path, name: str, marks: Marks, now: datetime, per_day: int = P
         today = database.execute("SELECT COUNT(*) FROM submissions WHERE at LIKE ?", (f"{day}%",)).fetchone()[0]
         there = database.execute("SELECT name, at, public, private FROM submissions WHERE digest = ?", (digest,))
         if (row := there.fetchone()) is not None:
-            return Submitted(entry_of(row), True, today, per_day)
+            return Submitted(entry_of(row, board), True, today, per_day)
         if today >= per_day:
             raise BadLeaderboard(
                 f"{today} submissions were entered today (UTC), and {per_day} a day are allowed; "
@@ -119,18 +119,24 @@ def submit(board: Path, name: str, marks: Marks, now: datetime, per_day: int = P
             "INSERT INTO submissions (name, at, public, private, digest) VALUES (?,?,?,?,?)", (*row, digest)
         )
         database.execute("COMMIT")
-    return Submitted(entry_of(row), False, today + 1, per_day)
+    return Submitted(entry_of(row, board), False, today + 1, per_day)
 
 
 def entries(board: Path) -> list[Entry]:
-    """All submissions, the best public score first; of equals the earlier. Raises BadLeaderboard without a board."""
+    """All submissions, the best public score first; of equals the earlier.
+
+    Raises BadLeaderboard without a board, and for a damaged one.
+    """
     if not board.is_file():
         raise BadLeaderboard(
             f"there is no leaderboard {board}; `bantam grade submission.csv --labels LABELS --name NAME` begins one"
         )
     with opened(board, writing=False) as database:
         rows = database.execute("SELECT name, at, public, private FROM submissions ORDER BY id").fetchall()
-    return sorted(map(entry_of, rows), key=lambda entry: -entry.score.value)
+    found = [entry_of(row, board) for row in rows]
+    if len({(len(entry.public), len(entry.private)) for entry in found}) > 1:
+        raise damaged(board, "its submissions are of different numbers of images")
+    return sorted(found, key=lambda entry: -entry.score.value)
 
 
 @contextlib.contextmanager
@@ -149,14 +155,37 @@ def opened(board: Path, *, writing: bool) -> Iterator[sqlite3.Connection]:
         ) from error
 
 
-def entry_of(row: tuple[str, str, bytes, bytes]) -> Entry:
-    """The entry that a row of the database holds."""
+def entry_of(row: tuple[Any, ...], board: Path) -> Entry:
+    """The entry that a row of the database holds, in which any type may stand. Raises BadLeaderboard."""
     name, at, public, private = row
-    return Entry(name, datetime.fromisoformat(at), hits(public), hits(private))
+    try:
+        if not (isinstance(name, str) and presentable(name)):
+            raise ValueError("a name that is none")
+        when = datetime.fromisoformat(at)
+        if when.tzinfo is None:
+            raise ValueError("a date without its time zone")
+        entry = Entry(name, when, hits(public), hits(private))
+        if not len(entry.public):
+            raise ValueError("no images")
+    except (ValueError, TypeError) as error:
+        raise damaged(board, f"a submission has {error}") from error
+    return entry
 
 
-def hits(stored: bytes) -> Tensor:
-    """Which images were right: boolean [N], from a byte each."""
+def presentable(name: str) -> bool:
+    """Whether a name can be shown in the table."""
+    return bool(name.strip()) and name.isprintable() and len(name) <= LONGEST_NAME
+
+
+def damaged(board: Path, how: str) -> BadLeaderboard:
+    said = " ".join(how.split())[:200]
+    return BadLeaderboard(f"the leaderboard {board} is damaged: {said}; put a copy back, or move it away to begin anew")
+
+
+def hits(stored: object) -> Tensor:
+    """Which images were right: boolean [N], from a byte each, 0 or 1. Raises ValueError."""
+    if not isinstance(stored, bytes) or not set(stored) <= {0, 1}:
+        raise ValueError("something else than right and wrong")
     return torch.tensor(list(stored), dtype=torch.bool)  # [N]
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from bantam import recipe as recipes
+from bantam import runfolder
+from bantam.deliver import submission
 from bantam.deliver.net_code import net_code
 from bantam.deliver.predict import Shipped, load_shipped
-from bantam.deliver.views import VIEWS, views_of
-from bantam.errors import BadData, BadPackage
+from bantam.deliver.views import VIEWS, chosen_views
+from bantam.errors import BadPackage
 from bantam.files import replacing
 from bantam.nets import budget
 from bantam.nets.students import family
@@ -62,20 +63,22 @@ def package(run: Path, out: Path, notebook: bool = False) -> Packaged:
     The same run gives the same bytes.
 
     Raises:
-        BadData: the run is not finished, or is none.
+        BadData: the run is not finished, or is none; BadRunFile, BadCheckpoint, NotFinite for its damaged files.
+        BadSubmission: its submission.csv is damaged.
         BudgetExceeded: the net that the packaged code builds is over the run's budget by either count.
         BadPackage: the student cannot be written as code of torch alone.
         CannotWrite: the operating system refuses.
     """
     net, shipped = load_shipped(run)
-    recipe = recipe_of(run)
+    recipe = runfolder.recipe(run)
     sections = code_of(net, shipped, recipe.data.size, chosen_views(run))
     weight = budget.enforce([checked(sections, net, shipped)], shipped.student.size, recipe.budget)
     contents = {
         **({NOTEBOOK: as_notebook(sections)} if notebook else {SCRIPT: as_script(sections)}),
         WEIGHTS: weights_of(net),
     }
-    if (run / SUBMISSION).is_file():
+    if (run / SUBMISSION).exists():
+        submission.read(run / SUBMISSION, len(shipped.classes))  # what cannot be handed in is refused here
         contents[SUBMISSION] = (run / SUBMISSION).read_bytes()
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
@@ -89,25 +92,6 @@ def weights_of(net: nn.Module) -> bytes:
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     return file.getvalue()
-
-
-def recipe_of(run: Path) -> recipes.Recipe:
-    """The recipe of a run folder. Raises BadData where there is none."""
-    path = run / "recipe.toml"
-    if not path.is_file():
-        raise BadData(f"{run} holds no run (no recipe.toml); `bantam run RECIPE --data DIR --out RUN` makes one")
-    return recipes.load(str(path))
-
-
-def chosen_views(run: Path) -> str:
-    """The name of the test-time views that validation chose. Raises BadData for an unfinished run."""
-    path = run / "metrics.json"
-    try:
-        return views_of(json.loads(path.read_text(encoding="utf-8"))["validation"])
-    except OSError as error:
-        raise BadData(f"{run} has no metrics.json: the run is not finished; `bantam run` goes on with it") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadData(f"{path} does not hold a run's result ({error!r}); run the recipe again") from error
 
 
 def code_of(net: nn.Module, shipped: Shipped, stored: int, views: str) -> dict[str, str]:

@@ -1,18 +1,17 @@
 """Shipping a student, loading it again, and its predictions on unlabelled images."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from bantam import checkpoint, runfolder
 from bantam.data.splits import Normalisation, UnlabelledSplit
 from bantam.deliver import submission
 from bantam.deliver.views import logits_of_views
 from bantam.errors import BadCheckpoint, BadData
-from bantam.files import replacing, write_json
+from bantam.measure.accuracy import require_finite
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import Switch, SwitchableNet, extract
@@ -38,25 +37,33 @@ class Shipped:
     def from_json(value: dict[str, Any]) -> "Shipped":
         """Raises BadCheckpoint where `value` is no description of a shipped student."""
         try:
-            normalisation = Normalisation(*(tuple(value["normalisation"][name]) for name in ("mean", "std")))
+            normalisation = Normalisation(*(colours(value["normalisation"][name]) for name in ("mean", "std")))
+            if not all(isinstance(name, str) for name in value["labels"]):
+                raise TypeError("labels that are no texts")
             student = {name: item for name, item in value.items() if name not in ("normalisation", "labels")}
             return Shipped(Student.from_json(student), normalisation, tuple(value["labels"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BadCheckpoint(f"student.json lacks or misstates {error}; run the recipe again") from error
+
+
+def colours(value: Any) -> tuple[float, float, float]:
+    """A number above 0 for each of R, G and B, at most 1, where white is. Raises ValueError."""
+    red, green, blue = value
+    if not all(isinstance(one, int | float) and 0 < one <= 1 for one in value):
+        raise ValueError("a normalisation outside 0..1")
+    return float(red), float(green), float(blue)
 
 
 def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Module:
     """Write student.json and student_best.ckpt (a plain state_dict) to `folder`; gives the net, in eval mode.
 
-    `weights` are those of the trained form; what is written and given is the shipped form, folded.
+    `weights` are those of the trained form; what is written and given is the shipped form, folded. Raises NotFinite.
     """
     trained = shipped.student.build()
     trained.load_state_dict(weights)
     net = shipped.student.shipped_form(trained)
-    # To an open file: given a name, torch writes that name into the file, and this one is temporary.
-    with replacing(folder / "student_best.ckpt") as temporary, open(temporary, "wb") as file:
-        torch.save(net.state_dict(), file)
-    write_json(folder / "student.json", shipped.to_json())
+    written = checkpoint.save_weights(folder / runfolder.WEIGHTS, net.state_dict())
+    runfolder.write(folder / runfolder.STUDENT, {**shipped.to_json(), "weights": written})
     return net.eval()
 
 
@@ -84,24 +91,16 @@ def load_shipped(folder: Path, width: float | None = None, size: int | None = No
 def load_whole(folder: Path) -> tuple[StagedNet, Shipped]:
     """The student that the run in `folder` shipped, with all its switches if it is a switchable net.
 
-    Raises BadData without one, BadCheckpoint for unfit weights.
+    Raises BadData without one, BadRunFile, BadCheckpoint and NotFinite for damaged files and unfit weights.
     """
-    path = folder / "student.json"
-    if not path.exists():
-        raise BadData(f"{folder} has no student.json: the run is not finished; `bantam run` goes on with it")
+    told = runfolder.student(folder)
     try:
-        shipped = Shipped.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
-        raise BadCheckpoint(f"{path} is not valid JSON: {error}; run the recipe again") from error
+        shipped = Shipped.from_json(told)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{folder / runfolder.STUDENT} is damaged: {error}") from error
     net = shipped.student.shipped_net()
-    weights = folder / "student_best.ckpt"
-    try:
-        net.load_state_dict(torch.load(weights, weights_only=True))
-    except Exception as error:  # torch raises many kinds; each means that the file does not hold these weights
-        reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(
-            f"{weights} does not hold this student's weights: {reason}; run the recipe again"
-        ) from error
+    weights = folder / runfolder.WEIGHTS
+    checkpoint.fill(net, checkpoint.weights(weights, sha256=told.get("weights")), weights)
     return net.eval(), shipped
 
 
@@ -132,7 +131,8 @@ def predict(
 def write_answers(
     logits: Tensor, shipped: Shipped, evaluation: UnlabelledSplit, path: Path, probabilities: Path | None
 ) -> None:
-    """Write the submission of `logits` [N, K] to `path`, and the class probabilities on request."""
+    """Write the submission of `logits` [N, K] to `path`, and the class probabilities on request. Raises NotFinite."""
+    require_finite(logits)
     submission.write(path, evaluation.ids, logits.argmax(1).tolist())
     if probabilities is not None:
         submission.write_probabilities(probabilities, evaluation.ids, logits.softmax(1), shipped.classes)

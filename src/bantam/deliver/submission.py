@@ -1,6 +1,7 @@
 """The file that is handed in: `Id,Category`, one row an image, sorted by Id."""
 
 import csv
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,14 +22,18 @@ def write(path: Path, ids: Sequence[str], categories: Sequence[int]) -> None:
     Ids are written as the data have them: the course's are four digits with leading zeros.
 
     Raises:
-        BadSubmission: not one category for each id, an id twice, or a negative category.
+        BadSubmission: not one category for each id, an id twice, or a category that is no whole number from 0.
         CannotWrite: the operating system refuses.
     """
     require_one_each(path, ids, len(categories))
-    negative = [image_id for image_id, category in zip(ids, categories, strict=True) if category < 0]
+    numbers = list(map(whole, categories))
+    bad = [image_id for image_id, number in zip(ids, numbers, strict=True) if number is None]
+    if bad:
+        raise BadSubmission(f"{path}: {first_few(bad, 'category', 'categories')} not whole numbers; count them from 0")
+    negative = [image_id for image_id, number in zip(ids, numbers, strict=True) if number is not None and number < 0]
     if negative:
         raise BadSubmission(f"{path}: {first_few(negative, 'negative category')}; categories count from 0")
-    write_rows(path, (ID, CATEGORY), sorted(zip(ids, map(int, categories), strict=True)))
+    write_rows(path, (ID, CATEGORY), sorted(zip(ids, numbers, strict=True)))
 
 
 def write_probabilities(path: Path, ids: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> None:
@@ -42,7 +47,7 @@ def write_probabilities(path: Path, ids: Sequence[str], probabilities: Tensor, c
         classes: K class names.
 
     Raises:
-        BadSubmission: not one row for each id, not one column for each class, or an id twice.
+        BadSubmission: not one row for each id, not one column for each class, an id twice, or what is no probability.
         CannotWrite: the operating system refuses.
     """
     require_one_each(path, ids, len(probabilities))
@@ -50,6 +55,10 @@ def write_probabilities(path: Path, ids: Sequence[str], probabilities: Tensor, c
         raise BadSubmission(
             f"{path}: probabilities {[*probabilities.shape]} do not fit {len(classes)} classes; give one column a class"
         )
+    proper = ((probabilities >= 0) & (probabilities <= 1)).all(1)  # [N]; NaN is neither
+    bad = [image_id for image_id, good in zip(ids, proper.tolist(), strict=True) if not good]
+    if bad:
+        raise BadSubmission(f"{path}: {first_few(bad, 'row')} with what is no probability; they lie in 0..1")
     rows = sorted(zip(ids, probabilities.tolist(), strict=True))
     write_rows(path, (ID, *classes), ((image_id, *(f"{p:.6g}" for p in row)) for image_id, row in rows))
 
@@ -113,6 +122,14 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header)
         table.writerows(rows)
+
+
+def whole(category: object) -> int | None:
+    """The whole number that `category` is, None where it is none."""
+    try:
+        return operator.index(category)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return None
 
 
 def require_one_each(path: Path, ids: Sequence[str], predictions: int) -> None:

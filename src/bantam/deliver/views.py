@@ -8,15 +8,17 @@ arXiv:2105.06183.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bantam import runfolder
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit, require_labelled
-from bantam.errors import BadData
-from bantam.measure.accuracy import Accuracy, accuracy
+from bantam.errors import BadData, BadRunFile
+from bantam.measure.accuracy import Accuracy, accuracy, require_finite
 from bantam.measure.dynamic import Left
 from bantam.nets.early_exit import confidence as confidence_of
 from bantam.nets.footprint import footprint
@@ -102,7 +104,15 @@ def choose_views(
 
 def views_of(validation: Mapping[str, Any]) -> str:
     """The name of the views that a run chose: `validation` is that table of its metrics.json."""
-    return validation.get("views") or ("flip" if validation["flip"] else "plain")
+    return validation.get("views") or ("flip" if validation.get("flip") else "plain")
+
+
+def chosen_views(run: Path) -> str:
+    """The name in VIEWS that the finished run in `run` chose. Raises BadData for an unfinished or damaged one."""
+    chosen = views_of(runfolder.result(run)["validation"])
+    if chosen not in VIEWS:
+        raise BadRunFile(f"{run / runfolder.RESULT} names no test-time views of this version; {runfolder.AGAIN}")
+    return chosen
 
 
 @torch.inference_mode()
@@ -128,7 +138,10 @@ def answers_of_views(
         rows = [averaged(look or net, images, size, normalisation, name, seen) for name in names]
         chunks.append(torch.stack(rows).cpu())
     net.train(was_training)
-    return torch.cat(chunks, 1)
+    answers = torch.cat(chunks, 1)
+    for rows in answers:
+        require_finite(rows)
+    return answers
 
 
 def averaged(
@@ -204,7 +217,7 @@ def look_while_unsure(
         logits.append(found.cpu())
         places.append(place)
     net.train(was_training)
-    return Left(torch.cat(logits), torch.cat(places), macs_of_views(net, size, names), names)
+    return Left(require_finite(torch.cat(logits)), torch.cat(places), macs_of_views(net, size, names), names)
 
 
 def macs_of_views(net: nn.Module, size: int, names: Sequence[str]) -> tuple[int, ...]:

@@ -4,6 +4,8 @@ Every function takes logits `[N, K]` (any float type) and integer labels `[N]` o
 label, unless it says otherwise. An accuracy is measured on a sample, so it carries its standard error; two
 nets measured on the same images are compared by McNemar's test, which is far sharper than comparing the two
 error bars.
+
+Logits that are not finite are no answer: they raise NotFinite, and never count as a class.
 """
 
 import math
@@ -13,6 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from bantam.errors import NotFinite
 
 WILSON_Z = 1.959963984540054
 """The standard normal's 97.5% quantile: intervals that cover 95%."""
@@ -183,6 +187,19 @@ def soft_label_facts(logits: Tensor, labels: Tensor, temperature: float) -> Soft
 
 
 def require_matching(logits: Tensor, labels: Tensor) -> None:
-    """Raises ValueError unless `logits` is [N, K] and `labels` [N]: broadcasting would miscount."""
+    """Raises ValueError unless `logits` is [N, K] and `labels` [N]: broadcasting would miscount; and NotFinite."""
+    require_finite(logits)
     if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels):
         raise ValueError(f"logits [N, K] and labels [N] do not fit: {[*logits.shape]} and {[*labels.shape]}")
+
+
+def require_finite(logits: Tensor) -> Tensor:
+    """Give `logits` [N, ...] back. Raises NotFinite where one is NaN or infinite."""
+    finite = logits.isfinite()
+    if not bool(finite.all()):
+        rows = int((~finite).reshape(len(logits), -1).any(1).sum())
+        raise NotFinite(
+            f"the answers to {rows:,} of {len(logits):,} images are not finite: the weights are damaged or of a "
+            "training that has diverged; put them back, or train again with a lower lr"
+        )
+    return logits

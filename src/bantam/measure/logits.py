@@ -1,4 +1,4 @@
-"""A net's answers on a whole split, without gradients and in order."""
+"""A net's answers on a whole split, without gradients and in order, and finite."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,26 @@ from torch import Tensor, nn
 
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit
+from bantam.measure.accuracy import require_finite
 
 CHUNK = 250  # images at a time: large enough for speed, small enough for memory
 
 
-@torch.inference_mode()
 def logits_of(
+    net: nn.Module,
+    split: LabelledSplit | UnlabelledSplit,
+    size: int,
+    normalisation: Normalisation,
+    *,
+    flip: bool = False,
+    look: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """As `raw_logits_of`, and finite. Raises NotFinite."""
+    return require_finite(raw_logits_of(net, split, size, normalisation, flip=flip, look=look))
+
+
+@torch.inference_mode()
+def raw_logits_of(
     net: nn.Module,
     split: LabelledSplit | UnlabelledSplit,
     size: int,

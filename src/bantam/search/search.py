@@ -20,21 +20,22 @@ from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
-from bantam import pipeline
+from bantam import pipeline, runfolder
 from bantam import recipe as recipes
 from bantam.errors import BadRecipe, BantamError, BudgetExceeded, TrainingStopped
-from bantam.files import explained, write_text
+from bantam.files import explained
 from bantam.nets import budget
 from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
 from bantam.recipe import Recipe
 from bantam.recipe_stages import Training
+from bantam.runfolder import Row
 from bantam.search import space
 from bantam.search.queue import HEARTBEAT, Queue, hidden, open_storage, reachable
 from bantam.search.result import last_reason, write_result
 from bantam.search.team import Team
 from bantam.train.distributed import ALONE, Processes
-from bantam.train.runlog import Row, Watcher, read_rows
+from bantam.train.runlog import Watcher
 
 FINALISTS = 3
 """How many of the best candidates are trained in full, but at most one for every SHORT_PER_FULL short trainings."""
@@ -105,7 +106,7 @@ class Search:
         trial.set_user_attr("folder", f"{kind}/{folder.name}")
         self.share_stages(recipe, folder)
         reporter = Reporter(trial)
-        for row in read_rows(folder / "stages" / stage.name / "metrics.jsonl"):
+        for row in runfolder.rows(folder / "stages" / stage.name / runfolder.ROWS):
             reporter.epoch(row)
         try:
             metrics = pipeline.run(recipe, self.root, folder, reporter, processes)
@@ -136,8 +137,8 @@ class Search:
         """Give the run `folder` of `recipe` the finished stages that stand before its student."""
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / "recipe.toml").exists():
-                write_text(folder / "recipe.toml", recipes.dump(recipe))
+            if not (folder / runfolder.RECIPE).exists():
+                runfolder.write_recipe(folder, recipe)
             for name in self.before_student():
                 source, target = self.out / "before" / "stages" / name, folder / "stages" / name
                 target.mkdir(parents=True, exist_ok=True)

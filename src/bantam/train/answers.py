@@ -23,13 +23,14 @@ from bantam.data import augment, batches
 from bantam.data.augment import Augmentation
 from bantam.data.splits import Normalisation, TrainingSplit
 from bantam.errors import BadCheckpoint
-from bantam.files import replacing, write_json
+from bantam.files import read_sealed, replacing, sha256_of, write_json, write_sealed
+from bantam.measure.accuracy import require_finite
 from bantam.nets.output import Output
 from bantam.nets.teachers import AnyTeacher
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.runlog import Watcher
 
-FORMAT = 1  # raise it when the same key would stand for other answers
+FORMAT = 2  # raise it when the same key would stand for other answers
 BUILD_BATCH = 128
 SAMPLED = 16  # images whose cached answer is compared with the live one when a view is first looked up
 
@@ -68,7 +69,8 @@ class ViewCache(Answers):
     The folder's name is a hash of all that an answer depends on: the teacher's weights and input, the augmentation,
     the data, the seed. A view that is not there yet is asked about when a training comes to it, so that the first
     epoch need not wait for the last view; several processes share the images, several runs on a machine take turns.
-    Files are written whole or not at all, so a killed build goes on where it was.
+    Files are written whole or not at all, and last of a view the SHA-256 of each of them, so a killed build goes on
+    where it was. Each view is held against them once before it is used; a damaged one is asked for again.
     """
 
     def __init__(
@@ -117,18 +119,42 @@ class ViewCache(Answers):
     def path(self, view: int, what: str) -> Path:
         return self.folder / f"{view:05d}.{what}.npy"
 
+    def record(self, view: int) -> Path:
+        return self.folder / f"{view:05d}.json"
+
     def has(self, view: int) -> bool:
-        return all(self.path(view, kind).exists() for kind in self.kinds)
+        """Whether all about view `view` has been written once; it may be damaged since."""
+        return self.record(view).exists() and all(self.path(view, kind).exists() for kind in self.kinds)
+
+    def whole(self, view: int) -> bool:
+        """Whether the answers on view `view` are there, bit by bit as they were written."""
+        try:
+            known = read_sealed(self.record(view))
+            return all(
+                sha256_of(self.path(view, kind)) == known.get(kind) and self.fits(self.path(view, kind))
+                for kind in self.kinds
+            )
+        except (OSError, ValueError):
+            return False
+
+    def fits(self, path: Path) -> bool:
+        """Whether `path` holds float16 [N, ...]. Raises OSError, ValueError."""
+        values = mapped(path)
+        return values.dtype == torch.float16 and values.ndim == 2 and len(values) == len(self.training)
 
     def begin(self, view: int) -> None:
         """Have the answers on view `view` at hand: looked up and sampled against live ones, or asked for now.
 
-        Raises BadCheckpoint where the sample differs by more than rounding, and CannotWrite.
+        Raises BadCheckpoint where the sample differs by more than rounding, NotFinite where the teacher's answers are
+        no numbers, and CannotWrite.
         """
-        if not self.has(view):
-            self.build(view)
-        elif view not in self.checked:
-            self.check(view)
+        if view not in self.checked:
+            if self.whole(view):
+                self.check(view)
+            else:
+                if self.has(view):
+                    self.watcher.say(f"cached answers on view {view} in {self.folder} are damaged and asked for again")
+                self.build(view)
         self.checked.add(view)
         self.logits = self.fill(self.logits, self.path(view, "logits"))
         if self.embedding:
@@ -140,7 +166,7 @@ class ViewCache(Answers):
         # Another run on this machine that comes to the same view waits, and then finds it.
         alone = self.processes.world == 1
         with FileLock(self.folder / f".{view:05d}.lock") if alone else nullcontext():
-            if alone and self.has(view):
+            if alone and self.whole(view):
                 return
             answers = self.asked(view)
             if self.processes.rank == 0:
@@ -148,6 +174,7 @@ class ViewCache(Answers):
                     leftover.unlink(missing_ok=True)
                 for kind, values in answers.items():
                     save_array(self.path(view, kind), values.numpy())
+                write_sealed(self.record(view), {kind: sha256_of(self.path(view, kind)) for kind in answers})
             self.processes.barrier()
         self.seconds += time.monotonic() - started
 
@@ -169,7 +196,7 @@ class ViewCache(Answers):
             self.watcher.end()
         answers: dict[str, Tensor] = {}
         for kind, parts in told.items():
-            values = self.processes.gathered(torch.cat(parts))
+            values = require_finite(self.processes.gathered(torch.cat(parts)))
             answers[kind] = torch.full((images, values.shape[1]), torch.nan, dtype=torch.float16)
             answers[kind][pairs.flatten()] = values
         return answers
@@ -188,7 +215,7 @@ class ViewCache(Answers):
 
     def check(self, view: int) -> None:
         """Compare a few of the cached answers on view `view` with live ones. Raises BadCheckpoint."""
-        cached = torch.from_numpy(np.load(self.path(view, "logits"), mmap_mode="c"))
+        cached = mapped(self.path(view, "logits"))
         sampled = batches.pairing(len(self.training), self.seed, view)[:SAMPLED]
         for index, answer in self.ask(view, sampled):
             live = answer.logits.cpu()
@@ -202,10 +229,10 @@ class ViewCache(Answers):
 
     def fill(self, buffer: Tensor | None, path: Path) -> Tensor:
         """The array in `path`: memory-mapped on a CPU; on a GPU in the same memory for every view, for its graph."""
-        mapped = torch.from_numpy(np.load(path, mmap_mode="c"))
+        values = mapped(path)
         if self.device.type == "cpu":
-            return mapped
-        return mapped.to(self.device) if buffer is None else buffer.copy_(mapped)
+            return values
+        return values.to(self.device) if buffer is None else buffer.copy_(values)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, index: Tensor, view: Tensor) -> Output:
@@ -213,6 +240,14 @@ class ViewCache(Answers):
         logits = self.logits[index].float()  # [B, K]
         embedding = self.embeddings[index].float() if self.embeddings is not None else logits
         return Output(logits, embedding, ())
+
+
+def mapped(path: Path) -> Tensor:
+    """The array in a .npy file, memory-mapped. Raises OSError, and ValueError for what is none."""
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (EOFError, TypeError) as error:  # an empty file; an array of what torch has no type for
+        raise ValueError(str(error)) from error
 
 
 def save_array(path: Path, values: np.ndarray[Any, Any]) -> None:

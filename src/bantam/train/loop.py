@@ -5,10 +5,12 @@ evaluated on validation, and the best epoch is kept; of a cohort, the best membe
 (seed, image, view) or (seed, epoch), so a resumed run repeats an uninterrupted one to the bit on a CPU.
 """
 
+import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bantam import checkpoint
 from bantam.data import batches
 from bantam.data.splits import LabelledSplit, Normalisation, TrainingSplit, require_labelled, require_training
-from bantam.errors import BadData, TrainingStopped
+from bantam.errors import BadCheckpoint, BadData, NotFinite, TrainingStopped
 from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
-from bantam.measure.logits import logits_of
+from bantam.measure.logits import raw_logits_of
 from bantam.nets.slimmable import each_switch
 from bantam.recipe_stages import Training
-from bantam.train import checkpoint
 from bantam.train.ahead import Ahead
 from bantam.train.answers import Answers
 from bantam.train.capture import Captured
@@ -69,8 +71,9 @@ def train(
     select by: they are those of the last epoch, and of the first member.
     Goes on from `folder/last.ckpt` if it is there. Of several processes each is given the same arguments, but for the
     net's device, and ends with the same weights; process 0 writes the files. Raises SplitLeak for the evaluation split,
-    BadData for a split too small to share, and TrainingStopped when the loss is not finite or the predictions have
-    collapsed to one class.
+    BadData for a split too small to share, BadCheckpoint for a last.ckpt that is damaged or of another training, and
+    TrainingStopped when the loss, the answers on validation or the weights to keep are not finite, or the predictions
+    have collapsed to one class.
     """
     training = require_training(training, "training")
     if validation is not None:
@@ -89,7 +92,7 @@ def train(
     step = Step(
         net, stage, training, normalisation, goals, answers, seed, total, autocast, processes, memory_format
     )  # fmt: skip
-    state = State(step, folder / "last.ckpt")
+    state = State(step, folder / "last.ckpt", told_apart(net, stage, training, normalisation, seed, autocast))
     state.resume()
     log = None if rank else RunLog(folder / "metrics.jsonl", state.epoch)
     net.train()
@@ -126,10 +129,11 @@ def train(
             members = members_of(step.ema.net if step.ema else net)
             best = 0
             if validation is not None:
-                judged = [
-                    [judge(member, validation, stage.size, normalisation, processes) for _ in each_switch(member)]
-                    for member in members
-                ]
+                with state.finite_answers():
+                    judged = [
+                        [judge(member, validation, stage.size, normalisation, processes) for _ in each_switch(member)]
+                        for member in members
+                    ]
                 best = max(range(len(members)), key=lambda number: judged[number][0]["accuracy"])
                 metrics["validation"] = judged[best][0]
                 if len(members) > 1:
@@ -156,8 +160,8 @@ def train(
 class State:
     """All that a resumed training needs, and the running sums of the epoch under way."""
 
-    def __init__(self, step: Step, path: Path) -> None:
-        self.step, self.path = step, path
+    def __init__(self, step: Step, path: Path, of: str) -> None:
+        self.step, self.path, self.of = step, path, of
         self.done = self.epoch = self.collapsed = 0
         self.seconds = 0.0
         self.sums: dict[str, Tensor] = {}
@@ -172,11 +176,22 @@ class State:
     def check_finite(self) -> None:
         loss = float(self.sums["loss"])
         if not math.isfinite(loss):
-            stage = self.step.stage
-            raise TrainingStopped(
-                f'stage "{stage.name}": the loss is not finite ({loss}) in epoch {self.epoch + 1}; '
-                f"lower {stage.name}.optimizer.lr (now {stage.optimizer.lr:g}) or clip gradients harder, and run again"
-            )
+            raise self.diverged(f"the loss is not finite ({loss}) in epoch {self.epoch + 1}")
+
+    def diverged(self, what: str) -> TrainingStopped:
+        stage = self.step.stage
+        return TrainingStopped(
+            f'stage "{stage.name}": {what}; '
+            f"lower {stage.name}.optimizer.lr (now {stage.optimizer.lr:g}) or clip gradients harder, and run again"
+        )
+
+    @contextmanager
+    def finite_answers(self) -> Iterator[None]:
+        """Within it answers that are not finite end the training: an epoch of them must never be the best."""
+        try:
+            yield
+        except NotFinite as error:
+            raise self.diverged(f"the answers on validation are not finite after epoch {self.epoch}") from error
 
     def finish_epoch(self, per_epoch: int) -> Row:
         self.check_finite()
@@ -187,6 +202,8 @@ class State:
 
     def keep_best(self, metrics: Row, shipped: nn.Module) -> None:
         if not self.best or "validation" not in metrics or selected_by(metrics) > selected_by(self.best):
+            if not all(bool(value.isfinite().all()) for value in shipped.state_dict().values()):
+                raise self.diverged(f"the weights are not finite after epoch {self.epoch}")
             self.best = metrics
             self.best_weights = {name: value.detach().cpu().clone() for name, value in shipped.state_dict().items()}
 
@@ -213,18 +230,34 @@ class State:
             "optimizer": step.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "best_weights": self.best_weights,
+            "of": self.of,
             **{name: getattr(self, name) for name in ("done", "epoch", "collapsed", "seconds", "sums", "best")},
         }
         checkpoint.save(self.path, state)
 
     def resume(self) -> None:
-        """Take up what `path` holds, if it is there."""
+        """Take up what `path` holds, if it is there. Raises BadCheckpoint: damaged, or of another training."""
         if self.step.processes.rank == 0:
             sweep(self.path.parent)
         if not self.path.exists():
             return
+        advice = "delete it and run again: the stage starts from its beginning"
+        state = checkpoint.load(self.path, advice=advice)
+        if state.get("of", self.of) != self.of:  # checkpoints from before there was this key go by their content
+            raise BadCheckpoint(f"{self.path} is of another training: other weights, keys or photographs; {advice}")
+        try:
+            self.take(state)
+        # What is not a training's own may fail anywhere in the taking.
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadCheckpoint(f"{self.path} does not hold this training's state ({reason}); {advice}") from error
+
+    def take(self, state: dict[str, Any]) -> None:
         step = self.step
-        state = checkpoint.load(self.path, "cpu")
+        kinds = {"done": int, "epoch": int, "collapsed": int, "seconds": float, "best": dict, "sums": dict}
+        for name, kind in kinds.items():
+            if type(state[name]) is not kind:
+                raise TypeError(f"{name} is {type(state[name]).__name__}, not {kind.__name__}")
         step.net.load_state_dict(state["net"])
         if step.ema:
             step.ema.net.load_state_dict(state["ema"])
@@ -238,6 +271,16 @@ class State:
         for name in ("done", "epoch", "collapsed", "seconds", "best", "best_weights"):
             setattr(self, name, state[name])
         self.sums = {name: value.to(step.device) for name, value in state["sums"].items()}
+
+
+def told_apart(
+    net: nn.Module, stage: Training, training: TrainingSplit, normalisation: Normalisation, seed: int,
+    autocast: torch.dtype | None,
+) -> str:  # fmt: skip
+    """A hash of what a training is of, by which its checkpoint is told from that of another."""
+    shapes = [(name, tuple(value.shape)) for name, value in net.state_dict().items()]
+    about = (shapes, stage, training.ids, training.labels.tolist(), normalisation, seed, autocast)
+    return hashlib.sha256(repr(about).encode()).hexdigest()
 
 
 def selected_by(metrics: Row) -> float:
@@ -259,9 +302,9 @@ def judge(
 ) -> Row:
     """Accuracy with its standard error, cross-entropy and the share of the class predicted most, on validation.
 
-    Each process looks at its share of the images, and all of them get the same numbers.
+    Each process looks at its share of the images, and all of them get the same numbers. Raises NotFinite.
     """
-    logits = processes.gathered(logits_of(net, part(validation, processes), size, normalisation))
+    logits = processes.gathered(raw_logits_of(net, part(validation, processes), size, normalisation))
     measured = accuracy(logits, validation.labels)
     shares = logits.argmax(1).bincount(minlength=logits.shape[1]) / len(logits)
     return {

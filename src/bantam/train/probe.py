@@ -4,6 +4,7 @@ bf16 doubles the speed of a ResNet-18 on a processor with bf16 instructions, and
 channels_last helps where convolutions are wide, and a second thread may cost a tiny net more than it brings.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -19,7 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bantam.files import write_json
+from bantam import runfolder
+from bantam.errors import BadRunFile
 from bantam.train.runlog import processor
 
 ROUNDS = 3
@@ -85,11 +87,13 @@ def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str
     about = [str(net), size, batch, processor(), threads, os.cpu_count(), torch.__version__, safe_format(net)]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     path = cache / f"{key}.json" if cache else None
-    if path and path.exists():
-        return Choice(**json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(BadRunFile):  # a damaged one is measured again
+        if path and path.exists():
+            kept = runfolder.checked(runfolder.Probe, path, runfolder.table(path, ""), "")
+            return Choice(kept.precision, kept.memory_format, kept.threads, kept.why)
     choice = measured(net, size, classes, batch, threads)
     if path:
-        write_json(path, choice.to_json())
+        runfolder.write(path, choice.to_json())
     return choice
 
 

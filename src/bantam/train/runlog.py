@@ -1,6 +1,5 @@
 """What a run writes about itself: its environment, and one line a finished epoch."""
 
-import json
 import os
 import platform
 import subprocess
@@ -11,9 +10,11 @@ from typing import Any
 
 import torch
 
+from bantam import runfolder
+from bantam.errors import BadRunFile
 from bantam.files import explained, write_text
-
-Row = dict[str, Any]
+from bantam.runfolder import Row
+from bantam.runfolder import rows as read_rows  # noqa: F401
 
 
 class Watcher:
@@ -55,23 +56,15 @@ class RunLog:
 
     def __init__(self, path: Path, epochs_done: int) -> None:
         self.path = path
-        kept = [row for row in read_rows(path) if row["epoch"] <= epochs_done]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        kept = [row for row in runfolder.rows(path) if row["epoch"] <= epochs_done]
+        if epochs_done and path.exists() and (not kept or kept[-1]["epoch"] != epochs_done):
+            raise BadRunFile(f"{path} is damaged, it lacks epoch {epochs_done}; delete it: the curves then begin later")
+        if path.exists() or not epochs_done:
+            write_text(path, "".join(map(runfolder.row_text, kept)))
 
     def append(self, row: Row) -> None:
         with explained(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The finished epochs in metrics.jsonl; a half-written last line is left out."""
-    rows: list[Row] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+            file.write(runfolder.row_text(row))
 
 
 def environment() -> dict[str, Any]:

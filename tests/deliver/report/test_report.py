@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bantam import recipe as recipes
+from bantam import runfolder
 from bantam.deliver.predict import load_shipped
 from bantam.deliver.report import answers
 from bantam.deliver.report.facts import facts_path, reliability
@@ -102,8 +103,9 @@ def test_without_photographs_what_was_not_measured_is_said_to_be_missing(own_run
 
 
 def test_other_photographs_are_refused(own_run: Path, tmp_path: Path, photographs: Path) -> None:
-    path = own_run / "environment.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "data": "other"}))
+    runfolder.write(
+        own_run / "environment.json", {**json.loads((own_run / "environment.json").read_text()), "data": "x"}
+    )
     with pytest.raises(RunMismatch, match="other photographs"):
         report(own_run, tmp_path / "r.html", photographs, MADE_BY, quiet)
     assert not (tmp_path / "r.html").exists()
@@ -122,8 +124,8 @@ def test_damaged_files_are_one_line(own_run: Path, tmp_path: Path) -> None:
 
 
 def test_what_the_run_s_files_say_is_escaped(own_run: Path, tmp_path: Path) -> None:
-    path = own_run / "metrics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "recipe": "<script>alert(1)</script>"}))
+    changed = {**runfolder.result(own_run), "recipe": "<script>alert(1)</script>"}
+    runfolder.write(own_run / "metrics.json", changed)
     report(own_run, tmp_path / "r.html", None, MADE_BY, quiet)
     assert "<script" not in (tmp_path / "r.html").read_text()
     assert "<script" not in (tmp_path / "r.md").read_text()

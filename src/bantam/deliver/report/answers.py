@@ -1,12 +1,12 @@
 """The questions of the course's report, in their order, each answered from the files of a run."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from bantam import runfolder
 from bantam.deliver.package import LOSS, STUDENT, section
 from bantam.deliver.report import plots
 from bantam.deliver.report.document import Block, Code, Missing, Paragraph, Plot, Section, Table
@@ -247,11 +247,5 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A file of JSON that holds a table. Raises BadData."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it is no table")
-        return value
-    except (OSError, ValueError) as error:
-        raise BadData(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); make it anew") from error
+    """A file of JSON that holds a table. Raises BadRunFile."""
+    return runfolder.table(path, "make it anew")

@@ -1,7 +1,6 @@
 """What the report shows beyond the questions: how the run went, what the student gets wrong, what made it."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from bantam import runfolder
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.exits import RESULT as EXITS
 from bantam.deliver.report import plots
@@ -43,7 +43,7 @@ def learning(run: Path, recipe: Recipe) -> Section:
         path = run / "stages" / stage.name / "metrics.jsonl"
         if not path.is_file():
             continue
-        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        epochs = [row for row in runfolder.rows(path) if "validation" in row]  # a refit has nothing to be judged by
         if not epochs:
             continue
         judged = [(epoch["epoch"], epoch["validation"]) for epoch in epochs]
@@ -214,7 +214,7 @@ def early_exits(run: Path) -> list[Section]:
     path = run / EXITS
     if not path.is_file():
         return []
-    measured = json.loads(path.read_text(encoding="utf-8"))
+    measured = runfolder.table(path, f"`bantam exits {run} --data DIR` makes it anew")
     kept = measured["rows"][: len(measured["macs"])] + ([measured["chosen"]] if measured["chosen"] else [])
     rows = [
         [
@@ -234,8 +234,7 @@ def early_exits(run: Path) -> list[Section]:
 def provenance(run: Path, metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
     """What made the run and this report's measurements."""
     blocks: list[Block] = []
-    path = run / "environment.json"
-    made = {"The run": json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}}
+    made = {"The run": runfolder.environment(run) or {}}
     made["This report's measurements"] = facts.get("made_by", {})
     for title, environment in made.items():
         if not environment:

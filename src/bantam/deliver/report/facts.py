@@ -1,6 +1,5 @@
 """The facts of a run that its files do not hold yet: measured on the photographs, kept in RUN/report/facts.json."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bantam import checkpoint, runfolder
 from bantam.data import cache
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.deliver.package import chosen_views, recipe_of
 from bantam.deliver.predict import Shipped, load_shipped
-from bantam.deliver.views import logits_of_views
-from bantam.errors import BadCheckpoint, BadData, BantamError, RunMismatch
-from bantam.files import write_json
+from bantam.deliver.views import chosen_views, logits_of_views
+from bantam.errors import BantamError, RunMismatch
 from bantam.measure.accuracy import accuracy, calibration, confusion, soft_label_facts
 from bantam.measure.cost import Cost, latencies
 from bantam.nets.budget import weigh
@@ -56,9 +54,9 @@ def measure(run: Path, data: Path, made_by: dict[str, Any], say: Say) -> dict[st
         RunMismatch: the run was made with other photographs.
     """
     net, shipped = load_shipped(run)
-    recipe = recipe_of(run)
+    recipe = runfolder.recipe(run)
     views = chosen_views(run)
-    splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled)
+    splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled, say=say)
     check_photographs(run, data, splits)
     say("validation: the student's answers")
     facts: dict[str, Any] = {"made_by": made_by, "validation": of_validation(net, shipped, splits.validation, views)}
@@ -69,8 +67,7 @@ def measure(run: Path, data: Path, made_by: dict[str, Any], say: Say) -> dict[st
         facts["teacher"] = {"stage": name, **of_teacher(taught_by, shipped, splits)}
     say("cost of every net")
     facts["costs"] = of_costs(run, recipe, net, shipped)
-    write_json(facts_path(run), facts)
-    return facts
+    return runfolder.write(facts_path(run), facts)
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -78,22 +75,14 @@ def read(run: Path) -> dict[str, Any]:
     path = facts_path(run)
     if not path.is_file():
         return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(facts, dict):
-            raise ValueError("it is no table")
-        return facts
-    except (OSError, ValueError) as error:
-        raise BadData(f"{path} cannot be read ({error}); `bantam report {run} --data DIR` makes it anew") from error
+    return runfolder.table(path, f"`bantam report {run} --data DIR` makes it anew")
 
 
 def check_photographs(run: Path, data: Path, splits: Splits) -> None:
     """Raises RunMismatch where the run in `run` was made with other photographs."""
-    path = run / "environment.json"
-    if path.is_file():
-        theirs = json.loads(path.read_text(encoding="utf-8")).get("data")
-        if theirs not in (None, splits.fingerprint):
-            raise RunMismatch(f"{run} was made with other photographs than those in {data}; give its own with --data")
+    theirs = (runfolder.environment(run) or {}).get("data")
+    if theirs not in (None, splits.fingerprint):
+        raise RunMismatch(f"{run} was made with other photographs than those in {data}; give its own with --data")
 
 
 def of_validation(net: nn.Module, shipped: Shipped, validation: LabelledSplit, views: str) -> dict[str, Any]:
@@ -153,13 +142,10 @@ def teacher_of(run: Path, recipe: Recipe, data: Path, shipped: Shipped) -> tuple
             return stage.name, as_teacher(net, stage.size, IMAGENET, views)
         if stage.kind == "teacher":
             net = build_teacher(stage.net, classes)
-            path = run / "stages" / stage.name / "best.ckpt"
-            try:
-                net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            except FileNotFoundError:
+            folder = run / "stages" / stage.name
+            if not (folder / runfolder.BEST).exists():
                 continue
-            except Exception as error:  # torch raises many kinds; each means that these are not its weights
-                raise BadCheckpoint(f"{path} does not hold the weights of {stage.net}; run the recipe again") from error
+            checkpoint.fill_from_stage(net, folder)
             return stage.name, as_teacher(net, stage.size, views, views)
     return None
 

@@ -7,14 +7,16 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bantam import runfolder
 from bantam.data import cache
 from bantam.data.folder import called, scan, shown_names
 from bantam.data.splits import LabelledSplit
-from bantam.deliver.package import chosen_views, code_of, recipe_of
+from bantam.deliver.package import code_of
 from bantam.deliver.predict import load_shipped
 from bantam.deliver.report import answers, evidence
 from bantam.deliver.report.document import Plot, Section
 from bantam.deliver.report.facts import Say, measure, read
+from bantam.deliver.views import chosen_views
 from bantam.errors import BadData
 from bantam.files import write_text
 
@@ -70,14 +72,15 @@ def report(run: Path, out: Path, data: Path | None, made_by: dict[str, Any], say
 def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say) -> tuple[list[Section], str]:
     """All sections of the report, and its title."""
     net, shipped = load_shipped(run)
-    recipe = recipe_of(run)
-    metrics = answers.load(run / "metrics.json")
+    recipe = runfolder.recipe(run)
+    metrics = runfolder.result(run)
     facts = read(run) if data is None else measure(run, data, made_by, say)
     validation: LabelledSplit | None = None
     classes = shipped.classes
     if data is not None:
         classes = called(classes, shown_names(scan(data)))
-        validation = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled).validation
+        splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled, say=say)
+        validation = splits.validation
     code = code_of(net, shipped, recipe.data.size, chosen_views(run))
     again = f"bantam report {run} --data DIR"
     try:

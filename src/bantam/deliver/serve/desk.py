@@ -17,6 +17,7 @@ from bantam.deliver import leaderboard
 from bantam.deliver.classify import Classifier, load_classifier
 from bantam.deliver.costs import validation_accuracy
 from bantam.deliver.exits import calibrated, leave_early
+from bantam.deliver.export import QUANTIZED, quantized_file
 from bantam.deliver.grade import BASELINES
 from bantam.deliver.predict import Shipped
 from bantam.deliver.serve import browser
@@ -236,7 +237,10 @@ def load_forms(setting: Setting) -> Forms:
             f"{setting.run} knows {len(shipped.classes)} classes, the photographs have "
             f"{len(setting.validation.classes)}; give the data the run was trained on"
         )
-    looks = {path.stem: onnx_look(path, shipped) for path in sorted((setting.run / "quantized").glob("*.onnx"))}
+    looks = {
+        path.stem: onnx_look(path, quantized_file(setting.run, path.name), shipped)
+        for path in sorted((setting.run / QUANTIZED).glob("*.onnx"))
+    }
     teacher = None
     if setting.teacher is not None:
         net = load_teacher(setting.teacher.path, setting.teacher.architecture, len(shipped.classes))
@@ -257,7 +261,7 @@ def exits_of(classifier: Classifier, run: Path) -> Exits | None:
     return Exits(classifier.net, macs, SURE if chosen is None else chosen, chosen is not None)
 
 
-def onnx_look(path: Path, shipped: Shipped) -> Look:
+def onnx_look(path: Path, graph: bytes, shipped: Shipped) -> Look:
     """An exported student's answers: it takes RGB in 0..1, so the normalisation is taken back before.
 
     Raises BantamError where ONNX Runtime cannot load the file.
@@ -267,7 +271,7 @@ def onnx_look(path: Path, shipped: Shipped) -> Look:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has many kinds of errors for a file that it cannot use
         raise BantamError(f"{path} cannot be used: {' '.join(str(error).split())[:200]}; make it again") from error
     name = session.get_inputs()[0].name
