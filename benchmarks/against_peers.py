@@ -12,12 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bantam import checkpoint, pipeline
 from bantam.data import cache
 from bantam.deliver.predict import load_shipped
-from bantam.deliver.views import logits_of_views, views_of
 from bantam.errors import RunMismatch
 from bantam.measure.accuracy import Accuracy, hits, mcnemar
+from bantam.measure.looks import logits_of_views, views_of
+from bantam.pipeline import run as pipeline
+from bantam.runs import checkpoint
 from evidence import RESULTS, write
 from peers import images_digest
 

@@ -24,17 +24,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bantam import recipe as recipes
 from bantam.data import cache
 from bantam.data.splits import IMAGENET, Splits
 from bantam.errors import BadRecipe
 from bantam.files import replacing, write_json, write_text
 from bantam.measure.accuracy import accuracy, mcnemar
-from bantam.measure.curves import STYLE
 from bantam.measure.logits import logits_of
+from bantam.measure.plots import STYLE
 from bantam.nets.teachers import Teacher, load_teacher
-from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher
+from bantam.recipes import recipe as recipes
+from bantam.recipes.kinds import GivenTeacher
+from bantam.recipes.recipe import Recipe
 from evidence import RESULTS, ROOT, finished_run, validation_hits, write
 
 Objectives = dict[str, dict[str, Any]]

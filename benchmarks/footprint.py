@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
-from bantam import pipeline, recipe
 from bantam.data import batches
 from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.nets.students import describe
+from bantam.pipeline import run as pipeline
+from bantam.recipes import recipe
 from bantam.train.step import Step
 from photographs import array_split
 

@@ -17,11 +17,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bantam import recipe as recipes
 from bantam.data import cache
 from bantam.deliver.predict import load_shipped
 from bantam.measure.accuracy import Accuracy, mcnemar
 from bantam.nets.footprint import footprint
+from bantam.recipes import recipe as recipes
 from evidence import RESULTS, finished_run, validation_hits, write
 
 UNCHANGED = "as it is"

@@ -33,7 +33,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import sigmoid_focal_loss
 from torchvision.transforms import v2
 
-from bantam import checkpoint
 from bantam.data import cache
 from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.errors import RunMismatch
@@ -41,6 +40,7 @@ from bantam.measure.accuracy import accuracy, hits
 from bantam.nets.footprint import footprint
 from bantam.nets.teachers import Teacher, load_teacher
 from bantam.objectives.kd import loss_fn_kd
+from bantam.runs import checkpoint
 from evidence import RESULTS, write
 from peer_nets import NETS
 

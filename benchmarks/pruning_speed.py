@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bantam import pipeline
 from bantam.compress.channels import bundles, prune_to
-from bantam.compress.curve import Subject
 from bantam.compress.masks import masked
+from bantam.compress.pruning_curve import Subject
 from bantam.measure.cost import one_thread, seconds_of
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
-from bantam.pruning import Source
+from bantam.pipeline import run as pipeline
+from bantam.studies.prune import Source
 from bantam.train.runlog import Watcher
 from evidence import RESULTS, interleaved, write
 

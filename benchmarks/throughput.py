@@ -37,12 +37,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import gpu
-from bantam import pipeline, recipe
 from bantam.data import batches
 from bantam.data.folder import scan
 from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.files import explained, write_json
 from bantam.nets.students import describe
+from bantam.pipeline import run as pipeline
+from bantam.recipes import recipe
 from bantam.train.ahead import Ahead
 from bantam.train.allocator import keep_memory
 from bantam.train.bench import answers_for, first

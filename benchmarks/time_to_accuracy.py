@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import sample_code
-from bantam import pipeline, recipe
 from bantam.files import explained
-from bantam.recipe import Recipe
+from bantam.pipeline import run as pipeline
+from bantam.recipes import recipe
+from bantam.recipes.recipe import Recipe
 from bantam.train.runlog import Row, Watcher
 from evidence import RESULTS, write
 from sample_code import SampleCode

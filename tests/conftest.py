@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bantam import pipeline
-from bantam.recipe import Recipe, parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import Recipe, parse
 from tiny_run import RECIPE, write_photographs
 
 # Two threads on two cores that other processes use as well spin more than they compute.

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from bantam import cli
+from bantam.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -23,10 +23,20 @@ from typing import Any
 
 import tomli_w
 
-from bantam import cli, pipeline
+from bantam.cli import main as cli
 from bantam.errors import BantamError
-from bantam.recipe import Recipe, load
-from bantam.recipe_stages import Augment, Data, Exiting, GivenTeacher, Optimizer, Pruning, Range, Training
+from bantam.pipeline import run as pipeline
+from bantam.recipes.kinds import (
+    Augment,
+    Data,
+    Exiting,
+    GivenTeacher,
+    Optimizer,
+    Pruning,
+    Range,
+    Training,
+)
+from bantam.recipes.recipe import Recipe, load
 
 SUPERVISED = {"supervised": {"weight": 1.0}}
 GOOD: dict[str, Any] = {

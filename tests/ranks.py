@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from bantam import cli, pipeline
+from bantam.cli import main as cli
 from bantam.data import cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET
 from bantam.errors import BadRecipe, BantamError
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from bantam.train import loop
 from bantam.train.answers import Live, ViewCache
 from bantam.train.cohort import Cohort
@@ -42,7 +43,7 @@ def launch(work: Work, *arguments: Any, said: Path | None = None) -> list[int | 
 def start(work: Work, *arguments: Any) -> list[int | None]:
     """Run `work(*arguments)` in two processes that find what torchrun tells them; gives their exit statuses."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bantam.pipeline", "torch._dynamo"])
+    context.set_forkserver_preload(["bantam.pipeline.run", "torch._dynamo"])
     # As under torchrun, the store outlives every process.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=100))
     started = [context.Process(target=one, args=(rank, store.port, work, arguments)) for rank in range(2)]

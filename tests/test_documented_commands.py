@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import documented
-from bantam import cli
+from bantam.cli import main as cli
 from bantam.nets.teachers import build_teacher
 from tiny_run import write_photographs
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bantam import pipeline
 from bantam.data import cache
 from bantam.data.splits import IMAGENET
 from bantam.nets.students import describe
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from bantam.train.step import Step
 
 RECIPE = """

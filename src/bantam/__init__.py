@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bantam.deliver.grade import grade
-    from bantam.deliver.package import package
+    from bantam.deliver.package.write import package
     from bantam.deliver.predict import load_shipped
-    from bantam.deliver.verify import verify
+    from bantam.deliver.verify.verify import verify
     from bantam.errors import BantamError
     from bantam.nets.budget import weigh
     from bantam.nets.students import STUDENTS
     from bantam.nets.teachers import TEACHERS
     from bantam.objectives import OBJECTIVES
-    from bantam.pipeline import run
-    from bantam.recipe import Recipe
-    from bantam.recipe import load as load_recipe
-    from bantam.stages import STAGES
+    from bantam.pipeline.run import run
+    from bantam.pipeline.stages import STAGES
+    from bantam.recipes.recipe import Recipe
+    from bantam.recipes.recipe import load as load_recipe
 
 __all__ = [
     "OBJECTIVES",
@@ -45,17 +45,17 @@ __all__ = [
 
 HOMES = {
     "OBJECTIVES": "objectives.OBJECTIVES",
-    "STAGES": "stages.STAGES",
+    "STAGES": "pipeline.stages.STAGES",
     "STUDENTS": "nets.students.STUDENTS",
     "TEACHERS": "nets.teachers.TEACHERS",
     "BantamError": "errors.BantamError",
-    "Recipe": "recipe.Recipe",
+    "Recipe": "recipes.recipe.Recipe",
     "grade": "deliver.grade.grade",
-    "load_recipe": "recipe.load",
+    "load_recipe": "recipes.recipe.load",
     "load_shipped": "deliver.predict.load_shipped",
-    "package": "deliver.package.package",
-    "run": "pipeline.run",
-    "verify": "deliver.verify.verify",
+    "package": "deliver.package.write.package",
+    "run": "pipeline.run.run",
+    "verify": "deliver.verify.verify.verify",
     "weigh": "nets.budget.weigh",
 }
 """Where each public name is defined."""

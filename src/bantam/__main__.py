@@ -1,5 +1,5 @@
 """`python -m bantam` is the command `bantam`."""
 
-from bantam.cli import main
+from bantam.cli.main import main
 
 main()

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bantam import pipeline
 from bantam.data import cache
 from bantam.data.folder import scan
 from bantam.deliver.classify import FOOD11, classify_files, load_classifier, ranked
-from bantam.deliver.views import VIEWS, logits_of_views
 from bantam.errors import BadCheckpoint, BadData, BadImage
-from bantam.recipe import parse
+from bantam.measure.looks import VIEWS, logits_of_views
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from tiny_run import RECIPE, write_photographs
 
 NAMES = (

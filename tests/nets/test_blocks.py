@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from bantam.nets import blocks
-from bantam.nets.deploy import deploy
+from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bantam.nets.deploy import deploy
+from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.students import describe, ghostnet
 

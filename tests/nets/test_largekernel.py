@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from bantam.errors import BadRecipe
 from bantam.nets.blocks import RESIDUAL_SCALE
-from bantam.nets.deploy import deploy
+from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.students import describe, largekernel
 

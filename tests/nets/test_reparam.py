@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from bantam.nets.blocks import ParallelConv
-from bantam.nets.deploy import deploy
+from bantam.nets.fold import deploy
 from bantam.nets.students import describe, mobilenet_v1, reparam
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from optuna.pruners import NopPruner
 
-from bantam import cli, pipeline
-from bantam import recipe as recipes
+from bantam.cli import main as cli
 from bantam.errors import BudgetExceeded, TrainingStopped
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes import recipe as recipes
+from bantam.recipes.recipe import parse
 from bantam.search.queue import Queue, open_storage
 from bantam.search.result import pareto_front
 from bantam.search.search import Reporter, planned, search

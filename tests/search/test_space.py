@@ -5,12 +5,12 @@ import dataclasses
 import optuna
 import pytest
 
-from bantam import pipeline
-from bantam import recipe as recipes
 from bantam.data.augment import Augmentation
-from bantam.pipeline import check
-from bantam.recipe import Recipe
-from bantam.recipe_stages import Augment
+from bantam.pipeline import run as pipeline
+from bantam.pipeline.run import check
+from bantam.recipes import recipe as recipes
+from bantam.recipes.kinds import Augment
+from bantam.recipes.recipe import Recipe
 from bantam.search import space
 
 SEARCHED = [name for name in recipes.shipped() if not space.refusal(recipes.load(name))]

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from bantam import pipeline, stages
 from bantam.data import augment, batches, cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, Normalisation
@@ -21,7 +20,9 @@ from bantam.errors import BadCheckpoint, NotFinite
 from bantam.files import read_sealed, sha256_of, write_sealed
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.pipeline import stages
+from bantam.recipes.recipe import parse
 from bantam.train.answers import ROUNDING, Live, ViewCache
 from bantam.train.runlog import Watcher, read_rows
 from damage import flipped

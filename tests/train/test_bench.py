@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bantam import cli, pipeline
+from bantam.cli import main as cli
 from bantam.data import cache
 from bantam.nets.teachers import Ensemble
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from bantam.train import bench
 from bantam.train.answers import Answers, Live
 from bantam.train.bench import PIECES, Breakdown, bench_train, time_step

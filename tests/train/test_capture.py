@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bantam import pipeline
 from bantam.data import batches, cache
 from bantam.data.splits import IMAGENET
 from bantam.nets.students import STUDENTS, describe
 from bantam.nets.teachers import Teacher, build_teacher
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from bantam.train.answers import Live
 from bantam.train.capture import Captured, state_of
 from bantam.train.step import Step

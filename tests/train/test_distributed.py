@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import ranks
-from bantam import pipeline
 from bantam.data import cache
 from bantam.data.splits import IMAGENET
 from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from bantam.train.batchnorm import GlobalBatchNorm
 from bantam.train.distributed import ALONE, Processes, joined
 from bantam.train.loop import train

@@ -14,13 +14,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bantam import pipeline
 from bantam.data import cache
 from bantam.data.splits import IMAGENET
 from bantam.errors import SplitLeak, TrainingStopped
 from bantam.nets.output import Output
 from bantam.nets.students import describe
-from bantam.recipe import Recipe, dump, override, parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import (
+    Recipe,
+    dump,
+    override,
+    parse,
+)
 from bantam.train import loop
 from bantam.train.loop import train
 from bantam.train.runlog import Row, Watcher, read_rows

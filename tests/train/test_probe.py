@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bantam.compress.quantize import QuantizedLayer
+from bantam.compress.integers import QuantizedLayer
 from bantam.nets.students import describe
 from bantam.train import probe
 from bantam.train.probe import FORMATS, Choice, choose, safe_format, time_of_step

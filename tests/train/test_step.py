@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bantam import pipeline
 from bantam.data import augment, cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.objectives.kd import loss_fn_kd
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from bantam.train.answers import Live
 from bantam.train.step import Step
 from ranks import Exact

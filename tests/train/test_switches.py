@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bantam import pipeline
 from bantam.data import augment, cache
 from bantam.data.augment import Augmentation, plain
 from bantam.data.splits import IMAGENET
 from bantam.nets.slimmable import SwitchableNet
 from bantam.nets.students import Student, describe
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from bantam.train.loop import selected_by
 from bantam.train.reestimate import reestimated
 from bantam.train.runlog import read_rows

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bantam.compress.integers import layers_of
 from bantam.compress.qdq import packed, unpacked
-from bantam.compress.quantize import layers_of
 from bantam.errors import BadCheckpoint
 from bantam.files import sealed, unsealed
-from bantam.nets.deploy import deploy
+from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 

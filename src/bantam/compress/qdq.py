@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from bantam.compress.quantize import QuantizedLayer, layers_of
+from bantam.compress.integers import QuantizedLayer, layers_of
 
 Integers = NDArray[np.int8]
 
@@ -30,7 +30,7 @@ changes answers; uint8 with uint8 is exact everywhere."""
 def quantized_model(plain: onnx.ModelProto, net: nn.Module, prefix: str = "net.") -> onnx.ModelProto:
     """`plain` with the layers of the quantized `net` on integers.
 
-    `plain` is the ONNX of `bantam.compress.quantize.unquantized(net)`, whose initializers are named as in the
+    `plain` is the ONNX of `bantam.compress.integers.unquantized(net)`, whose initializers are named as in the
     state_dict, behind `prefix`. Raises RuntimeError where a layer of `net` is not in the graph under its name.
     """
     model = onnx.ModelProto()

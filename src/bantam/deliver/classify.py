@@ -15,11 +15,12 @@ from bantam.data import images
 from bantam.data.splits import UnlabelledSplit
 from bantam.deliver.exits import leave_early, require_exits
 from bantam.deliver.predict import Shipped, load_shipped
-from bantam.deliver.views import VIEWS, chosen_views, logits_of_views, look_while_unsure
 from bantam.errors import BadData
 from bantam.measure.dynamic import Left
+from bantam.measure.looks import VIEWS, logits_of_views, look_while_unsure
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
+from bantam.runs.finished import chosen_views
 
 FOOD11 = Path(__file__).parents[1] / "models" / "food11"
 """The folder of the small trained model that comes with Bantam, laid out like a finished run's."""

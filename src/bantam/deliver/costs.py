@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bantam import runfolder
 from bantam.deliver.predict import load_whole
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.cost import Cost, costs
 from bantam.nets.students import Student
+from bantam.runs import folder as runfolder
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bantam import runfolder
 from bantam.data.splits import LabelledSplit, UnlabelledSplit
 from bantam.deliver.predict import Shipped
 from bantam.errors import BadData
 from bantam.measure.dynamic import Left
 from bantam.measure.logits import logits_of
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
+from bantam.runs import folder as runfolder
 
 RESULT = Path("exits") / "exits.json"
 """Where in a run's folder `bantam exits` leaves the chosen threshold."""

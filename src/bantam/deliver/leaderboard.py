@@ -178,6 +178,7 @@ def presentable(name: str) -> bool:
 
 
 def damaged(board: Path, how: str) -> BadLeaderboard:
+    """What is raised for the leaderboard `board`, which is not as it was written: `how`."""
     said = " ".join(how.split())[:200]
     return BadLeaderboard(f"the leaderboard {board} is damaged: {said}; put a copy back, or move it away to begin anew")
 

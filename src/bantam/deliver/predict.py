@@ -6,16 +6,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bantam import checkpoint, runfolder
 from bantam.data.splits import Normalisation, UnlabelledSplit
 from bantam.deliver import submission
-from bantam.deliver.views import logits_of_views
 from bantam.errors import BadCheckpoint, BadData
 from bantam.measure.accuracy import require_finite
+from bantam.measure.looks import logits_of_views
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import Switch, SwitchableNet, extract
 from bantam.nets.students import Student
+from bantam.runs import checkpoint
+from bantam.runs import folder as runfolder
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def predict(
 ) -> Tensor:
     """Write the submission to `path` (and the class probabilities on request); gives the logits [N, K].
 
-    `views` is a name in `bantam.deliver.views.VIEWS`. Raises BadData for another one.
+    `views` is a name in `bantam.measure.looks.VIEWS`. Raises BadData for another one.
     """
     logits = logits_of_views(net, evaluation, shipped.student.size, shipped.normalisation, views)
     write_answers(logits, shipped, evaluation, path, probabilities)

@@ -1,6 +1,6 @@
 """The building blocks that families share, each beside the formula of its parameters.
 
-The formulas count the shipped form of a block (see `bantam.nets.deploy`): a convolution and the BatchNorm
+The formulas count the shipped form of a block (see `bantam.nets.fold`): a convolution and the BatchNorm
 behind it are one convolution with a bias. They let `fit` try hundreds of shapes in milliseconds; tests compare
 them with the built and deployed modules.
 """

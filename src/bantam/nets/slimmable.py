@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bantam.nets.deploy import scale_and_shift
+from bantam.nets.fold import scale_and_shift
 from bantam.nets.output import Output, StagedNet
 from bantam.nets.pruned import Widths, channels_of
 

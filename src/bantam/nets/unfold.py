@@ -1,6 +1,6 @@
 """The way back from what ships to what trains: BatchNorms and training-only branches put back, for the same answers.
 
-A shipped student has its BatchNorms folded into the convolutions (`bantam.nets.deploy`); as it is, it neither trains
+A shipped student has its BatchNorms folded into the convolutions (`bantam.nets.fold`); as it is, it neither trains
 well nor can its statistics be taken anew, nor its channels be followed by a pruner. Here each folded BatchNorm comes
 back with the statistics that its input has on given images, and with the scale and shift that undo exactly these. A
 training-only branch comes back as it starts in a fresh net, behind a BatchNorm whose scale is 0: it adds nothing until

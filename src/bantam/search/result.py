@@ -6,10 +6,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from bantam import recipe as recipes
 from bantam.errors import TrainingStopped
 from bantam.files import replacing, write_json, write_text
-from bantam.recipe import Recipe
+from bantam.recipes import recipe as recipes
+from bantam.recipes.recipe import Recipe
 from bantam.search import space
 from bantam.search.queue import Queue
 
@@ -97,7 +97,7 @@ def pareto_plot(path: Path, candidates: Sequence[Row], finalists: Sequence[Row])
     import matplotlib
     from matplotlib.figure import Figure
 
-    from bantam.measure.curves import STYLE
+    from bantam.measure.plots import STYLE
 
     shown = [row for row in candidates if row["state"] == "complete"]
     full = [row for row in finalists if row["state"] == "complete"]

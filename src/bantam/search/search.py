@@ -20,16 +20,17 @@ from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
-from bantam import pipeline, runfolder
-from bantam import recipe as recipes
 from bantam.errors import BadRecipe, BantamError, BudgetExceeded, TrainingStopped
 from bantam.files import explained
 from bantam.nets import budget
 from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
-from bantam.recipe import Recipe
-from bantam.recipe_stages import Training
-from bantam.runfolder import Row
+from bantam.pipeline import run as pipeline
+from bantam.recipes import recipe as recipes
+from bantam.recipes.kinds import Training
+from bantam.recipes.recipe import Recipe
+from bantam.runs import folder as runfolder
+from bantam.runs.folder import Row
 from bantam.search import space
 from bantam.search.queue import HEARTBEAT, Queue, hidden, open_storage, reachable
 from bantam.search.result import last_reason, write_result

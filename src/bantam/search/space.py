@@ -14,8 +14,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from bantam.nets.students import STUDENTS
 from bantam.objectives.hyperparameters import LARGEST, SMALLEST
 from bantam.objectives.kd import KD
-from bantam.recipe import Recipe
-from bantam.recipe_stages import WEIGHT, Augment, Derived, Optimizer, Range, Training, range_of
+from bantam.recipes.kinds import (
+    WEIGHT,
+    Augment,
+    Derived,
+    Optimizer,
+    Range,
+    Training,
+    range_of,
+)
+from bantam.recipes.recipe import Recipe
 
 Params = Mapping[str, Any]
 

@@ -17,8 +17,14 @@ from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
 from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, joint
-from bantam.recipe import Recipe
-from bantam.recipe_stages import VIEWS, GivenTeacher, Refit, Stage, Training
+from bantam.recipes.kinds import (
+    VIEWS,
+    GivenTeacher,
+    Refit,
+    Stage,
+    Training,
+)
+from bantam.recipes.recipe import Recipe
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.probe import Choice, choose

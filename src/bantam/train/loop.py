@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bantam import checkpoint
 from bantam.data import batches
 from bantam.data.splits import LabelledSplit, Normalisation, TrainingSplit, require_labelled, require_training
 from bantam.errors import BadCheckpoint, BadData, NotFinite, TrainingStopped
@@ -27,7 +26,8 @@ from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import raw_logits_of
 from bantam.nets.slimmable import each_switch
-from bantam.recipe_stages import Training
+from bantam.recipes.kinds import Training
+from bantam.runs import checkpoint
 from bantam.train.ahead import Ahead
 from bantam.train.answers import Answers
 from bantam.train.capture import Captured

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bantam.recipe_stages import Optimizer
+from bantam.recipes.kinds import Optimizer
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float, final: float) -> float:

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bantam import runfolder
 from bantam.errors import BadRunFile
+from bantam.runs import folder as runfolder
 from bantam.train.runlog import processor
 
 ROUNDS = 3

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from bantam import runfolder
 from bantam.errors import BadRunFile
 from bantam.files import explained, write_text
-from bantam.runfolder import Row
-from bantam.runfolder import rows as read_rows  # noqa: F401
+from bantam.runs import folder as runfolder
+from bantam.runs.folder import Row
+from bantam.runs.folder import rows as read_rows  # noqa: F401
 
 
 class Watcher:

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bantam import recipe as recipes
-from bantam import runfolder
 from bantam.deliver.predict import load_shipped
 from bantam.deliver.report import answers
 from bantam.deliver.report.facts import facts_path, reliability
@@ -18,6 +16,8 @@ from bantam.errors import BadData, RunMismatch
 from bantam.measure.accuracy import calibration
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
+from bantam.recipes import recipe as recipes
+from bantam.runs import folder as runfolder
 
 MADE_BY = {"commit": "abc", "versions": {"torch": "2"}, "cores": 2}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bantam import pipeline
 from bantam.data import cache
 from bantam.deliver.grade import mark
 from bantam.deliver.leaderboard import board_of, submit
 from bantam.deliver.serve.desk import Setting, TeacherFile
 from bantam.nets.teachers import build_teacher
-from bantam.recipe import parse
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
 from tiny_run import RECIPE
 
 

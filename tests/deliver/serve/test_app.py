@@ -20,8 +20,8 @@ from bantam.data.folder import scan
 from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.serve import app, browser
 from bantam.deliver.serve.desk import PLAIN, Desk, Setting, load_forms
-from bantam.deliver.views import logits_of_views
 from bantam.errors import BadData, BantamError
+from bantam.measure.looks import logits_of_views
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import nn
 
-from bantam import runfolder
-from bantam.deliver.package import LOSS, STUDENT, section
-from bantam.deliver.report import plots
+from bantam.deliver.package.write import LOSS, STUDENT, section
+from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Code, Missing, Paragraph, Plot, Section, Table
-from bantam.deliver.views import views_of
 from bantam.errors import BadData
+from bantam.measure.looks import views_of
 from bantam.nets import budget
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
-from bantam.recipe import Recipe
-from bantam.recipe_stages import Training
+from bantam.recipes.kinds import Training
+from bantam.recipes.recipe import Recipe
+from bantam.runs import folder as runfolder
 
 BONUS_WORDS = 200
 """Most words that the bonus report may have, its references included."""

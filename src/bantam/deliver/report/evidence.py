@@ -8,14 +8,14 @@ from typing import Any
 
 from PIL import Image
 
-from bantam import runfolder
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.exits import RESULT as EXITS
-from bantam.deliver.report import plots
+from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
-from bantam.deliver.views import views_of
 from bantam.measure.accuracy import Accuracy
-from bantam.recipe import Recipe
+from bantam.measure.looks import views_of
+from bantam.recipes.recipe import Recipe
+from bantam.runs import folder as runfolder
 
 
 def result(metrics: dict[str, Any]) -> Section:

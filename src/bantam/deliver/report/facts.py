@@ -7,21 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bantam import checkpoint, runfolder
 from bantam.data import cache
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, require_labelled
 from bantam.deliver.predict import Shipped, load_shipped
-from bantam.deliver.views import chosen_views, logits_of_views
 from bantam.errors import BantamError, RunMismatch
 from bantam.measure.accuracy import accuracy, calibration, confusion, soft_label_facts
 from bantam.measure.cost import Cost, latencies
+from bantam.measure.looks import logits_of_views
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
-from bantam.recipe import Recipe
-from bantam.recipe_stages import GivenTeacher, Training
+from bantam.recipes.kinds import GivenTeacher, Training
+from bantam.recipes.recipe import Recipe
+from bantam.runs import checkpoint
+from bantam.runs import folder as runfolder
+from bantam.runs.finished import chosen_views
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 SOFT_IMAGES = 256

@@ -7,18 +7,18 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bantam import runfolder
 from bantam.data import cache
 from bantam.data.folder import called, scan, shown_names
 from bantam.data.splits import LabelledSplit
-from bantam.deliver.package import code_of
+from bantam.deliver.package.write import code_of
 from bantam.deliver.predict import load_shipped
 from bantam.deliver.report import answers, evidence
 from bantam.deliver.report.document import Plot, Section
 from bantam.deliver.report.facts import Say, measure, read
-from bantam.deliver.views import chosen_views
 from bantam.errors import BadData
 from bantam.files import write_text
+from bantam.runs import folder as runfolder
+from bantam.runs.finished import chosen_views
 
 RESULTS = Path("results") / "benchmarks"
 """Where a checkout of Bantam keeps what its benchmarks measured."""

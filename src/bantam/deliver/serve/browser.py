@@ -19,6 +19,6 @@ def runtime_is_here() -> bool:
 
 def as_onnx(net: StagedNet, shipped: Shipped) -> bytes:
     """An ONNX graph: `images` float32 [N, 3, S, S], RGB in 0..1, to `logits` [N, K], for any N."""
-    from bantam.deliver.export import float_onnx  # Slow to import, and not every page needs it.
+    from bantam.deliver.export.forms import float_onnx  # Slow to import, and not every page needs it.
 
     return float_onnx(without_exits(net), shipped).SerializeToString()

@@ -17,15 +17,15 @@ from bantam.deliver import leaderboard
 from bantam.deliver.classify import Classifier, load_classifier
 from bantam.deliver.costs import validation_accuracy
 from bantam.deliver.exits import calibrated, leave_early
-from bantam.deliver.export import QUANTIZED, quantized_file
+from bantam.deliver.export.forms import QUANTIZED, quantized_file
 from bantam.deliver.grade import BASELINES
 from bantam.deliver.predict import Shipped
 from bantam.deliver.serve import browser
-from bantam.deliver.serve.curves import curves
 from bantam.deliver.serve.gallery import SHOWN, Gallery
-from bantam.deliver.views import VIEWS
+from bantam.deliver.serve.progress import curves
 from bantam.errors import BadData, BantamError
 from bantam.measure.accuracy import Accuracy
+from bantam.measure.looks import VIEWS
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
 from bantam.nets.teachers import Teacher, load_teacher
 

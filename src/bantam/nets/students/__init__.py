@@ -14,9 +14,9 @@ import torch
 
 from bantam.errors import BadCheckpoint, BadRecipe
 from bantam.nets import slimmable
-from bantam.nets.deploy import deploy
 from bantam.nets.early_exit import with_exits
 from bantam.nets.fit import Shape
+from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.pruned import Widths, shrink
 from bantam.nets.slimmable import Switch, SwitchableNet
@@ -44,7 +44,7 @@ class Family:
 
     `fit(budget, classes, size)` chooses the shape of at most `budget` parameters for inputs of `size` pixels;
     `build(shape, classes)` makes the net of that shape, freshly initialised from torch's random numbers.
-    `folds` says whether the net is shipped deployed (`bantam.nets.deploy`) or exactly as it is trained; the
+    `folds` says whether the net is shipped deployed (`bantam.nets.fold`) or exactly as it is trained; the
     budget holds for what is shipped. `choices` names what else may be chosen of its shape, and from what, the usual
     value first; `fit` takes them as keywords. `slims` says whether one net can have several switches
     (`bantam.nets.slimmable`), which `fit` then takes as a keyword: it is a chain of convolutions with a BatchNorm each,

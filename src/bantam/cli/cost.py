@@ -1,0 +1,92 @@
+"""The commands about cost: `bantam students` and `bantam bench cost`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.cli.options import (
+    BudgetOption,
+    ClassesOption,
+    JsonOption,
+    SizeOption,
+    print_json,
+    whole,
+)
+
+LARGEST = 10**15
+"""Of a limit: more than any machine computes or holds for one image."""
+
+TOURNAMENT = Path("results") / "benchmarks" / "families.json"
+"""What benchmarks/families.py writes, from the root of a checkout."""
+
+
+def students(
+    budget: BudgetOption = 60_000,
+    size: SizeOption = 64,
+    classes: ClassesOption = 11,
+    macs: Annotated[
+        int | None,
+        typer.Option(parser=whole("--macs", 1, LARGEST), metavar="N", help="Most multiply-accumulates for one image."),
+    ] = None,
+    activation_memory: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole("--activation-memory", 1, LARGEST),
+            metavar="BYTES",
+            help="Most bytes of activations for one image.",
+        ),
+    ] = None,
+    file_bytes: Annotated[
+        int | None,
+        typer.Option("--bytes", parser=whole("--bytes", 1, LARGEST), metavar="BYTES", help="Largest file of weights."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Also draw the tournament's accuracies against MACs."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every family's largest student within the limits: parameters, MACs, memory, latency on one CPU thread."""
+    if plot is not None:
+        from bantam.measure.plots import plot_accuracy_against_macs, require_svg, tournament_rows
+
+        require_svg(plot)
+        plot_accuracy_against_macs(tournament_rows(TOURNAMENT), plot)
+
+    from dataclasses import asdict
+
+    from bantam.cli.screen import cost_text
+    from bantam.measure.cost import Fitted, families
+    from bantam.nets.limits import Limits
+
+    limits = Limits(budget, macs, activation_memory, file_bytes)
+    found = families(limits, classes, size)
+    if as_json:
+        rows = {name: row.to_json() if isinstance(row, Fitted) else {"reason": str(row)} for name, row in found.items()}
+        print_json({"limits": asdict(limits), "classes": classes, "size": size, "threads": 1, "families": rows})
+    else:
+        typer.echo(cost_text({name: row.cost if isinstance(row, Fitted) else str(row) for name, row in found.items()}))
+        if plot is not None:
+            typer.echo(f"plot: {plot}")
+        typer.echo("next: bantam summary FAMILY shows its layers")
+
+
+def cost(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")], as_json: JsonOption = False
+) -> None:
+    """Show what finished runs' students cost, side by side: parameters, MACs, file, memory, latency, accuracy."""
+    from bantam.cli.screen import cost_text
+    from bantam.deliver.costs import run_costs
+
+    found = run_costs(runs)
+    if as_json:
+        print_json({str(run): row.to_json() for run, row in found.items()})
+        return
+    typer.echo(
+        cost_text(
+            {str(run): row.cost for run, row in found.items()},
+            {str(run): row.validation for run, row in found.items()},
+        )
+    )
+    typer.echo("one image, one thread, one pass: the accuracy is that without flip, which would take a second pass")

@@ -1,0 +1,118 @@
+"""The commands about computing only as much as an image needs: `bantam exits`, `views`, `cascade` and `slim`."""
+
+from typing import Annotated
+
+import typer
+
+from bantam.cli.options import (
+    DataOption,
+    JsonOption,
+    RunArgument,
+    number,
+    print_json,
+)
+
+DropOption = Annotated[
+    float,
+    typer.Option(
+        parser=number("--drop", 0, 1),
+        metavar="SHARE",
+        help="Most accuracy, 0..1, that the saving may cost on validation.",
+    ),
+]
+ConfidenceOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=number("--confidence", 0, 1),
+        metavar="SHARE",
+        help="Measure this threshold, 0..1, instead of choosing one.",
+    ),
+]
+MacsOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=number("--macs", 0, 1e9),
+        metavar="MILLION",
+        help="Instead of --drop: most million multiply-accumulates of an image, in the mean.",
+    ),
+]
+
+
+def exits(
+    run: RunArgument,
+    data: DataOption,
+    drop: DropOption = 0.003,
+    macs: MacsOption = None,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a student's early exits, accuracy against mean MACs, and choose the threshold that `serve` uses."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.studies.exits import exits as measured
+    from bantam.studies.exits import text
+
+    most = None if macs is None else 1e6 * macs
+    result = measured(run, data, drop, most, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
+
+
+def views(
+    run: RunArgument,
+    data: DataOption,
+    most: Annotated[
+        str | None,
+        typer.Option("--views", help="The whole way: flip, zoom or crops.  [default: the run's own choice]"),
+    ] = None,
+    drop: DropOption = 0.003,
+    macs: MacsOption = None,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take further test-time views only when unsure: accuracy against mean MACs, and a threshold for predict."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.studies.exits import text
+    from bantam.studies.looks import views as measured
+
+    million = None if macs is None else 1e6 * macs
+    result = measured(run, data, most, drop, million, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
+
+
+def cascade(
+    run: RunArgument,
+    data: DataOption,
+    drop: DropOption = 0.003,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a low resolution first and the full one only when unsure: accuracy against mean MACs."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.studies.cascade import cascade as measured
+    from bantam.studies.cascade import text
+
+    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
+
+
+def slim(
+    run: RunArgument,
+    data: DataOption,
+    drop: DropOption = 0.003,
+    confidence: ConfidenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the widths of one student, each alone and first in a cascade: accuracy against mean MACs."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.studies.cascade import text
+    from bantam.studies.slim import slim as measured
+
+    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)

@@ -1,0 +1,90 @@
+"""What the commands share: options of the same name mean the same everywhere, and JSON is printed in one way."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bantam.errors import BantamError, cut
+from bantam.recipes.kinds import LARGEST, PARAMETERS
+
+
+def whole(option: str, least: int, most: int) -> Callable[[str], int]:
+    """The parser of an option that takes a whole number in least..most."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:  # of thousands of digits, too
+            number = least - 1
+        if number < least:
+            wanted = "above 0" if least == 1 else f"of at least {least}"
+            raise BantamError(f'{option} must be a whole number {wanted}, not "{cut(text)}"')
+        if number > most:
+            raise BantamError(f'{option} must be at most {most:,}, not "{cut(text)}"')
+        return number
+
+    return parse
+
+
+def number(option: str, least: float, most: float) -> Callable[[str], float]:
+    """The parser of an option that takes a number in least..most."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise BantamError(f'{option} must be a number, not "{cut(text)}"') from None
+        if not least <= value <= most:
+            raise BantamError(f"{option} = {cut(text)} must lie in {least:g}..{most:g}")
+        return value
+
+    return parse
+
+
+BudgetOption = Annotated[
+    int, typer.Option("--budget", parser=whole("--budget", 1, PARAMETERS), metavar="N", help="Most parameters.")
+]
+ClassesOption = Annotated[
+    int, typer.Option("--classes", parser=whole("--classes", 1, 100_000), metavar="N", help="Number of classes.")
+]
+SizeOption = Annotated[
+    int, typer.Option("--size", parser=whole("--size", 1, LARGEST), metavar="N", help="Input size in pixels.")
+]
+ImagesOption = Annotated[
+    int,
+    typer.Option(
+        "--images", parser=whole("--images", 0, 10**9), metavar="N", help="Images of a split, drawn evenly; 0 for all."
+    ),
+]
+RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of photographs.")]
+WidthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--width",
+        parser=number("--width", 0, 1),
+        metavar="SHARE",
+        help="A width, 0..1, of a student that has several; by default the largest.",
+    ),
+]
+SideOption = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        parser=whole("--size", 1, LARGEST),
+        metavar="N",
+        help="An input size, pixels, of a student that has several; by default the largest.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a key: seed=1, data.size=96, STAGE.epochs=10.")
+]
+
+
+def print_json(value: Any) -> None:
+    """Print a plain value as indented JSON."""
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,171 @@
+"""The command `bantam predict`: the classes of single photographs, or the submission of a run's student."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.cli.options import (
+    JsonOption,
+    SideOption,
+    WidthOption,
+    number,
+    print_json,
+)
+from bantam.errors import BadData
+
+SHOWN = 3
+"""Classes printed for each photograph; --json has them all."""
+
+
+def predict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO... | RUN", help="Photographs; or with --data a finished run's folder."),
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder whose evaluation images to classify.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Whose student classifies the photographs; by default the food model.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="What to average over: plain, flip, zoom or crops (1, 2, 4, 12 passes); by default as chosen."
+        ),
+    ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option("--probabilities", help="Also write every class's probability to this file."),
+    ] = None,
+    width: WidthOption = None,
+    size: SideOption = None,
+    exit_confidence: Annotated[
+        float | None,
+        typer.Option(
+            parser=number("--exit-confidence", 0, 1),
+            metavar="SHARE",
+            help="Let an image leave at the first early exit that is so sure, 0..1; one plain view.",
+        ),
+    ] = None,
+    view_confidence: Annotated[
+        float | None,
+        typer.Option(
+            parser=number("--view-confidence", 0, 1),
+            metavar="SHARE",
+            help="Take further test-time views only while the answer is less sure than this, 0..1.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the classes of photographs; or, with --data, write the submission of a run's student."""
+    if exit_confidence is not None and (view_confidence is not None or views not in (None, "plain")):
+        other = "--view-confidence" if view_confidence is not None else f"--views {views}"
+        raise BadData(f"--exit-confidence looks at one plain view; leave out {other}")
+    thresholds = (exit_confidence, view_confidence)
+    if data is None:
+        if probabilities is not None:
+            raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
+        photographs(paths, run, views, width, size, *thresholds, as_json)
+        return
+    if len(paths) > 1 or run is not None:
+        raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
+    evaluation_images(paths[0], data, out, views, probabilities, width, size, *thresholds)
+
+
+def photographs(
+    paths: list[Path],
+    run: Path | None,
+    views: str | None,
+    width: float | None,
+    size: int | None,
+    exit_confidence: float | None,
+    view_confidence: float | None,
+    as_json: bool,
+) -> None:
+    """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam.
+
+    `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
+    early exit of the student that is so sure of it; with `view_confidence`, no view is taken once the answer is sure.
+    """
+    from bantam.deliver.classify import (
+        FOOD11,
+        classify_early,
+        classify_files,
+        classify_while_unsure,
+        load_classifier,
+        ranked,
+    )
+    from bantam.pipeline import run as pipeline
+
+    folder = next((path for path in paths if path.is_dir()), None)
+    if folder is not None:
+        raise BadData(
+            f"{folder} is a folder, not a photograph; "
+            f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
+        )
+    run = run or FOOD11
+    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width, size)
+    left = None
+    if exit_confidence is not None:
+        left = classify_early(classifier, paths, exit_confidence, run)
+    elif view_confidence is not None:
+        left = classify_while_unsure(classifier, paths, view_confidence)
+    answers = classify_files(classifier, paths) if left is None else left.logits.softmax(1)
+    labels = classifier.shipped.classes
+    if as_json:
+        print_json({str(path): dict(ranked(row, labels)) for path, row in zip(paths, answers, strict=True)})
+        return
+    column = max(len(str(path)) for path in paths)
+    for path, row in zip(paths, answers, strict=True):
+        best = [f"{name} {probability:6.1%}" for name, probability in ranked(row, labels)[:SHOWN]]
+        typer.echo(f"{path!s:<{column}}  {'   '.join(best)}")
+    if left is not None:
+        typer.echo(left.text())
+    if run == FOOD11:
+        typer.echo("by the food model that comes with Bantam (11 classes); --run RUN asks a run's student")
+
+
+def evaluation_images(
+    run: Path,
+    data: Path,
+    out: Path,
+    views: str | None,
+    probabilities: Path | None,
+    width: float | None,
+    size: int | None,
+    exit_confidence: float | None,
+    view_confidence: float | None,
+) -> None:
+    """Write the submission of the student of `run`, at `width` and `size`, or computing what a threshold asks for."""
+    from bantam.data import cache
+    from bantam.deliver.exits import leave_early, require_exits, require_some_left
+    from bantam.deliver.predict import load_shipped, write_answers
+    from bantam.deliver.predict import predict as predicted
+    from bantam.measure.looks import ladder, look_while_unsure
+    from bantam.nets.early_exit import without_exits
+    from bantam.pipeline import run as pipeline
+    from bantam.runs.finished import chosen_views
+
+    net, shipped = load_shipped(run, width, size)
+    early = None if exit_confidence is None else require_exits(net, run)
+    views = views or chosen_views(run)
+    if view_confidence is not None:
+        ladder(views)
+    size_stored = pipeline.recipe_of(run).data.size
+    images = cache.open_splits(data, size_stored, say=lambda line: typer.echo(line, err=True)).evaluation
+    if images is None:
+        raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
+    if early is not None and exit_confidence is not None:
+        left = leave_early(early, shipped, images, exit_confidence)
+        require_some_left(left, exit_confidence)
+    elif view_confidence is not None:
+        whole = without_exits(net)
+        left = look_while_unsure(whole, images, shipped.student.size, shipped.normalisation, views, view_confidence)
+    else:
+        left = None
+        predicted(net, shipped, images, views=views, path=out, probabilities=probabilities)
+    if left is not None:
+        write_answers(left.logits, shipped, images, out, probabilities)
+        typer.echo(left.text())
+    typer.echo(f"{len(images):,} predictions: {out}")

@@ -1,0 +1,89 @@
+"""The command about pruning: `bantam prune`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.cli.options import (
+    DataOption,
+    ImagesOption,
+    JsonOption,
+    print_json,
+    whole,
+)
+from bantam.recipes.kinds import EPOCHS, LARGEST, PARAMETERS
+
+
+def prune(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A finished run, or a teacher's state_dict.")
+    ],
+    data: DataOption,
+    ratios: Annotated[
+        str, typer.Option(help="Shares of the parameters to remove: first:last:step, or a,b,c.")
+    ] = "0:0.95:0.05",
+    methods: Annotated[
+        str, typer.Option(help="unstructured-global, -layer, structured-magnitude, -taylor, -bn_scale; all by default.")
+    ] = "",
+    images: ImagesOption = 0,
+    finetune: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole("--finetune", 0, EPOCHS),
+            metavar="N",
+            help="Epochs of training after each pruning.  [default: 0; --to-params: as the run]",
+        ),
+    ] = None,
+    to_params: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole("--to-params", 1, PARAMETERS), metavar="N", help="Instead: prune to N parameters, train, ship."
+        ),
+    ] = None,
+    importance: Annotated[str, typer.Option(help="For --to-params: magnitude, taylor or bn_scale.")] = "taylor",
+    architecture: Annotated[str, typer.Option(help="What a state_dict belongs to.")] = "resnet18",
+    size: Annotated[
+        int,
+        typer.Option(
+            "--size", parser=whole("--size", 1, LARGEST), metavar="N", help="Input of a state_dict's net, pixels."
+        ),
+    ] = 96,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for what this makes.  [default: NAME-pruned]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune a trained net: the curve of ratio against accuracy, or down to an exact budget; a killed call goes on."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar, run_table
+    from bantam.compress.pruning_curve import curve_text, ratios_of
+    from bantam.studies.prune import (
+        Source,
+        default_out,
+        prune_curve,
+        prune_to_budget,
+    )
+
+    where = Source(source, architecture, size)
+    folder = out or default_out(where)
+    console = Console(stderr=as_json)
+    if to_params is not None:
+        epochs = where.recipe().shipped.epochs if finetune is None else finetune
+        metrics = prune_to_budget(where, data, to_params, importance, epochs, folder, Bar(console))
+        if as_json:
+            print_json(metrics)
+            return
+        console.print(run_table(metrics))
+        typer.echo(f"run folder: {folder}\nnext: bantam bench cost {folder} compares what runs cost")
+        return
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    points = prune_curve(where, data, ratios_of(ratios), named, images, finetune or 0, folder, Bar(console))
+    if as_json:
+        print_json([point.to_json() for point in points])
+        return
+    typer.echo(curve_text(points))
+    typer.echo(f"curve: {folder / 'curve.csv'}, curve.svg, curve.png")
+    half = max(point.parameters for point in points) // 2
+    typer.echo(f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships")

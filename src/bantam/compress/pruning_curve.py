@@ -1,0 +1,321 @@
+"""What pruning costs: accuracy against the share of parameters that is gone, method by method."""
+
+import copy
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from bantam.compress.channels import IMPORTANCES, Bundle, Sample, bundles, prune_to
+from bantam.compress.masks import MASKS, masked, one_branch
+from bantam.data.augment import plain
+from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
+from bantam.errors import BadPruning, BadRunFile, cut
+from bantam.files import replacing, writing
+from bantam.measure.accuracy import Accuracy, accuracy
+from bantam.measure.logits import logits_of
+from bantam.measure.plots import STYLE
+from bantam.nets.blocks import ParallelConv
+from bantam.nets.budget import weigh
+from bantam.nets.output import StagedNet
+from bantam.nets.students import Student
+from bantam.runs import folder as runfolder
+from bantam.train.reestimate import has_statistics, reestimated
+from bantam.train.runlog import Watcher
+
+UNSTRUCTURED = {f"unstructured-{name}": name for name in MASKS}
+STRUCTURED = {f"structured-{name}": name for name in IMPORTANCES}
+METHODS = (*UNSTRUCTURED, *STRUCTURED)
+
+STATISTICS_IMAGES = 512
+"""Training images from which BatchNorm's statistics are taken anew."""
+
+TAYLOR_IMAGES = 64
+"""Training images whose gradients Taylor importance looks at, in one batch."""
+
+LOOKS = {"before": "as pruned", "reestimated": "BatchNorm re-estimated", "finetuned": "after fine-tuning"}
+
+Finetune = Callable[[nn.Module, str], nn.Module]
+"""Trains a pruned net a little, in a place of the given name, and gives it back in eval mode."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is pruned: a description, its net in the form that trains, in eval mode, and how it wants its images."""
+
+    student: Student
+    net: StagedNet
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True)
+class Point:
+    """One net of a curve.
+
+    `ratio` was asked for; `removed` is the share of the shipped parameters that is gone or zero, `parameters` what is
+    left, `channel_ratio` the share of channels that went, None for unstructured methods.
+    """
+
+    method: str
+    ratio: float
+    removed: float
+    parameters: int
+    channel_ratio: float | None
+    before: Accuracy
+    reestimated: Accuracy | None
+    finetuned: Accuracy | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dict that `json` can write."""
+        accuracies = {
+            look: {"accuracy": found.value, "standard_error": found.standard_error, **asdict(found)} if found else None
+            for look, found in ((look, getattr(self, look)) for look in LOOKS)
+        }
+        return {**{name: value for name, value in vars(self).items() if name not in LOOKS}, **accuracies}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Point":
+        accuracies = {
+            look: Accuracy(found["correct"], found["n"]) if (found := value[look]) else None for look in LOOKS
+        }
+        return Point(**{**value, **accuracies})  # pyright: ignore[reportArgumentType]
+
+
+MOST_RATIOS = 1000
+"""Of one curve: each is a net of its own, pruned and measured by every method."""
+
+
+def ratios_of(text: str) -> list[float]:
+    """The ratios in "first:last:step" (both ends included) or "a,b,c", rising. Raises BadPruning."""
+    try:
+        if ":" in text:
+            first, last, step = map(float, text.split(":"))
+            step = step if step < math.inf else 0.0
+            count = int((last - first) / step + 1e-9) + 1 if step > 0 else 0
+            ratios = [round(first + number * step, 10) for number in range(min(count, MOST_RATIOS + 1))]
+        else:
+            ratios = sorted({float(part) for part in text.split(",")})
+    except (ValueError, OverflowError):
+        ratios = []
+    if not ratios:
+        raise BadPruning(
+            f'ratios "{cut(text)}" are not understood: give first:last:step, such as 0:0.95:0.05, or 0.5,0.9'
+        )
+    if len(ratios) > MOST_RATIOS:
+        raise BadPruning(f'ratios "{cut(text)}" are too many: give at most {MOST_RATIOS}, with a larger step')
+    outside = next((ratio for ratio in ratios if not 0 <= ratio < 1), None)
+    if outside is not None:
+        raise BadPruning(
+            f"ratio {outside:g} is the share of parameters to remove and must lie in 0..1, below 1: "
+            "a ratio of 1 would empty every layer"
+        )
+    return ratios
+
+
+def some(split: LabelledSplit, images: int) -> LabelledSplit:
+    """At most `images` of `split` (0: all), drawn evenly and in mixed order, always the same ones.
+
+    Raises SplitLeak for an unlabelled split.
+    """
+    split = require_labelled(split, "pruning")
+    if not images or images >= len(split):
+        return split
+    chosen = torch.linspace(0, len(split) - 1, images).round().long()
+    chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))]
+    ids = tuple(split.ids[number] for number in chosen.tolist())
+    return LabelledSplit(split.name, split.images[chosen], split.labels[chosen], ids, split.classes)
+
+
+def plain_views(training: LabelledSplit, size: int, normalisation: Normalisation) -> Tensor:
+    """The plain views [N, 3, size, size] of the training images on which statistics are taken."""
+    return plain(some(training, STATISTICS_IMAGES).images, size, normalisation.mean, normalisation.std)
+
+
+def sample_of(training: LabelledSplit, size: int, normalisation: Normalisation) -> Sample:
+    """The plain views of a few training images, for Taylor importance."""
+    few = some(training, TAYLOR_IMAGES)
+    return plain(few.images, size, normalisation.mean, normalisation.std), few.labels
+
+
+def curve(
+    subject: Subject,
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    training: LabelledSplit,
+    validation: LabelledSplit,
+    watcher: Watcher,
+    known: Sequence[Point] = (),
+    keep: Callable[[list[Point]], None] = lambda _: None,
+    finetune: Finetune | None = None,
+) -> list[Point]:
+    """Prune `subject` by every method at every ratio, and judge each net on `validation`.
+
+    `known` points are taken as they are; `keep` is given all points after each new one. The largest ratios come first,
+    so that one which would empty a layer is refused (BadPruning) before the long work.
+    """
+    student, net, normalisation = subject.student, subject.net, subject.normalisation
+    dense = weigh(student.shipped_form(net), student.size).counted
+    branched = any(isinstance(module, ParallelConv) for module in net.modules())
+    single = one_branch(student, net, plain_views(training, student.size, normalisation)) if branched else net
+    found: dict[str, list[Bundle]] = {}
+
+    def judged(candidate: nn.Module) -> Accuracy:
+        return accuracy(logits_of(candidate, validation, student.size, normalisation), validation.labels)
+
+    def point(method: str, ratio: float) -> Point:
+        if not ratio:  # the dense net, which is the same for each method of a kind
+            twins = (each for each in points.values() if not each.ratio)
+            for twin in twins:
+                if (twin.method in UNSTRUCTURED) == (method in UNSTRUCTURED):
+                    return replace(twin, method=method)
+        channel_ratio: float | None = None
+        if method in UNSTRUCTURED:
+            pruned = masked(single, dense, UNSTRUCTURED[method], ratio).eval()
+            left = dense - round(ratio * dense)
+        else:
+            if method not in found:
+                sample = sample_of(training, student.size, normalisation)
+                found[method] = bundles(student, net, STRUCTURED[method], sample)
+            smaller = prune_to(student, net, found[method], dense - round(ratio * dense))
+            pruned, left, channel_ratio = smaller.net, smaller.parameters, smaller.channel_ratio
+        before = judged(pruned)
+        renewed = (
+            reestimated(copy.deepcopy(pruned), training, student.size, normalisation, STATISTICS_IMAGES)
+            if has_statistics(pruned)
+            else None
+        )
+        after = judged(renewed) if renewed else None  # before the training, which changes the net itself
+        tuned = finetune(renewed or pruned, f"{method}-{ratio:g}") if finetune and ratio else None
+        return Point(
+            method,
+            ratio,
+            1 - left / dense,
+            left,
+            channel_ratio,
+            before,
+            after,
+            judged(tuned) if tuned else None,
+        )
+
+    points = {(each.method, each.ratio): each for each in known}
+    todo = [(method, ratio) for ratio in sorted(ratios, reverse=True) for method in methods]
+    watcher.begin("pruning", len(todo), 0)
+    try:
+        for done, (method, ratio) in enumerate(todo, start=1):
+            if (method, ratio) not in points:
+                points[method, ratio] = point(method, ratio)
+                keep(list(points.values()))
+            watcher.advance(done)
+    finally:
+        watcher.end()
+    return [points[method, ratio] for method in methods for ratio in sorted(ratios)]
+
+
+def kept_points(path: Path, made_of: dict[str, Any]) -> list[Point]:
+    """The points that an earlier, interrupted call kept in `path`, if it had the same `made_of`."""
+    if not path.exists():
+        return []
+    advice = "delete it and run again: the curve begins anew"
+    held = runfolder.table(path, advice)
+    try:
+        return [Point.from_json(value) for value in held["points"]] if held["made_of"] == made_of else []
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BadRunFile(f"{path} is damaged ({error!r}); {advice}") from error
+
+
+def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) -> None:
+    """Write curve.json, curve.csv, curve.svg and curve.png to `folder`. Raises CannotWrite."""
+    runfolder.write(folder / "curve.json", {**about, "points": [point.to_json() for point in points]})
+    head = ["method", "ratio", "removed", "parameters", "channel_ratio", "n"]
+    with writing(folder / "curve.csv") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow([*head, *(f"{look}{part}" for look in LOOKS for part in ("", "_standard_error"))])
+        for point in points:
+            cells: list[Any] = [point.method, f"{point.ratio:g}", f"{point.removed:.6f}", point.parameters]
+            cells += ["" if point.channel_ratio is None else f"{point.channel_ratio:.6f}", point.before.n]
+            for look in LOOKS:
+                found: Accuracy | None = getattr(point, look)
+                cells += [f"{found.value:.6f}", f"{found.standard_error:.6f}"] if found else ["", ""]
+            rows.writerow(cells)
+    with matplotlib.rc_context(STYLE):
+        figure = drawn(points, about["title"])
+        for ending in ("svg", "png"):
+            with replacing(folder / f"curve.{ending}") as temporary:
+                figure.savefig(temporary, format=ending, dpi=90, metadata={"Date": None} if ending == "svg" else None)
+
+
+def curve_text(points: Sequence[Point]) -> str:
+    """One line a pruned net: the ratio, what is left, and the accuracies that were measured."""
+    heads = ["method", "ratio", "removed", "channels", "parameters", *LOOKS.values()]
+    rows = [heads]
+    for point in points:
+        looks = [getattr(point, look) for look in LOOKS]
+        rows.append(
+            [
+                point.method,
+                f"{point.ratio:g}",
+                f"{point.removed:.1%}",
+                "-" if point.channel_ratio is None else f"{point.channel_ratio:.1%}",
+                f"{point.parameters:,}",
+                *("-" if found is None else str(found) for found in looks),
+            ]
+        )
+    used = [column for column in zip(*rows, strict=True) if set(column[1:]) != {"-"}]
+    widths = [max(map(len, column)) for column in used]
+    lines = zip(*used, strict=True)
+    return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)
+
+
+def drawn(points: Sequence[Point], title: str) -> Figure:
+    """Validation accuracy over the share of parameters gone, a panel for each look that was taken; and the channels."""
+    looks = [look for look in LOOKS if any(getattr(point, look) for point in points)]
+    structured = [point for point in points if point.channel_ratio is not None]
+    panels = len(looks) + bool(structured)
+    figure = Figure(figsize=(4.4 * panels + 0.6, 5.0), layout="constrained")
+    first, *others = figure.subplots(1, panels, squeeze=False)[0]
+    for look, axes in zip(looks, (first, *others), strict=False):
+        for method, rows in by_method(points).items():
+            found = [(point.removed, getattr(point, look)) for point in rows]
+            found = [(removed, measured) for removed, measured in found if measured]
+            axes.errorbar(
+                [100 * removed for removed, _ in found],
+                [100 * measured.value for _, measured in found],
+                [100 * measured.standard_error for _, measured in found],
+                elinewidth=0.8,
+                label=method if look == looks[0] else None,
+                **style_of(method),
+            )
+        axes.set(title=LOOKS[look], ylabel="validation accuracy ± standard error, %")
+    for axes in others[: len(looks) - 1]:
+        axes.sharey(first)
+        axes.set_ylabel("")
+    if structured:
+        for method, rows in by_method(structured).items():
+            gone = [(100 * point.removed, 100 * (point.channel_ratio or 0)) for point in rows]
+            others[-1].plot(*zip(*gone, strict=True), **style_of(method))
+        others[-1].set(title="channels that went", ylabel="channels removed, %")
+    for axes in (first, *others):
+        axes.set_xlabel("parameters removed, %")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.legend(loc="outside lower center", ncols=min(3, 2 * panels), frameon=False)
+    return figure
+
+
+def by_method(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """The points of each method, in their order."""
+    names = dict.fromkeys(point.method for point in points)
+    return {name: [point for point in points if point.method == name] for name in names}
+
+
+def style_of(method: str) -> dict[str, Any]:
+    """The line of a method, the same in every panel and figure."""
+    shape = {"marker": "o", "linestyle": "--"} if method in UNSTRUCTURED else {"marker": "s", "linestyle": "-"}
+    return {"color": f"C{METHODS.index(method)}", "markersize": 3.5, **shape}

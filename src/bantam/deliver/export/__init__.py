@@ -1,0 +1,1 @@
+"""A shipped student as a file for other runtimes."""

@@ -1,0 +1,260 @@
+"""Exporting a shipped student for other runtimes, behind a gate: a file that does not compute as PyTorch does is not
+written.
+
+Each file holds one graph (`bantam.nets.portable`): float32 RGB images [N, 3, size, size] in 0..1 with any N (one in
+ExecuTorch's programs), the normalisation inside; classes and preprocessing are in its metadata.
+"""
+
+import difflib
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from bantam.compress.integers import (
+    INT8,
+    calibration_batches,
+    post_training,
+    unquantized,
+)
+from bantam.compress.qdq import quantized_model
+from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
+from bantam.deliver.export import executorch as pte
+from bantam.deliver.predict import Shipped
+from bantam.errors import BadData, BadRunFile, ParityFailed
+from bantam.files import replacing
+from bantam.measure.accuracy import accuracy
+from bantam.measure.logits import logits_of
+from bantam.nets.fold import deploy
+from bantam.nets.output import StagedNet
+from bantam.nets.portable import INPUT, OUTPUT, Portable, metadata, onnx_model, quiet, with_weights
+from bantam.runs import folder as runfolder
+
+Answer = Callable[[Tensor], Tensor]
+"""Images float32 [N, 3, S, S] in 0..1 to logits float32 [N, K]."""
+
+PIXELS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""What exported graphs want to see: 0..1."""
+
+
+QUANTIZED = "quantized"
+"""The folder of a run in which `bantam quantize` leaves its files."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What an exported graph may differ in from PyTorch's float32: the largest difference of a logit, the least share
+    of images with the same class, and the most accuracy lost."""
+
+    difference: float
+    agreement: float
+    lost: float
+
+
+EXACT = Gate(difference=1e-3, agreement=0.999, lost=0.001)
+INTEGER = Gate(difference=float("inf"), agreement=0.9, lost=0.01)
+"""Rounding moves logits of unsure images by design, so integers are held to their answers alone."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """An exported graph beside PyTorch on the same `n` labelled images."""
+
+    difference: float
+    agreement: float
+    accuracy: float
+    reference: float
+    n: int
+
+    def passes(self, gate: Gate) -> bool:
+        lost = self.reference - self.accuracy
+        return self.difference <= gate.difference and self.agreement >= gate.agreement and lost <= gate.lost
+
+    def text(self) -> str:
+        return (
+            f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.2%}, accuracy "
+            f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}"
+        )
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an export is made of: the folder of a finished run, its shipped net, and the photographs."""
+
+    run: Path
+    net: StagedNet
+    shipped: Shipped
+    splits: Splits
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format: how a file's bytes are made, how they answer, how exact they have to be, how the file's name ends."""
+
+    encode: Callable[[Material], bytes]
+    answer: Callable[[bytes], Answer]
+    gate: Gate
+    suffix: str
+
+
+def export(material: Material, to: str, path: Path) -> Parity:
+    """Write the student in the format `to`, a key of TARGETS, to `path` if it passes the format's gate on validation.
+
+    Raises ParityFailed, and BadData (an unknown format, a file name of another format, photographs of other classes);
+    nothing is written then.
+    """
+    target = target_of(to)
+    if path.suffix != target.suffix:
+        raise BadData(f"{to} files end in {target.suffix}, and {path} does not; choose another --out")
+    require_classes(material.shipped, material.splits)
+    encoded = target.encode(material)
+    parity = compare(target.answer(encoded), material.net, material.shipped, material.splits.validation)
+    if not parity.passes(target.gate):
+        raise ParityFailed(f"{path} is not written: {to} does not compute what PyTorch does: {parity.text()}")
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded)
+    return parity
+
+
+def target_of(to: str) -> Target:
+    """Look up a format. Raises BadData for one that there is not, or whose package is not installed."""
+    if to not in TARGETS:
+        nearest = difflib.get_close_matches(to, TARGETS, n=1, cutoff=0.0)[0]
+        raise BadData(f'cannot export to "{to}": did you mean "{nearest}"? There are {", ".join(TARGETS)}')
+    if to == "executorch":
+        pte.require_executorch()
+    return TARGETS[to]
+
+
+def require_classes(shipped: Shipped, splits: Splits) -> None:
+    """Raises BadData where the photographs have other classes than the student."""
+    if splits.classes != shipped.classes:
+        raise BadData(
+            f"the photographs have the classes {', '.join(splits.classes)}, the student {', '.join(shipped.classes)}; "
+            "give --data the photographs that it was trained on"
+        )
+
+
+def compare(answer: Answer, net: nn.Module, shipped: Shipped, validation: LabelledSplit) -> Parity:
+    """Compare `answer` with `net` on every image of `validation`."""
+    validation = require_labelled(validation, "the parity check")
+    size = shipped.student.size
+    reference = logits_of(net, validation, size, shipped.normalisation)
+    exported = logits_of(net, validation, size, PIXELS, look=answer)
+    return Parity(
+        difference=float((reference - exported).abs().max()),
+        agreement=float((reference.argmax(1) == exported.argmax(1)).double().mean()),
+        accuracy=accuracy(exported, validation.labels).value,
+        reference=accuracy(reference, validation.labels).value,
+        n=len(validation),
+    )
+
+
+def about(shipped: Shipped, numbers: str) -> dict[str, str]:
+    """The metadata of an exported file; `numbers` says what its weights are."""
+    student, normalisation = shipped.student, shipped.normalisation
+    facts = {"family": student.family, "shape": student.shape, "numbers": numbers}
+    return metadata(shipped.classes, student.size, normalisation.mean, normalisation.std, facts)
+
+
+def portable(net: nn.Module, shipped: Shipped) -> Portable:
+    """`net` behind the normalisation that it was trained with."""
+    return Portable(net, shipped.normalisation.mean, shipped.normalisation.std).eval()
+
+
+def float_onnx(net: nn.Module, shipped: Shipped) -> onnx.ModelProto:
+    """The ONNX of a plain net."""
+    return onnx_model(portable(net, shipped), shipped.student.size, about(shipped, "float32"))
+
+
+def quantized_onnx(net: StagedNet, plain: onnx.ModelProto, shipped: Shipped, numbers: str) -> bytes:
+    """The ONNX of a net of QuantizedLayers; `plain` is that of the net that it was made of, folded."""
+    return quantized_model(
+        with_weights(plain, portable(unquantized(net), shipped), about(shipped, numbers)), net
+    ).SerializeToString()
+
+
+def int8_onnx(material: Material) -> bytes:
+    """What `bantam quantize` chose in this run, or post-training quantization, calibrated on training images."""
+    if (material.run / QUANTIZED / "int8.onnx").exists():
+        return quantized_file(material.run, "int8.onnx")
+    shipped = material.shipped
+    batches = calibration_batches(material.splits.training, shipped.student.size, shipped.normalisation)
+    student, _ = post_training(material.net, INT8, batches)
+    return quantized_onnx(student, float_onnx(deploy(material.net), shipped), shipped, "int8")
+
+
+def quantized_file(run: Path, name: str) -> bytes:
+    """The bytes of RUN/quantized/NAME as `bantam quantize` has written them. Raises BadRunFile for other ones."""
+    folder = run / QUANTIZED
+    path, record = folder / name, folder / "quantization.json"
+    advice = f"`bantam quantize {run} --data DIR` makes it anew"
+    known = runfolder.table(record, advice).get("files", {}) if record.exists() else {}
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadRunFile(f"cannot read {path}: {error.strerror or error}; {advice}") from error
+    # Files from before there was a record, and those that somebody has put there, have none.
+    if name in known and known[name] != hashlib.sha256(data).hexdigest():
+        raise BadRunFile(f"{path} is not what was written there, its SHA-256 is another; {advice}")
+    return data
+
+
+def onnx_session(encoded: bytes) -> onnxruntime.InferenceSession:
+    """The graph in ONNX Runtime, on one thread of the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_answer(encoded: bytes) -> Answer:
+    """What an ONNX file says, in ONNX Runtime."""
+    session = onnx_session(encoded)
+
+    def answer(images: Tensor) -> Tensor:
+        logits = session.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0]
+        return torch.from_numpy(np.asarray(logits))
+
+    return answer
+
+
+def torchscript(material: Material) -> bytes:
+    """The traced graph; the metadata is in its extra file metadata.json."""
+    size = material.shipped.student.size
+    buffer = io.BytesIO()
+    with quiet(), torch.no_grad():
+        traced = torch.jit.trace(portable(material.net, material.shipped), torch.zeros(2, 3, size, size))
+        extra = {"metadata.json": json.dumps(about(material.shipped, "float32"))}
+        torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files=extra)
+    return buffer.getvalue()
+
+
+def torchscript_answer(encoded: bytes) -> Answer:
+    """What a TorchScript file says."""
+    with quiet():
+        return torch.jit.load(io.BytesIO(encoded), map_location="cpu")
+
+
+def executorch(material: Material) -> bytes:
+    """The program for ExecuTorch; the metadata is its second method."""
+    shipped = material.shipped
+    return pte.program(portable(material.net, shipped), shipped.student.size, about(shipped, "float32"))
+
+
+TARGETS: dict[str, Target] = {
+    "onnx": Target(
+        lambda material: float_onnx(material.net, material.shipped).SerializeToString(), onnx_answer, EXACT, ".onnx"
+    ),
+    "onnx-int8": Target(int8_onnx, onnx_answer, INTEGER, ".onnx"),
+    "torchscript": Target(torchscript, torchscript_answer, EXACT, ".pt"),
+    "executorch": Target(executorch, pte.Runtime, EXACT, ".pte"),
+}

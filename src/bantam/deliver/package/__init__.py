@@ -1,0 +1,1 @@
+"""The code package that is handed in."""

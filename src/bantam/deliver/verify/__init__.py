@@ -1,0 +1,1 @@
+"""Whether anybody's code package keeps the rules and gives its submission."""

@@ -1,0 +1,258 @@
+"""THE MAIN PATH: from a recipe and a folder of photographs to a student that makes the weight.
+
+`run` reads top to bottom: open the data, weigh the student, run the stages, ship the last student with its predictions.
+A run is a folder; what is finished in it is skipped, what was killed goes on.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bantam.data import cache
+from bantam.data.augment import Augmentation
+from bantam.data.splits import IMAGENET, Splits, joined, normalisation_of
+from bantam.deliver.predict import Shipped, predict, ship
+from bantam.errors import BadRecipe, RunMismatch
+from bantam.files import explained, sealed
+from bantam.measure.audit import Audit, audit
+from bantam.nets import budget
+from bantam.nets.students import Student, check_choices, describe
+from bantam.nets.teachers import load_teacher
+from bantam.pipeline.reuse import found, take
+from bantam.pipeline.selection import choose_on_validation, trained_net
+from bantam.pipeline.stages import (
+    STAGES,
+    Run,
+    as_teacher,
+    derived_student,
+    goals_of,
+    prunable,
+)
+from bantam.recipes import recipe as recipes
+from bantam.recipes.kinds import (
+    Derived,
+    Exiting,
+    GivenTeacher,
+    Pruning,
+    Training,
+)
+from bantam.recipes.recipe import Recipe
+from bantam.runs import folder as runfolder
+from bantam.runs.folder import recipe as recipe_of  # noqa: F401
+from bantam.train.allocator import keep_memory
+from bantam.train.distributed import ALONE, Processes
+from bantam.train.reestimate import reestimated
+from bantam.train.runlog import Counter, Watcher, environment
+
+
+def run(
+    recipe: Recipe,
+    root: Path,
+    out: Path,
+    watcher: Watcher | None = None,
+    processes: Processes = ALONE,
+    reuse: Path | None = None,
+) -> dict[str, Any]:
+    """Run `recipe` on the photographs in `root`, in the folder `out`; gives what metrics.json holds.
+
+    Stages that the run in the folder `reuse` has finished, with the same keys, are taken from there.
+    Each of several `processes` calls it with the same arguments; process 0 writes the files.
+    Raises a BantamError for what a user can cause; BudgetExceeded comes before the first step.
+    """
+    watcher = watcher or Watcher()
+    keep_memory()
+    check(recipe, processes)
+
+    # Data: decoded once, memory-mapped from then on.
+    splits = open_data(recipe, root, watcher)
+    normalisation = normalisation_of(splits.training) if recipe.data.normalisation == "training" else IMAGENET
+    for line in leak_warnings(splits):
+        watcher.say(line)
+
+    # Students and assistants are weighed before anything is trained.
+    weighed = [
+        stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind in ("student", "assistant")
+    ]
+    limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
+    described = {
+        stage.name: describe(
+            stage.net, limits[stage.name], len(splits.classes), stage.size, stage.shape, stage.switches
+        )
+        for stage in weighed
+    }
+    for stage in weighed:
+        limit = limits[stage.name]
+        weight = budget.enforce([described[stage.name].shipped_net()], stage.size, limit)
+        watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {limit:,} parameters")
+    for stage in recipe.stage:
+        if isinstance(stage, Exiting) and stage.of in described:  # what a pruning will leave is weighed then
+            whole = replace(described[stage.of], size=stage.size, exits=stage.after)
+            budget.enforce([whole.shipped_net()], stage.size, recipe.budget)
+
+    # Stages, in order; a finished one is taken from its folder, which is this run's alone meanwhile.
+    with contextlib.ExitStack() as until_the_end:
+        if processes.rank == 0:
+            finished = found(reuse, recipe, splits.fingerprint) if reuse else []
+            until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
+            if reuse:
+                take(reuse, finished, out, splits)
+                watcher.say(f"taken from {reuse}: {', '.join(stage.name for stage in finished)}")
+        here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {})
+        results = {stage.name: STAGES[stage.kind](here, stage) for stage in recipe.stage}
+        if processes.rank == 0:
+            shipped_last(here, results, described)
+        processes.barrier()
+        return sealed(runfolder.result(out))
+
+
+def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[str, Student]) -> None:
+    """Ship the last student: its description, its weights, its numbers in metrics.json, its predictions."""
+    recipe, out, splits, normalisation = here.recipe, here.out, here.splits, here.normalisation
+    stage, again = recipe.shipped, recipe.refit
+    if isinstance(stage, Derived):
+        described[stage.name] = derived_student(out, stage)
+    allowed = stage.to_params if isinstance(stage, Pruning) else recipe.budget
+    shipped = Shipped(described[stage.name], normalisation, splits.classes)
+    trained = trained_net(shipped.student, out / "stages" / stage.name).to(here.device)
+    measured = choose_on_validation(trained, shipped.student, splits, normalisation)
+    if again:
+        trained = trained_net(shipped.student, out / "stages" / again.name).to(here.device)
+        if measured["batchnorm"] == "re-estimated":
+            reestimated(trained, joined(splits.training, splits.validation), stage.size, normalisation)
+    net = ship(out, shipped, trained.state_dict())
+    weight = budget.enforce([net], stage.size, allowed)
+    metrics = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "student": results[stage.name]["net"],
+        "budget": allowed,
+        "parameters": {"unique": weight.unique, "torchsummary": weight.torchsummary},
+        "validation": measured,
+        "epochs": stage.epochs,
+        "seconds": sum(result.get("seconds", 0.0) for result in results.values()),
+        "stages": results,
+    }
+    if again:
+        metrics["refit"] = {
+            "stage": again.name,
+            "of": stage.name,
+            "images": results[again.name]["images"],
+            "note": "what is shipped has trained on validation too, which measures it no longer; "
+            f"the validation figures are those of the stage {stage.name}",
+        }
+    runfolder.write(out / runfolder.RESULT, metrics)
+    if splits.evaluation is not None:
+        predict(net, shipped, splits.evaluation, views=measured["views"], path=out / "submission.csv")
+
+
+def check(recipe: Recipe, processes: Processes = ALONE) -> None:
+    """Refuse names and keys that no table holds, and batches that cannot be shared, before any work.
+
+    Raises BadRecipe.
+    """
+    for stage in recipe.stage:
+        if not isinstance(stage, Training):
+            continue
+        if stage.kind in ("student", "assistant"):
+            check_choices(stage.net, stage.shape, stage.switches)
+        if isinstance(stage, Pruning):
+            of = next(other for other in recipe.stage if other.name == stage.of)
+            if isinstance(of, GivenTeacher):
+                prunable(stage, of.architecture)
+            elif isinstance(of, Training) and of.kind == "teacher":
+                prunable(stage, of.net)
+        follows = any(goal.objective.follows() for goal in goals_of(stage).values())
+        if recipe.data.unlabelled and stage.teacher and not follows:
+            raise BadRecipe(
+                f'stage "{stage.name}": no objective follows its teacher, so images without a label would teach '
+                "nothing; add one such as kd, or take data.unlabelled out"
+            )
+        share = 2 * processes.world  # whole pairs for every process
+        if stage.batch_size % share:
+            raise BadRecipe(
+                f'stage "{stage.name}": batch_size = {stage.batch_size} cannot be cut into pairs for '
+                f"{processes.world} processes; choose a multiple of {share}"
+            )
+
+
+@contextlib.contextmanager
+def claimed(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> Iterator[None]:
+    """Within it the folder `out` is this recipe's, on these photographs, and this process's alone.
+
+    Raises RunMismatch for a folder that others have made, and RunBusy where another process works in it.
+    """
+    with explained(out):
+        foreign = not (out / runfolder.RECIPE).exists() and out.exists()
+        if foreign and any(item for item in out.iterdir() if not item.name.startswith(".")):
+            raise RunMismatch(f"{out} is not empty and holds no run; choose another --out")
+    with runfolder.alone_in(out):
+        claim(recipe, out, fingerprint, processes)
+        yield
+
+
+def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> None:
+    """Write what the folder `out` is, or compare it with this recipe and these photographs.
+
+    environment.json tells of the process that began the run; whoever goes on with it at another commit is added.
+    Raises RunMismatch.
+    """
+    here = {**environment(), "device": processes.device.type, "processes": processes.world, "data": fingerprint}
+    if not (out / runfolder.RECIPE).exists():
+        runfolder.write_recipe(out, recipe)
+        runfolder.write(out / runfolder.ENVIRONMENT, here)
+        return
+    theirs = runfolder.recipe(out)  # an older one lacks keys that have defaults
+    if theirs != recipe:
+        known = recipes.dump(theirs).splitlines()
+        changed = [line for line in recipes.dump(recipe).splitlines() if line not in known]
+        raise RunMismatch(
+            f"{out} holds a run of another recipe (here: {'; '.join(changed[:3]) or 'keys are missing'}); "
+            "choose another --out, or delete the folder"
+        )
+    began = runfolder.environment(out) or here
+    if began.get("data", fingerprint) != fingerprint:
+        raise RunMismatch(f"{out} holds a run on other photographs; choose another --out, or delete the folder")
+    resumed = began.get("resumed", [])
+    if here["commit"] not in (began.get("commit"), *resumed) and not (out / runfolder.RESULT).exists():
+        began["resumed"] = [*resumed, here["commit"]]
+    runfolder.write(out / runfolder.ENVIRONMENT, began)
+
+
+def open_data(recipe: Recipe, root: Path, watcher: Watcher) -> Splits:
+    """The splits of the folder `root` at the recipe's size, decoded now or earlier."""
+    progress = Counter(watcher, "decoding")
+    unlabelled = recipe.data.unlabelled
+    return cache.open_splits(root, recipe.data.size, progress=progress, unlabelled=unlabelled, say=watcher.say)
+
+
+def leak_warnings(splits: Splits) -> list[str]:
+    """A line for the user where labelled images also stand in the evaluation split."""
+    if not splits.leaks:
+        return []
+    shown = ", ".join(splits.leaks[:3])
+    return [
+        f"warning: {len(splits.leaks)} labelled images also stand in the evaluation split ({shown}, ...); "
+        "`bantam data check` lists them"
+    ]
+
+
+def audit_given_teacher(recipe: Recipe, root: Path, images: int, watcher: Watcher) -> Audit:
+    """Audit the first given teacher of `recipe` under the shipped student's augmentation. Raises BadRecipe."""
+    stage = next((stage for stage in recipe.stage if isinstance(stage, GivenTeacher)), None)
+    if stage is None:
+        raise BadRecipe(f'recipe "{recipe.name}" has no stage of kind "given_teacher" to audit')
+    splits = open_data(recipe, root, watcher)
+    net = load_teacher(root / stage.checkpoint, stage.architecture, len(splits.classes), watcher.say)
+    student = recipe.shipped
+    return audit(
+        as_teacher(net, stage.size, IMAGENET, IMAGENET),
+        splits.training,
+        splits.validation,
+        Augmentation(**vars(student.augment)),
+        student.size,
+        IMAGENET,
+        images,
+        recipe.seed,
+    )

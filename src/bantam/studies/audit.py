@@ -1,0 +1,45 @@
+"""The audit of all that taught in a run: given teachers, trained ones, assistants, and an ensemble of them."""
+
+from pathlib import Path
+
+from bantam.data.augment import Augmentation
+from bantam.data.splits import IMAGENET, normalisation_of
+from bantam.errors import BadRecipe
+from bantam.measure.audit import Audit, audit
+from bantam.nets.teachers import AnyTeacher, joint
+from bantam.pipeline import run as pipeline
+from bantam.pipeline.stages import Run, teacher_of, weights_of
+from bantam.recipes.kinds import Refit
+from bantam.train.distributed import ALONE
+from bantam.train.runlog import Watcher
+
+
+def audit_run(folder: Path, root: Path, images: int, watcher: Watcher) -> dict[str, Audit]:
+    """Audit every teacher of the run in `folder` under its shipped student's augmentation, by the stage's name.
+
+    What the student learned from, where that is several teachers or looks at mirror images, comes last. `images` are
+    asked about of each split, drawn evenly; 0 for all. Raises BadData where there is no run, BadRecipe where nothing
+    teaches in it, BadCheckpoint where a teacher is not finished.
+    """
+    recipe = pipeline.recipe_of(folder)
+    student = recipe.shipped
+    teaching = {name for stage in recipe.stage if not isinstance(stage, Refit) for name in stage.teachers}
+    if not teaching:
+        raise BadRecipe(f'nobody teaches in the recipe "{recipe.name}" of {folder}; audit a run with a teacher')
+    splits = pipeline.open_data(recipe, root, watcher)
+    normalisation = normalisation_of(splits.training) if recipe.data.normalisation == "training" else IMAGENET
+    here = Run(recipe, root, folder, splits, normalisation, ALONE.device, watcher, ALONE, {})
+    teachers = {
+        stage.name: teacher_of(here, stage, weights_of(here, stage)) for stage in recipe.stage if stage.name in teaching
+    }
+    voices: dict[str, AnyTeacher] = dict(teachers)
+    if len(student.teachers) > 1 or student.teacher_flip:
+        named = student.teacher + (", with mirror image" if student.teacher_flip else "")
+        voices[named] = joint([teachers[name] for name in student.teachers], student.teacher_mean, student.teacher_flip)
+    return {
+        name: audit(
+            voice, splits.training, splits.validation, Augmentation(**vars(student.augment)), student.size,
+            normalisation, images, recipe.seed,
+        )
+        for name, voice in voices.items()
+    }  # fmt: skip

@@ -1,0 +1,293 @@
+"""Pruning what is trained already: the curve of a run's student or of a given teacher, and the way to a budget."""
+
+import copy
+import os
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bantam.compress.channels import IMPORTANCES, bundles, prune_to
+from bantam.compress.pruning_curve import (
+    METHODS,
+    Finetune,
+    Point,
+    Subject,
+    curve,
+    kept_points,
+    some,
+    write_curve,
+)
+from bantam.data.folder import scan
+from bantam.data.images import read, to_rgb
+from bantam.data.splits import IMAGENET, Splits
+from bantam.deliver.export.forms import require_classes
+from bantam.deliver.predict import load_shipped
+from bantam.errors import BadData, BadPruning, RunMismatch
+from bantam.nets.students import PRUNED, Student
+from bantam.nets.weights import Say, file_and_name, load_weights, quiet
+from bantam.pipeline import run as pipeline
+from bantam.pipeline.reuse import unfolded
+from bantam.pipeline.stages import (
+    STAGES,
+    Run,
+    answers_for,
+    as_teacher,
+    goals_of,
+    learned_from,
+)
+from bantam.recipes import recipe as recipes
+from bantam.recipes.kinds import (
+    Exiting,
+    GivenTeacher,
+    Pruning,
+    Refit,
+    Training,
+)
+from bantam.recipes.recipe import Recipe
+from bantam.runs import checkpoint
+from bantam.runs import folder as runfolder
+from bantam.train.answers import digest_of
+from bantam.train.distributed import ALONE
+from bantam.train.loop import train
+from bantam.train.probe import choose
+from bantam.train.runlog import Watcher, environment
+
+TEMPLATE = "medium"
+"""The shipped recipe that says how a given teacher's pruned form is trained."""
+
+SHORT_LR = 0.25
+"""Peak learning rate of a short fine-tuning, as a share of that of the training before it: the net is not new."""
+
+PHOTOGRAPHS = 15
+"""How many are opened to see how large they are."""
+
+DENSE = "dense"
+"""The name under which the net before pruning teaches the pruned one, where the run had no teacher."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a net to prune comes from: a finished run, or a teacher's state_dict of `architecture` at `size` px."""
+
+    path: Path
+    architecture: str = ""
+    size: int = 0
+
+    @property
+    def is_run(self) -> bool:
+        return self.path.is_dir()
+
+    def recipe(self, root: Path | None = None) -> Recipe:
+        """The run's recipe, or TEMPLATE at the given size with the checkpoint as its teacher.
+
+        Photographs in `root` that are smaller than this size are stored as they are: a net enlarges its views itself,
+        by another filter than that of storing, which would cost accuracy.
+        Raises BadData for what is neither a run nor a file, BadPruning for an architecture that cannot be pruned.
+        """
+        if self.is_run:
+            recipe = pipeline.recipe_of(self.path)
+            if recipe.shipped.switches:
+                raise BadPruning(
+                    f"the student in {self.path} has widths or sizes that share their channels; prune an ordinary one"
+                )
+            return recipe
+        if not file_and_name(self.path)[0].exists():
+            raise BadData(
+                f"{self.path} is not there; give a run's folder, or a teacher's state_dict and --architecture"
+            )
+        if self.architecture not in PRUNED:
+            raise BadPruning(
+                f'no architecture "{self.architecture}" can be pruned from a state_dict; --architecture is one of '
+                + ", ".join(PRUNED)
+            )
+        template = recipes.load(TEMPLATE)
+        given = GivenTeacher(
+            name=DENSE, architecture=self.architecture, checkpoint=str(self.path.resolve()), size=self.size
+        )
+        student = replace(template.shipped, teacher=DENSE, size=self.size)
+        stored = self.size if root is None else min(self.size, usual_side(root))
+        return replace(
+            template, name=self.architecture, data=replace(template.data, size=stored), stage=(given, student)
+        )
+
+    def subject(self, recipe: Recipe, splits: Splits, say: Say = quiet) -> Subject:
+        """The net in the form that trains; of a run without its stages' folders it is made again from what shipped.
+
+        Raises BadCheckpoint for weights of another net, and BadData for other classes than those of `splits`.
+        """
+        if not self.is_run:
+            student = Student(self.architecture, {}, len(splits.classes), self.size)
+            net = student.build()
+            load_weights(net, self.path, say)
+            return Subject(student, net.eval(), IMAGENET)
+        _, shipped = load_shipped(self.path)
+        require_classes(shipped, splits)
+        student = shipped.student
+        if student.exits:
+            raise BadPruning(f"the student of {self.path} has early exits; prune first, then give it exits")
+        folder = self.path / "stages" / recipe.shipped.name
+        if (folder / runfolder.BEST).exists():
+            net = student.build()
+            checkpoint.fill_from_stage(net, folder)
+        else:
+            _, net = unfolded(self.path, splits.training)
+        return Subject(student, net.eval(), shipped.normalisation)
+
+
+def usual_side(root: Path) -> int:
+    """The median of the shorter sides, in pixels, of a few training photographs in `root`. Raises BadData, BadImage."""
+    records = scan(root).training
+    few = records[:: max(1, len(records) // PHOTOGRAPHS)][:PHOTOGRAPHS]
+    return statistics.median_low(min(to_rgb(read(one.path), one.path).size) for one in few)
+
+
+def prune_curve(
+    source: Source, root: Path, ratios: Sequence[float], methods: Sequence[str], images: int, epochs: int, out: Path,
+    watcher: Watcher,
+) -> list[Point]:  # fmt: skip
+    """Draw the curve of `source` on the photographs in `root` into the folder `out`; a killed call goes on.
+
+    `images` of validation are looked at (0: all), `methods` are of METHODS (none: all that fit), and `epochs` of
+    fine-tuning with distillation follow each pruning. Raises a BantamError for what a user can cause; nothing is
+    written before the largest ratio has gone through.
+    """
+    recipe = source.recipe(root)
+    for name in methods:
+        if name not in METHODS:
+            raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
+    splits = pipeline.open_data(recipe, root, watcher)
+    subject = source.subject(recipe, splits, watcher.say)
+    chosen = list(methods) or list(METHODS)
+    validation = some(splits.validation, images)
+    made_of = {
+        "net": digest_of(subject.net), "data": splits.fingerprint, "images": len(validation), "epochs": epochs,
+        "methods": chosen, "ratios": list(ratios),
+    }  # fmt: skip
+    with runfolder.alone_in(out):
+        progress = out / ".points.json"
+
+        def keep(found: list[Point]) -> None:
+            runfolder.write(progress, {"made_of": made_of, "points": [point.to_json() for point in found]})
+
+        finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
+        points = curve(
+            subject, chosen, ratios, splits.training, validation, watcher, kept_points(progress, made_of),
+            keep,
+            finetune,
+        )  # fmt: skip
+        title = f"pruning {subject.student.family}, {len(validation):,} validation images"
+        about = {"title": title, "size": subject.student.size, **made_of, "environment": environment()}
+        write_curve(out, points, about)
+        progress.unlink(missing_ok=True)
+        shutil.rmtree(out / "finetune", ignore_errors=True)
+    return points
+
+
+def finetuner(
+    source: Source, recipe: Recipe, subject: Subject, root: Path, splits: Splits, epochs: int, out: Path,
+    watcher: Watcher,
+) -> Finetune:  # fmt: skip
+    """A short training of pruned nets as the run trained, from its teacher's cached views.
+
+    Where it had no teacher, the net before pruning is the teacher.
+    """
+    last = recipe.shipped
+    taught = (
+        last if last.teacher else replace(last, teacher=DENSE, objectives=recipes.load(TEMPLATE).shipped.objectives)
+    )
+    stage = replace(taught, epochs=epochs, optimizer=replace(taught.optimizer, lr=SHORT_LR * taught.optimizer.lr))
+    here = Run(recipe, root, source.path, splits, subject.normalisation, ALONE.device, watcher, ALONE, {})
+    if stage.teacher == DENSE:
+        own = subject.normalisation
+        here.teachers[DENSE] = as_teacher(copy.deepcopy(subject.net), subject.student.size, own, own)
+    else:
+        for other in recipe.stage:
+            if other.name in stage.teachers:
+                STAGES[other.kind](here, other)
+    learned = learned_from(splits, stage)
+    answers = answers_for(here, stage, goals_of(stage), learned, splits.fingerprint)
+
+    def finetune(net: nn.Module, place: str) -> nn.Module:
+        torch.manual_seed(recipe.seed)
+        net = net.requires_grad_(True)
+        choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
+        with choice.threading():
+            trained = train(
+                net.to(memory_format=choice.format), stage, learned, splits.validation, subject.normalisation,
+                goals_of(stage), answers, recipe.seed, out / "finetune" / place, Watcher(), choice.autocast,
+                memory_format=choice.format,
+            )  # fmt: skip
+        net.load_state_dict(trained.weights)
+        return net.eval()
+
+    return finetune
+
+
+def prune_to_budget(
+    source: Source, root: Path, parameters: int, importance: str, epochs: int, out: Path, watcher: Watcher
+) -> dict[str, Any]:
+    """Prune the net of `source` to `parameters`, train what is left for `epochs`, and ship it; gives its metrics.json.
+
+    The folder `out` becomes a run of the source's recipe with one more stage, of kind prune, so it resumes,
+    predicts and is graded like every run. Raises a BantamError for what a user can cause.
+    """
+    recipe = with_pruning(source.recipe(root), parameters, importance, epochs)
+    splits = pipeline.open_data(recipe, root, watcher)
+    if source.is_run and not (source.path / "metrics.json").exists():
+        raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
+    if out.resolve() == source.path.resolve():
+        raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
+    prunable_now(source, splits, parameters)
+    return pipeline.run(recipe, root, out, watcher, reuse=source.path if source.is_run else None)
+
+
+def prunable_now(source: Source, splits: Splits, parameters: int) -> None:
+    """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
+    subject = source.subject(source.recipe(), splits)
+    dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
+    if dense <= parameters:
+        raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")
+    # Fewer channels than one a layer there are not, whatever the importance: the cheapest one finds the way.
+    prune_to(subject.student, subject.net, bundles(subject.student, subject.net, "magnitude"), parameters)
+
+
+def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) -> Recipe:
+    """`recipe` with a last stage that prunes what it shipped, trained as that was. Raises BadPruning."""
+    if importance not in IMPORTANCES:
+        raise BadPruning(f'no importance is named "{importance}"; there are {", ".join(IMPORTANCES)}')
+    last = recipe.shipped
+    if isinstance(last, Exiting):
+        raise BadPruning(f"the student of {recipe.name} has early exits; prune first, then give it exits")
+    of = DENSE if last.teacher == DENSE else last.name
+    # A refit is of the net before pruning, and would have to come last.
+    earlier = tuple(
+        stage
+        for stage in recipe.stage
+        if isinstance(stage, GivenTeacher) or (of != DENSE and not isinstance(stage, Refit))
+    )
+    same = {
+        item.name: getattr(last, item.name) for item in fields(Training) if item.name not in ("name", "kind", "net")
+    }
+    try:
+        stage = Pruning(
+            **{**same, "epochs": epochs},
+            name="pruned",
+            of=of,
+            to_params=parameters,
+            importance=importance,  # pyright: ignore[reportArgumentType]
+        )
+        return replace(recipe, name=f"{recipe.name}-pruned", stage=(*earlier, stage))
+    except ValueError as error:
+        raise BadPruning(f"the pruning of {recipe.name}: {error}") from error
+
+
+def default_out(source: Source) -> Path:
+    """Beside a run its folder with "-pruned"; for a checkpoint a folder of its name where the user stands."""
+    name = f"{source.path.resolve().stem if not source.is_run else source.path.resolve().name}-pruned"
+    return source.path.resolve().parent / name if source.is_run else Path(os.curdir) / name

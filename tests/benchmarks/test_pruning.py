@@ -1,0 +1,50 @@
+"""The benchmarks of pruning: the versions that are timed, and that the sentences are those the figures ask for."""
+
+from typing import Any
+
+import torch
+
+import pruning_speed
+from bantam.compress.masks import zeros_in
+from bantam.compress.pruning_curve import Subject
+from bantam.data.splits import IMAGENET
+from bantam.nets.students import describe
+
+
+def test_the_versions_have_the_same_ratio_and_sparse_answers_as_masked() -> None:
+    torch.manual_seed(0)
+    student = describe("mobilenet_v1", 5_000, 3, 32)
+    subject = Subject(student, student.build().eval(), IMAGENET)
+    found = pruning_speed.versions(subject, 0.5)
+    assert set(found) == {"dense", "masked", "sparse", "structured"}
+    assert zeros_in(found["masked"]) == round(0.5 * 4_993)
+    assert sum(parameter.numel() for parameter in found["structured"].parameters()) <= 4_993 - round(0.5 * 4_993)
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(found["sparse"](images), found["masked"](images), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found["dense"](images), found["masked"](images))
+    rows = pruning_speed.rows_of("tiny", subject, 0.5, rounds=2)
+    assert [(row["version"], row["batch"]) for row in rows] == [(name, batch) for batch in (1, 64) for name in found]
+    assert all(row["quartiles_ms"][0] <= row["median_ms"] <= row["quartiles_ms"][1] for row in rows)
+    assert len(pruning_speed.explained(rows, 0.5)) == 6
+
+
+def rows(**speedups: float) -> list[dict[str, Any]]:
+    macs = {"dense": 100, "structured": 20}
+    return [
+        {"net": "n", "version": version, "batch": batch, "speedup": speedup, "macs": macs.get(version)}
+        for batch in (1, 64)
+        for version, speedup in {"dense": 1.0, **speedups}.items()
+    ]
+
+
+def test_the_sentences_are_chosen_by_the_figures() -> None:
+    slow = pruning_speed.explained(rows(masked=1.0, sparse=0.5, structured=1.0), 0.8)
+    assert "multiplies zeros like any other number" in slow[0]
+    assert "costs more than skipping zeros saves" in slow[1]
+    assert "calling each layer" in slow[2]
+    fast = pruning_speed.explained(rows(masked=1.3, sparse=2.0, structured=4.5), 0.8)
+    assert "0.77 of the dense time" in fast[0]
+    assert "outweighs" in fast[1]
+    assert "less work for the same dense kernels" in fast[2]
+    assert "small products" in pruning_speed.explained(rows(masked=1.0, sparse=1.0, structured=2.0), 0.8)[2]

@@ -1,0 +1,124 @@
+"""Stages of another run: taken where they are the same, refused where they are not, restored from what shipped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from bantam.data import cache
+from bantam.deliver.predict import load_shipped
+from bantam.errors import BadData, BadRecipe
+from bantam.measure.logits import logits_of
+from bantam.pipeline import run as pipeline
+from bantam.recipes.recipe import parse
+from bantam.runs import checkpoint
+from bantam.train.runlog import read_rows
+from tiny_run import RECIPE
+
+HEAD, STUDENT = RECIPE[: RECIPE.index("[[stage]]")], RECIPE[RECIPE.index("[[stage]]") :]
+LONGER = RECIPE + STUDENT.replace('name = "student"', 'name = "longer"').replace(
+    "epochs = 4", 'start = "student"\nepochs = 2'
+)
+
+
+@pytest.fixture(scope="module")
+def finished(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reused") / "run"
+    pipeline.run(parse(RECIPE), photographs, out)
+    return out
+
+
+def shipped_only(run: Path, out: Path) -> Path:
+    shutil.copytree(run, out, ignore=shutil.ignore_patterns("stages"))
+    return out
+
+
+def test_a_finished_stage_is_copied_and_the_next_starts_from_its_weights(
+    finished: Path, photographs: Path, tmp_path: Path
+) -> None:
+    metrics = pipeline.run(parse(LONGER), photographs, tmp_path / "run", reuse=finished)
+    mine, theirs = tmp_path / "run" / "stages", finished / "stages"
+    assert (mine / "student" / "best.ckpt").read_bytes() == (theirs / "student" / "best.ckpt").read_bytes()
+    assert (mine / "student" / "metrics.jsonl").read_bytes() == (theirs / "student" / "metrics.jsonl").read_bytes()
+    assert [row["epoch"] for row in read_rows(mine / "longer" / "metrics.jsonl")] == [1, 2]
+    assert metrics["stages"].keys() == {"student", "longer"}
+
+    # Without --reuse the same recipe trains the first stage itself, to the same end.
+    pipeline.run(parse(LONGER), photographs, tmp_path / "alone")
+    ends = [checkpoint.load(tmp_path / name / "stages" / "longer" / "best.ckpt") for name in ("run", "alone")]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_it_starts_where_the_earlier_stage_ended(finished: Path, photographs: Path, tmp_path: Path) -> None:
+    still = LONGER.replace("lr = 5e-3", "lr = 0.0").replace("epochs = 4", "epochs = 1", 1)
+    pipeline.run(parse(still), photographs, tmp_path / "run")
+    before, after = (
+        checkpoint.load(tmp_path / "run" / "stages" / name / "best.ckpt") for name in ("student", "longer")
+    )
+    weights = [name for name in before if name.endswith("weight")]
+    assert weights
+    assert all(torch.equal(before[name], after[name]) for name in weights)
+
+
+def test_a_student_comes_back_from_what_shipped(finished: Path, photographs: Path, tmp_path: Path) -> None:
+    source = shipped_only(finished, tmp_path / "shipped")
+    pipeline.run(parse(LONGER), photographs, tmp_path / "run", reuse=source)
+    stage = tmp_path / "run" / "stages" / "student"
+    assert json.loads((stage / "done.json").read_text())["restored"] == "from the shipped form"
+    net, shipped = load_shipped(source)
+    trained = shipped.student.build()
+    trained.load_state_dict(checkpoint.load(stage / "best.ckpt"))
+    split = cache.open_splits(photographs, 32).validation
+    wanted = logits_of(net, split, 32, shipped.normalisation)
+    assert (logits_of(trained.eval(), split, 32, shipped.normalisation) - wanted).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("epochs = 4", "epochs = 5"), "no stage that is the same"),
+        (("budget = 5000", "budget = 6000"), "no stage that is the same"),
+        (("budget = 5000", "budget = 5000\nseed = 1"), "another seed"),
+        (("scale = [0.6, 1.0]", "scale = [0.5, 1.0]"), "no stage that is the same"),
+    ],
+)
+def test_what_is_not_the_same_is_not_taken(
+    finished: Path, photographs: Path, tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    with pytest.raises(BadData, match=said):
+        pipeline.run(parse(RECIPE.replace(*change)), photographs, tmp_path / "run", reuse=finished)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_is_another_where_its_teacher_is(photographs: Path, tmp_path: Path) -> None:
+    taught = STUDENT.replace("epochs = 4", 'teacher = "first"\nepochs = 1') + "[stage.objectives.kd]\nweight = 1.0\n"
+    first = STUDENT.replace('name = "student"\nkind = "student"', 'name = "first"\nkind = "assistant"\nbudget = 6000')
+    chain = HEAD + first.replace("epochs = 4", "epochs = 1") + taught
+    pipeline.run(parse(chain), photographs, tmp_path / "one")
+    with pytest.raises(BadData, match="no stage that is the same"):
+        other = chain.replace("epochs = 1", "epochs = 2", 1)
+        pipeline.run(parse(other), photographs, tmp_path / "two", reuse=tmp_path / "one")
+
+
+def test_no_run_is_named_as_such(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="holds no run whose stages could be reused"):
+        pipeline.run(parse(RECIPE), photographs, tmp_path / "run", reuse=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({'start = "student"': 'start = "stduent"'}, 'no earlier stage that trains a net; did you mean "student"'),
+        ({'start = "student"': 'start = "student"\npeers = 2'}, "peers start anew"),
+        ({'net = "mobilenet_v1"\nsize = 32\nstart': 'net = "reparam"\nsize = 32\nstart'}, "must be the same net"),
+    ],
+)
+def test_a_wrong_start_is_refused(changes: dict[str, str], said: str) -> None:
+    text = LONGER
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    with pytest.raises(BadRecipe, match=said):
+        parse(text)
