@@ -5,7 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +62,6 @@ def validation_hits(run: Path, validation: LabelledSplit) -> Tensor:
         with replacing(kept) as temporary, open(temporary, "wb") as file:
             torch.save(hits(logits, validation.labels), file)
     return torch.load(kept, weights_only=True)
-
-
-def interleaved(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """What each contestant returns, in `rounds` rounds of all of them; one more round before them warms up.
-
-    On a shared machine the speed drifts. It drifts for all that stand in the same round, so ratios hold.
-    """
-    measured: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_ in range(rounds + 1):
-        for name, contestant in contestants.items():
-            value = contestant()
-            if round_:
-                measured[name].append(value)
-    return measured
 
 
 def medians(measured: Mapping[str, list[float]]) -> dict[str, float]:

@@ -41,6 +41,7 @@ from bantam.data import batches
 from bantam.data.folder import scan
 from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.files import explained, write_json
+from bantam.measure.turns import in_turns
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
@@ -51,7 +52,7 @@ from bantam.train.capture import Captured
 from bantam.train.probe import Choice, choose
 from bantam.train.runlog import Watcher
 from bantam.train.step import Step
-from evidence import RESULTS, interleaved, made_by, medians, synchronise, write
+from evidence import RESULTS, made_by, medians, synchronise, write
 from photographs import CLASSES, array_split, write_folder
 from sample_code import TRAINING_VIEW, Photographs
 
@@ -196,7 +197,7 @@ def training_speed(net: str, training: LabelledSplit, folder: Path, answers: Pat
     looked_up, asked = (made(Step, net, shown, batch, [f"student.views={views}"], answers)[0] for views in (1, 0))
     with choice.threading():
         whole, cached, live = AsTrained(step, order), AsTrained(looked_up, some), AsTrained(asked, some)
-        measured = interleaved(
+        measured = in_turns(
             scale.rounds,
             {
                 "net alone": lambda: timed(steps, lambda _: alone(order[0], view), batch),
@@ -240,7 +241,7 @@ def flatness(folder: Path, counts: tuple[int, ...], scale: Scale) -> dict[str, A
             return 1e6 * (ordering + 1 / timed(scale.steps, step, batch))
 
         contestants[f"{count}"] = partial(epoch, step, count)
-    measured = interleaved(scale.rounds, contestants)
+    measured = in_turns(scale.rounds, contestants)
     microseconds = medians(measured)
     return {
         "microseconds_per_image": microseconds,
@@ -251,7 +252,7 @@ def flatness(folder: Path, counts: tuple[int, ...], scale: Scale) -> dict[str, A
 
 def kept_memory(scale: Scale) -> dict[str, Any]:
     """What keeping freed memory brings the net alone: in new processes, for it cannot be taken back in one."""
-    measured = interleaved(
+    measured = in_turns(
         scale.rounds,
         {
             "kept": partial(child_speed, "kept", scale),

@@ -53,6 +53,7 @@ STEPS = [
     Step("bantam bench train RECIPE --data DIR", ["--steps", "1", *SETTINGS], {"RECIPE": "medium"}, slow=True),
     Step("bantam teacher audit --data DIR --run RUN", ["--images", "20"]),
     Step("bantam bench cost RUN"),
+    Step("bantam bench pruning RUN --data DIR", ["--rounds", "2"], slow=True),
     Step("bantam predict RUN --data DIR", ["--out", "FILE"]),
     Step("bantam predict RUN --data DIR --out submission.csv"),
     Step("bantam predict RUN --data DIR --views plain", ["--out", "plain.csv"]),

@@ -1,4 +1,4 @@
-"""The commands about cost: `bantam students` and `bantam bench cost`."""
+"""The commands about cost: `bantam students`, `bantam bench cost` and `bantam bench pruning`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,9 @@ import typer
 from bantam.cli.options import (
     BudgetOption,
     ClassesOption,
+    DataOption,
     JsonOption,
+    RunArgument,
     SizeOption,
     print_json,
     whole,
@@ -90,3 +92,29 @@ def cost(
         )
     )
     typer.echo("one image, one thread, one pass: the accuracy is that without flip, which would take a second pass")
+
+
+def pruning(
+    run: RunArgument,
+    data: DataOption,
+    ratio: Annotated[float, typer.Option(help="Share of the parameters that pruning removes.")] = 0.8,
+    rounds: Annotated[int, typer.Option(help="Turns of each version; quartiles need 2.", min=2)] = 15,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.json", help="By default RUN/pruning/pruning_speed.json, for the report."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show whether pruning makes a run's given teacher and student faster: masked, stored sparse, fewer channels."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.deliver.report.answers import SPEED
+    from bantam.studies.pruning_speed import nets_of, pruning_speed, text
+
+    where = out or run / SPEED
+    result = pruning_speed(nets_of(run, data), data, ratio, rounds, where, Bar(Console(stderr=True)))
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(f"{text(result)}\n{where}\nnext: bantam report {run} --data {data}")

@@ -155,15 +155,15 @@ def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
     section = answers.pruning(tmp_path)
     assert [block.kind for block in section.blocks] == ["plot", "table"]
     assert len(section.blocks[1].rows) == 4
-    assert answers.speed(tmp_path, tmp_path).blocks[0].kind == "missing"
+    assert answers.speed(tmp_path).blocks[0].kind == "missing"
     speed = {"explanation": ["Because."], "rows": [{"form": "dense", "median_ms": 1.5, "batch": 1}]}
     (tmp_path / "pruning" / "pruning_speed.json").write_text(json.dumps(speed))
-    section = answers.speed(tmp_path, tmp_path)
+    section = answers.speed(tmp_path)
     assert [block.kind for block in section.blocks] == ["paragraph", "table"]
     assert section.blocks[1].rows == [["dense", "1.5", "1"]]
     (tmp_path / "pruning" / "pruning_speed.json").write_text("{")
     with pytest.raises(BadData, match="make it anew"):
-        answers.speed(tmp_path, tmp_path)
+        answers.speed(tmp_path)
 
 
 METRICS = {

@@ -21,7 +21,8 @@ from bantam.runs import folder as runfolder
 BONUS_WORDS = 200
 """Most words that the bonus report may have, its references included."""
 
-SPEED = "pruning_speed.json"
+SPEED = Path("pruning") / "pruning_speed.json"
+"""Where in a run's folder `bantam bench pruning` leaves what it measured."""
 
 
 def architecture(code: dict[str, str], family: str) -> Section:
@@ -165,15 +166,12 @@ def shown(found: dict[str, Any] | None) -> str:
     return f"{found['accuracy']:.3f} ± {found['standard_error']:.3f}" if found else "-"
 
 
-def speed(run: Path, results: Path) -> Section:
+def speed(run: Path) -> Section:
     """3-2: the measured speed of pruned nets, and the explanation that was written from the figures."""
     title = "3-2 Do structured and unstructured pruning differ in speed, and why?"
-    path = next((path for path in (run / "pruning" / SPEED, results / SPEED) if path.is_file()), None)
-    if path is None:
-        why = (
-            f"This stage is missing: neither {run / 'pruning'} nor {results} holds {SPEED}; "
-            f"python benchmarks/pruning_speed.py --teacher DIR/resnet18_teacher.ckpt --run {run} measures it."
-        )
+    path = run / SPEED
+    if not path.is_file():
+        why = f"This stage is missing: {path} is not there; bantam bench pruning {run} --data DIR measures it."
         return Section("q3-2", title, [Missing(why)])
     measured = load(path)
     blocks: list[Block] = []

@@ -20,9 +20,6 @@ from bantam.files import write_text
 from bantam.runs import folder as runfolder
 from bantam.runs.finished import chosen_views
 
-RESULTS = Path("results") / "benchmarks"
-"""Where a checkout of Bantam keeps what its benchmarks measured."""
-
 
 @dataclass(frozen=True)
 class Written:
@@ -91,7 +88,7 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
             answers.loss(code, recipe),
             answers.temperature(facts, again),
             answers.pruning(run),
-            answers.speed(run, RESULTS),
+            answers.speed(run),
             evidence.learning(run, recipe),
             *evidence.mistakes(facts, classes, validation, again),
             evidence.stages(recipe, metrics, facts, again),

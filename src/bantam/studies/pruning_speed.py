@@ -1,100 +1,93 @@
-"""Does pruning make a net faster? Dense, masked, stored sparse and structurally pruned, at the same parameter ratio.
+"""THE PATH of `bantam bench pruning`: does pruning make a net faster? The course's question 3-2, measured here.
 
-    python benchmarks/pruning_speed.py --data DIR --teacher CHECKPOINT --run RUN [--ratio 0.8] [--rounds 15]
+Four versions of one net at the same parameter ratio, one thread, batches of 1 and 64, all in turns. "masked" has zeros
+among its weights and computes with them; "sparse" keeps only the others, in compressed rows (CSR), wherever a
+convolution is a product of matrices, the depthwise ones staying as they are; "structured" has fewer channels.
 
-The given teacher and the student of a finished run, one thread, batches of 1 and 64, all versions in turn. "masked" has
-zeros among its weights and computes with them; "sparse" keeps only the others, in compressed rows (CSR), wherever a
-convolution is a product of matrices, the depthwise ones staying as they are; "structured" has fewer channels. Writes
-results/benchmarks/pruning_speed.json with what the figures say, and prints it.
+RUN/pruning/pruning_speed.json      the table, and what its figures say; `bantam report` takes it from there
 """
 
-import argparse
-import copy
-import io
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bantam.compress.channels import bundles, prune_to
 from bantam.compress.masks import masked
 from bantam.compress.pruning_curve import Subject
+from bantam.compress.sparse import bytes_of, sparse_bytes, stored_sparse
+from bantam.errors import BadPruning
+from bantam.files import write_json
 from bantam.measure.cost import one_thread, seconds_of
+from bantam.measure.turns import in_turns
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
+from bantam.nets.students import PRUNED
 from bantam.pipeline import run as pipeline
+from bantam.recipes.kinds import GivenTeacher
 from bantam.studies.prune import Source
-from bantam.train.runlog import Watcher
-from evidence import RESULTS, interleaved, write
+from bantam.train.runlog import Watcher, environment
 
 BATCHES = (1, 64)
 FASTER, SLOWER = 1.1, 0.9  # less than a tenth either way counts as no difference
 
 
-class SparseProduct(nn.Module):
-    """A convolution with groups = 1, or a linear layer, as a product with a matrix in compressed rows."""
+def pruning_speed(
+    sources: Sequence[Source], root: Path, ratio: float, rounds: int, out: Path, watcher: Watcher
+) -> dict[str, Any]:
+    """Measure the nets of `sources` with the share `ratio` of their parameters removed; gives what is written to `out`.
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
-        super().__init__()
-        self.layer = layer
-        self.rows = layer.weight.detach().flatten(1).to_sparse_csr()  # [O, I * k * k]
-
-    def forward(self, maps: Tensor) -> Tensor:
-        layer = self.layer
-        if isinstance(layer, nn.Linear):
-            product = (self.rows @ maps.t()).t()  # [N, O]
-            return product if layer.bias is None else product + layer.bias
-        assert isinstance(layer.padding, tuple)
-        height, width = (
-            (side + 2 * padding - kernel) // stride + 1
-            for side, padding, kernel, stride in zip(
-                maps.shape[2:], layer.padding, layer.kernel_size, layer.stride, strict=True
-            )
-        )
-        if layer.kernel_size == layer.stride == (1, 1):
-            columns = maps.flatten(2)  # [N, I, H * W]
-        else:
-            columns = functional.unfold(maps, layer.kernel_size, padding=layer.padding, stride=layer.stride)
-        flat = columns.transpose(0, 1).flatten(1)  # [N, I * k * k, L] -> [I * k * k, N * L]
-        product = self.rows @ flat  # [O, N * L]
-        if layer.bias is not None:
-            product = product + layer.bias[:, None]
-        return product.unflatten(1, (len(maps), height, width)).transpose(0, 1)
-
-
-def stored_sparse(net: nn.Module) -> nn.Module:
-    """A copy of `net` whose products are with compressed rows."""
-    sparse = copy.deepcopy(net)
-    for name, module in list(sparse.named_modules()):
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
-            parent, _, own = name.rpartition(".")
-            setattr(sparse.get_submodule(parent), own, SparseProduct(module))
-    return sparse
-
-
-def sparse_bytes(net: nn.Module) -> int:
-    """Bytes of a file with the compressed rows instead of the weights that they stand for."""
-    products = {name: module for name, module in net.named_modules() if isinstance(module, SparseProduct)}
-    held = {
-        name: value for name, value in net.state_dict().items() if name.removesuffix(".layer.weight") not in products
+    `rounds` are the turns of each version. Raises BadPruning for a ratio that leaves nothing, or all, and whatever
+    opening the sources raises; nothing is written then.
+    """
+    if not 0 < ratio < 1:
+        raise BadPruning(f"--ratio {ratio:g} must lie between 0 and 1: it is the share of the parameters to remove")
+    rows: list[dict[str, Any]] = []
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        torch.manual_seed(0)
+        for source in sources:
+            recipe = source.recipe(root)
+            subject = source.subject(recipe, pipeline.open_data(recipe, root, watcher))
+            watcher.say(f"{subject.student.family}: {len(BATCHES)} batches of 4 versions, {rounds} turns each")
+            rows += rows_of(subject.student.family, subject, ratio, rounds)
+    result = {
+        "what": "dense, masked, sparse and structured nets",
+        "ratio": ratio,
+        "rounds": rounds,
+        "rows": rows,
+        "explanation": explained(rows, ratio),
+        "environment": environment(),
     }
-    for name, module in products.items():
-        rows = module.rows
-        held[f"{name}.values"] = rows.values()
-        held[f"{name}.columns"] = rows.col_indices().int()
-        held[f"{name}.starts"] = rows.crow_indices().int()
-    return bytes_of(held)
+    write_json(out, result)
+    return result
 
 
-def bytes_of(state: dict[str, Tensor]) -> int:
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.tell()
+def text(result: dict[str, Any]) -> str:
+    """What a person reads: a line for each version and batch, then the sentences."""
+    lines: list[str] = []
+    for row in result["rows"]:
+        low, high = row["quartiles_ms"]
+        lines.append(
+            f"{row['net']:<14} {row['version']:<11} batch {row['batch']:>2}  {row['median_ms']:9.2f} ms "
+            f"({low:.2f} to {high:.2f})  {row['speedup']:.2f}x  {row['bytes']:>11,} bytes"
+        )
+    return "\n".join([*lines, *result["explanation"]])
+
+
+def nets_of(run: Path, root: Path) -> list[Source]:
+    """What the course asks about: the run's given teachers whose weights lie in `root`, and its student.
+
+    Raises BadData where there is no run.
+    """
+    given = [stage for stage in pipeline.recipe_of(run).stage if isinstance(stage, GivenTeacher)]
+    files = [(root / stage.checkpoint, stage) for stage in given if stage.architecture in PRUNED]
+    teachers = [Source(path, stage.architecture, stage.size) for path, stage in files if path.is_file()]
+    return [*teachers, Source(run)]
 
 
 def versions(subject: Subject, ratio: float) -> dict[str, nn.Module]:
@@ -134,7 +127,7 @@ def rows_of(name: str, subject: Subject, ratio: float, rounds: int) -> list[dict
             return measure
 
         with one_thread(), torch.inference_mode():
-            measured = interleaved(rounds, {version: timed(net) for version, net in found.items()})
+            measured = in_turns(rounds, {version: timed(net) for version, net in found.items()})
         middle = statistics.median(measured["dense"])
         for version, times in measured.items():
             low, median, high = statistics.quantiles(times, n=4, method="inclusive")
@@ -195,47 +188,3 @@ def explained(rows: list[dict[str, Any]], ratio: float) -> list[str]:
                 f"multiply-accumulates: {why}."
             )
     return lines
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--architecture", default="resnet18")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--ratio", type=float, default=0.8)
-    parser.add_argument("--rounds", type=int, default=15, help="at least 2: quartiles are told")
-    parser.add_argument("--out", type=Path, default=RESULTS / "benchmarks" / "pruning_speed.json")
-    options = parser.parse_args()
-    if options.rounds < 2:
-        parser.error(f"--rounds {options.rounds}: quartiles need at least 2 rounds")
-    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-    torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
-    for source in (Source(options.teacher, options.architecture, options.size), Source(options.run)):
-        recipe = source.recipe()
-        subject = source.subject(recipe, pipeline.open_data(recipe, options.data, Watcher()))
-        rows += rows_of(subject.student.family, subject, options.ratio, options.rounds)
-    lines = explained(rows, options.ratio)
-    write(
-        options.out,
-        {
-            "what": "dense, masked, sparse and structured nets",
-            "ratio": options.ratio,
-            "rounds": options.rounds,
-            "rows": rows,
-            "explanation": lines,
-        },
-    )
-    for row in rows:
-        low, high = row["quartiles_ms"]
-        print(
-            f"{row['net']:<14} {row['version']:<11} batch {row['batch']:>2}  {row['median_ms']:9.2f} ms "
-            f"({low:.2f} to {high:.2f})  {row['speedup']:.2f}x  {row['bytes']:>11,} bytes"
-        )
-    print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,21 @@
-"""The benchmarks of pruning: the versions that are timed, and that the sentences are those the figures ask for."""
+"""`bantam bench pruning`: the versions that are timed, and that the sentences are those the figures ask for."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-import pruning_speed
+from bantam.cli import main as cli
 from bantam.compress.masks import zeros_in
 from bantam.compress.pruning_curve import Subject
 from bantam.data.splits import IMAGENET
+from bantam.deliver.report import answers
+from bantam.errors import BadPruning
 from bantam.nets.students import describe
+from bantam.studies import pruning_speed
+from bantam.train.runlog import Watcher
 
 
 def test_the_versions_have_the_same_ratio_and_sparse_answers_as_masked() -> None:
@@ -48,3 +55,27 @@ def test_the_sentences_are_chosen_by_the_figures() -> None:
     assert "outweighs" in fast[1]
     assert "less work for the same dense kernels" in fast[2]
     assert "small products" in pruning_speed.explained(rows(masked=1.0, sparse=1.0, structured=2.0), 0.8)[2]
+
+
+def test_the_command_measures_into_the_run_where_the_report_looks(
+    own_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", "pruning", str(own_run), "--data", str(photographs), "--ratio", "0.5", "--rounds", "2"]
+    monkeypatch.setattr("sys.argv", ["bantam", *words])
+    with pytest.raises(SystemExit, match="^0$"):
+        cli.main()
+    said = capsys.readouterr().out
+    measured = json.loads((own_run / "pruning" / "pruning_speed.json").read_text())
+    assert [row["version"] for row in measured["rows"]] == ["dense", "masked", "sparse", "structured"] * 2
+    assert all(line in said for line in measured["explanation"])
+    shown = answers.speed(own_run)
+    assert [block.kind for block in shown.blocks] == ["paragraph"] * len(measured["explanation"]) + ["table"]
+
+
+@pytest.mark.parametrize("ratio", ["0", "1", "nan", "-0.5"])
+def test_a_ratio_that_prunes_nothing_or_all_is_refused_and_writes_nothing(
+    ratio: str, own_run: Path, photographs: Path
+) -> None:
+    with pytest.raises(BadPruning, match="--ratio"):
+        pruning_speed.pruning_speed([], photographs, float(ratio), 2, own_run / "speed.json", Watcher())
+    assert not (own_run / "speed.json").exists()
