@@ -36,9 +36,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The tables in README.md and docs/, made from the files under results/.
+# The tables in README.md and docs/, and the README's picture, made from the files under results/.
 results: $(READY)
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/pictures.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py

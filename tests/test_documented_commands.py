@@ -17,6 +17,7 @@ import torch
 import documented
 from bantam.cli import main as cli
 from bantam.nets.teachers import build_teacher
+from documented import PAGES, ROOT
 from tiny_run import write_photographs
 
 TINY = ("data.size=32", "student.size=32", "student.epochs=1", "student.views=1", "student.batch_size=10")
@@ -231,3 +232,17 @@ def test_all_of_them_run_one_after_the_other(place: Path, capsys: pytest.Capture
     for step in STEPS:
         if step.slow or not (place / "RUN" / "report" / "report.html").is_file():
             assert run(step) == 0, f"{step.line}: {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=lambda page: page.name)
+def test_each_page_starts_with_the_command_a_reader_came_for(page: Path) -> None:
+    title, blank, first = page.read_text(encoding="utf-8").splitlines()[:3]
+    assert (title[:2], blank) == ("# ", "")
+    assert re.match(r" {4}(bantam|make|torchrun) ", first), first
+
+
+def test_the_readme_is_the_front_door_only() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", text))
+    assert linked == {page.name for page in PAGES if page.parent.name == "docs"}, "where to go next: every page"

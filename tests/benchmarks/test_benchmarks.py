@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import collect  # noqa: E402
 import gpu  # noqa: E402
 import peer_nets  # noqa: E402
 import peers  # noqa: E402
+import pictures  # noqa: E402
 import tables  # noqa: E402
 import throughput  # noqa: E402
 import time_to_accuracy  # noqa: E402
@@ -236,6 +238,18 @@ def test_what_a_run_does_within_its_training_is_told_apart(monkeypatch: pytest.M
 
 def test_tables_in_the_pages_are_what_the_results_say() -> None:
     assert [path.name for path in tables.stale(ROOT)] == [], "run `make results`"
+
+
+def test_the_picture_has_every_committed_run_where_its_metrics_say(tmp_path: Path) -> None:
+    pictures.draw(ROOT / "results", tmp_path / "drawn.svg")
+    drawn, committed = (path.read_text() for path in (tmp_path / "drawn.svg", ROOT / pictures.PICTURE))
+    runs = [path.parent.name for path in (ROOT / "results" / "food-11").glob("*/metrics.json")]
+    assert len(runs) >= 7
+    for text in (drawn, committed):
+        assert [name for name in runs if f">{name}</text>" not in text] == []
+    # The same places: what was drawn is what was committed, whatever the version of the library calls its parts.
+    places = [re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', text) for text in (drawn, committed)]
+    assert places[0] == places[1], "run `make results`"
 
 
 def test_every_slot_has_a_table() -> None:
