@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "bantam"
 # From the ground up. A room imports from the floors below its own, and never from a neighbour on its floor.
 FLOORS = (
     ("errors",),
-    ("files",),
+    ("files", "tables"),
     ("recipes", "data", "nets"),
     ("objectives", "measure"),
     ("runs",),

@@ -1,28 +1,22 @@
 """What a student learns from: one file per method, and the table of all of them."""
 
-from bantam.objectives.attention import Attention
-from bantam.objectives.dist import DIST
-from bantam.objectives.dkd import DKD
-from bantam.objectives.dml import DML
-from bantam.objectives.fitnet import FitNet
-from bantam.objectives.kd import KD
 from bantam.objectives.objective import Objective
-from bantam.objectives.rkd import RKD
-from bantam.objectives.self_distillation import SelfDistillation
-from bantam.objectives.similarity import Similarity
-from bantam.objectives.supervised import Supervised
+from bantam.tables import Table
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "supervised": Supervised,
-    "kd": KD,
-    "dkd": DKD,
-    "dist": DIST,
-    "fitnet": FitNet,
-    "attention": Attention,
-    "similarity": Similarity,
-    "rkd": RKD,
-    "dml": DML,
-    "self_distillation": SelfDistillation,
-}
+OBJECTIVES: Table[type[Objective]] = Table(
+    "bantam.objectives",
+    {
+        "supervised": "supervised:Supervised",
+        "kd": "kd:KD",
+        "dkd": "dkd:DKD",
+        "dist": "dist:DIST",
+        "fitnet": "fitnet:FitNet",
+        "attention": "attention:Attention",
+        "similarity": "similarity:Similarity",
+        "rkd": "rkd:RKD",
+        "dml": "dml:DML",
+        "self_distillation": "self_distillation:SelfDistillation",
+    },
+)
 
 __all__ = ["OBJECTIVES", "Objective"]

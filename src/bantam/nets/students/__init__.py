@@ -1,12 +1,12 @@
 """The families of students: one file each, and the table STUDENTS that names them all.
 
-A new family is one file with `PAPER`, `fit` and `build`, and one line in the table.
+A new family is one file with a `FAMILY`, and one line in the table: CONTRIBUTING.md shows it.
 """
 
 import copy
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,79 +15,40 @@ import torch
 from bantam.errors import BadCheckpoint, BadRecipe
 from bantam.nets import slimmable
 from bantam.nets.early_exit import with_exits
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.pruned import Widths, shrink
 from bantam.nets.slimmable import Switch, SwitchableNet
-from bantam.nets.students import (
-    densenet,
-    depthwise_resnet,
-    ghostnet,
-    largekernel,
-    mobilenet_v1,
-    mobilenet_v2,
-    mobilenet_v3,
-    recurrent,
-    reparam,
-    resnet,
-    sample,
-    shufflenet_v1,
-    shufflenet_v2,
-    squeezenet,
+from bantam.tables import Table
+
+STUDENTS: Table[Family] = Table(
+    "bantam.nets.students",
+    {
+        "sample": "sample:FAMILY",
+        "mobilenet_v1": "mobilenet_v1:FAMILY",
+        "mobilenet_v2": "mobilenet_v2:FAMILY",
+        "mobilenet_v3": "mobilenet_v3:FAMILY",
+        "shufflenet_v1": "shufflenet_v1:FAMILY",
+        "shufflenet_v2": "shufflenet_v2:FAMILY",
+        "squeezenet": "squeezenet:FAMILY",
+        "densenet": "densenet:FAMILY",
+        "ghostnet": "ghostnet:FAMILY",
+        "depthwise_resnet": "depthwise_resnet:FAMILY",
+        "largekernel": "largekernel:FAMILY",
+        "reparam": "reparam:FAMILY",
+        "recurrent": "recurrent:FAMILY",
+    },
 )
 
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of net in all its sizes.
-
-    `fit(budget, classes, size)` chooses the shape of at most `budget` parameters for inputs of `size` pixels;
-    `build(shape, classes)` makes the net of that shape, freshly initialised from torch's random numbers.
-    `folds` says whether the net is shipped deployed (`bantam.nets.fold`) or exactly as it is trained; the
-    budget holds for what is shipped. `choices` names what else may be chosen of its shape, and from what, the usual
-    value first; `fit` takes them as keywords. `slims` says whether one net can have several switches
-    (`bantam.nets.slimmable`), which `fit` then takes as a keyword: it is a chain of convolutions with a BatchNorm each,
-    perhaps with sums around some.
-    """
-
-    name: str
-    paper: str
-    fit: Callable[..., Shape]
-    build: Callable[[Shape, int], StagedNet]
-    folds: bool = True
-    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
-    slims: bool = False
-
-
-STUDENTS: dict[str, Family] = {
-    "sample": Family("sample", sample.PAPER, sample.fit, sample.build, folds=False),
-    "mobilenet_v1": Family("mobilenet_v1", mobilenet_v1.PAPER, mobilenet_v1.fit, mobilenet_v1.build, slims=True),
-    "mobilenet_v2": Family("mobilenet_v2", mobilenet_v2.PAPER, mobilenet_v2.fit, mobilenet_v2.build, slims=True),
-    "mobilenet_v3": Family("mobilenet_v3", mobilenet_v3.PAPER, mobilenet_v3.fit, mobilenet_v3.build),
-    "shufflenet_v1": Family("shufflenet_v1", shufflenet_v1.PAPER, shufflenet_v1.fit, shufflenet_v1.build),
-    "shufflenet_v2": Family("shufflenet_v2", shufflenet_v2.PAPER, shufflenet_v2.fit, shufflenet_v2.build),
-    "squeezenet": Family("squeezenet", squeezenet.PAPER, squeezenet.fit, squeezenet.build),
-    "densenet": Family("densenet", densenet.PAPER, densenet.fit, densenet.build),
-    "ghostnet": Family("ghostnet", ghostnet.PAPER, ghostnet.fit, ghostnet.build),
-    "depthwise_resnet": Family(
-        "depthwise_resnet", depthwise_resnet.PAPER, depthwise_resnet.fit, depthwise_resnet.build
-    ),
-    "largekernel": Family(
-        "largekernel", largekernel.PAPER, largekernel.fit, largekernel.build, choices=largekernel.CHOICES
-    ),
-    "reparam": Family("reparam", reparam.PAPER, reparam.fit, reparam.build),
-    "recurrent": Family("recurrent", recurrent.PAPER, recurrent.fit, recurrent.build),
-}
-
-
-PRUNED: dict[str, Family] = {
-    name: Family(name, resnet.PAPER, resnet.never_fits, resnet.builder(name), folds=False)
-    for name in ("resnet18", "resnet34", "resnet50")
-}
+PRUNED: Table[Family] = Table(
+    "bantam.nets.students",
+    {"resnet18": "resnet:RESNET18", "resnet34": "resnet:RESNET34", "resnet50": "resnet:RESNET50"},
+)
 """Teachers' architectures that become students by pruning alone."""
 
-KNOWN = {**STUDENTS, **PRUNED}
+KNOWN: Table[Family] = Table(STUDENTS.room, {**STUDENTS.entries, **PRUNED.entries})
 """Every family that a description may name."""
 
 

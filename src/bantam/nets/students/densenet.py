@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bantam.nets.blocks import conv_bn, conv_bn_parameters, linear_parameters
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -136,3 +137,6 @@ def _shape(widths: Widths, layers: tuple[int, ...], strides: list[int]) -> Shape
         "bottleneck": BOTTLENECK,
         "strides": strides,
     }
+
+
+FAMILY = Family("densenet", PAPER, fit, build)

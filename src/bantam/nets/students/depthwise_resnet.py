@@ -9,6 +9,7 @@ the best public solution of the course's exercise; `fit` scales it to any budget
 from torch import Tensor, nn
 
 from bantam.nets.blocks import linear_parameters
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -129,3 +130,6 @@ def _shape(widths: Widths, convolutions: list[list[int]], strides: list[int]) ->
     stages = [[[width, number] for number in numbers] for width, numbers in zip(widths, convolutions, strict=False)]
     stages[-1][-1][0] = widths[-1]
     return {"stem": widths[0], "stages": stages, "strides": strides}
+
+
+FAMILY = Family("depthwise_resnet", PAPER, fit, build)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bantam.nets.blocks import conv_bn, conv_bn_parameters, linear_parameters
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -151,3 +152,6 @@ def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int]) -> Shape
         "expansion": EXPANSION,
         "strides": strides,
     }
+
+
+FAMILY = Family("ghostnet", PAPER, fit, build)

@@ -22,6 +22,7 @@ from bantam.nets.blocks import (
     squeeze_excite_parameters,
     start_near_identity,
 )
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, early_strides, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -190,3 +191,6 @@ def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int], chosen: 
         "strides": strides,
         **{name: chosen[name] for name in ("branches", "gate", "squeeze_excite")},
     }
+
+
+FAMILY = Family("largekernel", PAPER, fit, build, choices=CHOICES)

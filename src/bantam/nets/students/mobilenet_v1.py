@@ -17,6 +17,7 @@ from bantam.nets.blocks import (
     depthwise_separable_parameters,
     linear_parameters,
 )
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import Switch, further_parameters
@@ -92,3 +93,6 @@ def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int]) -> Shape
     stages = [[width] * repeats for width, repeats in zip(widths, blocks, strict=False)]
     stages[-1][-1] = widths[-1]
     return {"stem": widths[0], "stages": stages, "strides": strides}
+
+
+FAMILY = Family("mobilenet_v1", PAPER, fit, build, slims=True)

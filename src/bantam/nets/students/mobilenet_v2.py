@@ -15,6 +15,7 @@ from bantam.nets.blocks import (
     inverted_residual_parameters,
     linear_parameters,
 )
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import Switch, further_parameters
@@ -105,3 +106,6 @@ def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int]) -> Shape
             stages[-1].append([expansion * width, outputs])
             width, expansion = outputs, EXPANSION
     return {"stem": stem, "stages": stages, "last": last, "strides": strides}
+
+
+FAMILY = Family("mobilenet_v2", PAPER, fit, build, slims=True)

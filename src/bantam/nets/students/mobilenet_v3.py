@@ -18,6 +18,7 @@ from bantam.nets.blocks import (
     inverted_residual_parameters,
     linear_parameters,
 )
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -108,3 +109,6 @@ def _shape(widths: Widths, blocks: tuple[int, ...], strides: list[int]) -> Shape
         activation = "relu" if position < len(blocks) // 2 else "hardswish"
         stages.append({"kernel": kernel, "activation": activation, "blocks": rows})
     return {"stem": stem, "stages": stages, "last": last, "strides": strides}
+
+
+FAMILY = Family("mobilenet_v3", PAPER, fit, build)

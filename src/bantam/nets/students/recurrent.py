@@ -21,6 +21,7 @@ from bantam.nets.blocks import (
     start_near_identity,
 )
 from bantam.nets.budget import Weight
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -119,3 +120,6 @@ def _shape(widths: Widths, times: tuple[int, ...], strides: list[int]) -> Shape:
         "last": widths[-1],
         "strides": strides,
     }
+
+
+FAMILY = Family("recurrent", PAPER, fit, build)

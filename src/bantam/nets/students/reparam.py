@@ -10,6 +10,7 @@ the net is a MobileNet: it takes shape and weight from there.
 from torch import nn
 
 from bantam.nets.blocks import ParallelConv
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
 from bantam.nets.students import mobilenet_v1
@@ -59,3 +60,6 @@ def branched_separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequent
         ParallelConv(inputs, outputs, (1, 1), identity=inputs == outputs),
         nn.ReLU(inplace=True),
     )
+
+
+FAMILY = Family("reparam", PAPER, fit, build)

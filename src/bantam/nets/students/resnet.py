@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from bantam.errors import BudgetExceeded
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
 
@@ -51,3 +52,8 @@ def builder(name: str) -> Callable[[Shape, int], StagedNet]:
 def never_fits(budget: int, classes: int, size: int) -> NoReturn:
     """Raises BudgetExceeded: there is only one size of this net."""
     raise BudgetExceeded("a ResNet comes in one size: prune it to the budget with a stage of kind prune")
+
+
+RESNET18, RESNET34, RESNET50 = (
+    Family(name, PAPER, never_fits, builder(name), folds=False) for name in ("resnet18", "resnet34", "resnet50")
+)

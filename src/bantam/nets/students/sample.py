@@ -8,6 +8,7 @@ import itertools
 from torch import nn
 
 from bantam.errors import BadRecipe, BudgetExceeded
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape
 from bantam.nets.output import StagedNet
 
@@ -57,3 +58,6 @@ def build(shape: Shape, classes: int) -> StagedNet:
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
     """Return an unpadded 3 x 3 convolution, with the bias that the sample code leaves in, BN and ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+FAMILY = Family("sample", PAPER, fit, build, folds=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bantam.nets.blocks import channel_shuffle, conv_bn, conv_bn_parameters, linear_parameters
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -143,3 +144,6 @@ def _shape(widths: Widths, units: tuple[int, ...], strides: list[int]) -> Shape:
         bottleneck = max(1, round(width / 4))
         stages.append([[GROUPS * bottleneck, GROUPS * width]] * repeats)
     return {"stem": GROUPS * stem, "stages": stages, "groups": GROUPS, "last": last, "strides": strides}
+
+
+FAMILY = Family("shufflenet_v1", PAPER, fit, build)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bantam.nets.blocks import channel_shuffle, conv_bn, conv_bn_parameters, linear_parameters
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -121,3 +122,6 @@ def _shape(widths: Widths, units: tuple[int, ...], strides: list[int]) -> Shape:
     """Lay out the widths of the stem, the stages' halves and the last layer."""
     stem, *halves, last = widths
     return {"stem": stem, "halves": halves, "units": list(units), "last": last, "strides": strides}
+
+
+FAMILY = Family("shufflenet_v2", PAPER, fit, build)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bantam.nets.blocks import Residual, conv_bn, conv_bn_parameters, linear_parameters
+from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, fit_widths, late_strides
 from bantam.nets.output import StagedNet
 
@@ -103,3 +104,6 @@ def _shape(widths: Widths, fires: tuple[int, ...], strides: list[int]) -> Shape:
     squeezes, expansions = inner[: len(fires)], inner[len(fires) :]
     stages = [[[s, e]] * repeats for s, e, repeats in zip(squeezes, expansions, fires, strict=True)]
     return {"stem": stem, "stages": stages, "strides": strides}
+
+
+FAMILY = Family("squeezenet", PAPER, fit, build)
