@@ -41,7 +41,7 @@ def learning(run: Path, recipe: Recipe) -> Section:
     blocks: list[Block] = []
     for stage in recipe.stage:
         path = run / "stages" / stage.name / "metrics.jsonl"
-        if not path.is_file():
+        if not path.exists():
             continue
         epochs = [row for row in runfolder.rows(path) if "validation" in row]  # a refit has nothing to be judged by
         if not epochs:
@@ -212,7 +212,7 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
 def early_exits(run: Path) -> list[Section]:
     """What the early exits save, where `bantam exits` has measured them."""
     path = run / EXITS
-    if not path.is_file():
+    if not path.exists():
         return []
     measured = runfolder.table(path, f"`bantam exits {run} --data DIR` makes it anew")
     kept = measured["rows"][: len(measured["macs"])] + ([measured["chosen"]] if measured["chosen"] else [])

@@ -75,7 +75,7 @@ def measure(run: Path, data: Path, made_by: dict[str, Any], say: Say) -> dict[st
 def read(run: Path) -> dict[str, Any]:
     """The facts that were kept, or none. Raises BadData for a damaged file."""
     path = facts_path(run)
-    if not path.is_file():
+    if not path.exists():
         return {}
     return runfolder.table(path, f"`bantam report {run} --data DIR` makes it anew")
 
