@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow test-gpu check format results bench docs web browser clean
+.PHONY: demo test test-slow test-gpu mutants check format results bench docs web browser clean
 
 demo: $(READY)
 	$(BIN)/bantam demo
@@ -16,6 +16,10 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# Small faults in the source, one at a time: which of them no test notices. A sample, in about half an hour on two cores.
+mutants: $(READY)
+	$(BIN)/python benchmarks/mutants.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

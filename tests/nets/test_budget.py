@@ -305,6 +305,19 @@ def test_the_text_is_torchsummarys_table_with_both_counts_and_the_verdict():
     assert "OVER the budget of 50,000 by 9,723" in ours.text(50_000)
 
 
+@pytest.mark.parametrize(("build", "counts"), [(Shared, (81, 243)), (Unused, (10_324, 224))])
+def test_the_verdict_is_that_of_the_larger_count(build: Callable[[], nn.Module], counts: tuple[int, int]):
+    """Of one net only torchsummary's count is above the budget, of the other only that of every parameter once."""
+    found = summary(build(), 16)
+    assert (found.weight.unique, found.weight.torchsummary) == counts
+    larger, smaller = max(counts), min(counts)
+    assert f"OVER the budget of {larger - 1:,} by 1\n" in found.text(larger - 1)
+    assert f"OVER the budget of {smaller:,} by {larger - smaller:,}\n" in found.text(smaller)
+    assert f"Within the budget of {larger:,}: 100.00% used, 0 left\n" in found.text(larger)
+    share = f"{larger / (2 * larger):.2%}"
+    assert f"Within the budget of {2 * larger:,}: {share} used, {larger:,} left\n" in found.text(2 * larger)
+
+
 def test_the_text_shows_several_outputs_as_torchsummary_does():
     net = ReturnsPair()
     row = "[[-1, 8, 16, 16], [-1, 8, 16, 16]]"

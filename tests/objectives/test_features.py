@@ -53,3 +53,6 @@ def test_the_larger_map_is_averaged() -> None:
     assert pooled.tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
     wide, high = to_common_size(torch.ones(1, 2, 6), torch.ones(1, 4, 3))
     assert wide.shape == high.shape == (1, 2, 3)
+    more, less = to_common_size(torch.ones(5, 7, 9, 8), torch.ones(5, 2, 6, 3))
+    assert more.shape == (5, 7, 6, 3)
+    assert less.shape == (5, 2, 6, 3)
