@@ -12,6 +12,7 @@ from bantam.compress.channels import (
     Bundle,
     bundles,
     counter,
+    joined,
     kept_without,
     prune_to,
     same_answers,
@@ -290,3 +291,10 @@ def test_answers_are_the_same_up_to_rounding_and_no_further():
             other.head.bias[1] += change
         assert same_answers(net, other, 32) is same
         assert same_answers(other, net, 32) is same
+
+
+def test_cuts_of_one_layer_are_joined_end_to_end():
+    first, second = (torch.tensor([4, 5]), torch.tensor([0, 1])), (torch.tensor([8]), torch.tensor([2]))
+    indices, positions = joined(first, second)
+    assert indices.tolist() == [4, 5, 8]
+    assert positions.tolist() == [0, 1, 2]

@@ -21,7 +21,8 @@ from bantam.compress.quantize import (
     unquantized,
     weight_scales,
 )
-from bantam.data.splits import IMAGENET, UnlabelledSplit
+from bantam.data.augment import plain
+from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.errors import BadCheckpoint, SplitLeak
 from bantam.nets.deploy import deploy
 from bantam.nets.output import StagedNet
@@ -216,3 +217,29 @@ def test_a_packed_file_gives_the_net_back(family: str):
     for damaged in (b"", data[:-1], data + b"0", b"PK" + data, data[:40]):
         with pytest.raises(BadCheckpoint, match="not a packed student"):
             packed.loads(damaged)
+
+
+def test_a_depthwise_layer_is_light_from_two_channels_on():
+    convolutions = [nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(2, 1, 1), nn.Conv2d(1, 4, 1)]
+    bits = [layer.bits for layer in layers_of(quantized(StagedNet(convolutions, 4, 2).eval(), INT4)).values()]
+    assert bits == [8, 8, 4, 4, 4]
+
+
+def test_the_range_holds_the_ends_that_are_not_sampled():
+    net = quantized(StagedNet([nn.Conv2d(3, 2, 1)], 2, 2).eval(), INT8)
+    images = torch.zeros(4, 3, 128, 128)  # 12 times as many values as are sampled
+    images.view(-1)[5], images.view(-1)[7] = -3.0, 5.0
+    calibrate(net, [images], CLIPS[:1])
+    first = next(iter(layers_of(net).values()))
+    assert float(first.input_scale) == pytest.approx(8 / 255)
+    assert int(first.input_zero) == round(3 * 255 / 8)
+
+
+def test_calibration_images_are_spread_evenly_over_the_split():
+    images = torch.randint(256, (10, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = LabelledSplit("training", images, torch.zeros(10, dtype=torch.int64), tuple("0123456789"), ("a", "b"))
+    (batch,) = calibration_batches(split, 8, IMAGENET, 4)
+    assert torch.equal(batch, plain(images[[0, 3, 6, 9]], 8, IMAGENET.mean, IMAGENET.std))
+    zeros = torch.zeros(600, dtype=torch.int64)
+    many = LabelledSplit("training", images[zeros], zeros, tuple(map(str, range(600))), ("a", "b"))
+    assert [len(batch) for batch in calibration_batches(many, 8, IMAGENET)] == [64] * 8
