@@ -157,6 +157,7 @@ def child(folder: Path, tests: list[str], left_out: list[str], first: bool, cpu:
     `first` says whether the first failure is enough. The tests that failed are written to failed.json.
     """
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(folder)
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
@@ -236,28 +237,33 @@ def trying(mutants: list[Mutant], texts: dict[str, str], workers: int) -> Iterat
     sys.dont_write_bytecode = True  # of a mutated file none may be left, and the tests' are there now
 
     waiting, running, free = list(reversed(mutants)), dict[int, Running](), list(range(workers))
-    while waiting or running:
-        while waiting and free:
-            mutant, slot = waiting.pop(), free.pop()
-            tests = tests_for(mutant.file)
-            seconds, failing = clean[frozenset(tests)]
-            write_source(folders[slot] / mutant.file, mutant.applied(texts[mutant.file]))
-            cpu = SECONDS + FACTOR * seconds
-            process = forked(folders[slot], tests, failing, True, cpu)
-            running[process] = Running(mutant, slot, time.monotonic() + 60 + 10 * cpu)
-        time.sleep(0.02)
-        for process, work in list(running.items()):
-            late = time.monotonic() > work.until
-            if late:
-                ended(process)
-            done, status = os.waitpid(process, 0 if late else os.WNOHANG)
-            if done:
-                ended(process)
-                del running[process]
-                free.append(work.slot)
-                folder = folders[work.slot]
-                write_source(folder / work.mutant.file, texts[work.mutant.file])
-                yield work.mutant, *outcome(os.waitstatus_to_exitcode(status), folder, late)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while waiting or running:
+            while waiting and free:
+                mutant, slot = waiting.pop(), free.pop()
+                tests = tests_for(mutant.file)
+                seconds, failing = clean[frozenset(tests)]
+                write_source(folders[slot] / mutant.file, mutant.applied(texts[mutant.file]))
+                cpu = SECONDS + FACTOR * seconds
+                process = forked(folders[slot], tests, failing, True, cpu)
+                running[process] = Running(mutant, slot, time.monotonic() + 60 + 10 * cpu)
+            time.sleep(0.02)
+            for process, work in list(running.items()):
+                late = time.monotonic() > work.until
+                if late:
+                    ended(process)
+                done, status = os.waitpid(process, 0 if late else os.WNOHANG)
+                if done:
+                    ended(process)
+                    del running[process]
+                    free.append(work.slot)
+                    folder = folders[work.slot]
+                    write_source(folder / work.mutant.file, texts[work.mutant.file])
+                    yield work.mutant, *outcome(os.waitstatus_to_exitcode(status), folder, late)
+    finally:
+        for process in running:
+            ended(process)
 
 
 def write_source(path: Path, text: str) -> None:
@@ -281,6 +287,15 @@ def sampled(mutants: list[Mutant], number: int, seed: int) -> list[Mutant]:
     return sorted(sorted(mutants, key=drawn)[:number])
 
 
+def compiles(mutant: Mutant, source: str) -> bool:
+    """Whether the file is still Python with the fault: what no interpreter reads is no test's merit."""
+    try:
+        ast.parse(mutant.applied(source))
+    except SyntaxError:
+        return False
+    return True
+
+
 def difference(mutant: Mutant, source: str) -> str:
     """The lines that differ, as a diff without its heads."""
     lines = unified_diff(source.splitlines(), mutant.applied(source).splitlines(), n=0, lineterm="")
@@ -301,6 +316,7 @@ def main() -> int:
     texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in sources(asked.paths)}
     everything = [mutant for file, text in texts.items() for mutant in mutants_of(file, text)]
     chosen = everything if asked.all else sampled(everything, asked.sample, asked.seed)
+    chosen = [mutant for mutant in chosen if compiles(mutant, texts[mutant.file])]
     reasons = equivalent()
     same = [mutant for mutant in chosen if (mutant.file, mutant.text, mutant.mutation) in reasons]
     tried = [mutant for mutant in chosen if mutant not in same]

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-COMPARISONS: dict[type[ast.cmpop], str] = {
-    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
-    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
+OPERATORS: dict[type[ast.cmpop] | type[ast.operator], tuple[str, str]] = {
+    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"),
+    ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"),
+    ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"),
+    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "*"),
+    ast.Mod: ("%", "*"), ast.Pow: ("**", "*"), ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"), ast.BitXor: ("^", "|"),
+    ast.LShift: ("<<", ">>"), ast.RShift: (">>", "<<"),
 }  # fmt: skip
-
-ARITHMETIC: dict[type[ast.operator], str] = {
-    ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*", ast.Pow: "*",
-    ast.BitAnd: "|", ast.BitOr: "&", ast.BitXor: "|", ast.LShift: ">>", ast.RShift: "<<",
-}  # fmt: skip
+"""How an operator is written, and which stands there instead."""
 
 _PAIRS = [
     ("min", "max"), ("amin", "amax"), ("argmin", "argmax"), ("any", "all"), ("sum", "mean"), ("floor", "ceil"),
@@ -71,19 +71,15 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
     def place(node: Any) -> tuple[int, int]:
         return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
 
-    def text_of(node: ast.AST) -> str:
-        start, end = place(node)
-        return data[start:end].decode()
+    def text_of(node: ast.AST, last: ast.AST | None = None) -> str:
+        """The text of `node`, or from its beginning to the end of `last`."""
+        return data[place(node)[0] : place(last or node)[1]].decode()
 
     for node, parent in walked(ast.parse(source), None):
         start, end = place(node) if hasattr(node, "lineno") else (0, 0)
         for new in replacements(node, parent, text_of):
             old = data[start:end].decode()
             line = getattr(node, "lineno", 1)
-            try:
-                ast.parse((data[:start] + new.encode() + data[end:]).decode())
-            except SyntaxError:
-                continue
             mutant = Mutant(
                 file, line, start, end, " ".join(old.split()), new, lines[line - 1].decode().strip()
             )  # a fault of several lines is named by its first
@@ -116,14 +112,15 @@ def replacements(node: ast.AST, parent: ast.AST | None, text_of: Any) -> Iterato
     """The texts that can stand in the place of `node`, each with a fault."""
     match node:
         case ast.Compare(left=left, ops=[op], comparators=[right]):
-            yield f"{text_of(left)} {COMPARISONS[type(op)]} {text_of(right)}"
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC and not is_type(node):
-            yield f"{text_of(left)} {ARITHMETIC[type(op)]} {text_of(right)}"
+            yield with_operator(node, left, op, right, text_of)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS and not is_type(node):
+            yield with_operator(node, left, op, right, text_of)
         case ast.BoolOp(op=op, values=values):
             joint = " or " if isinstance(op, ast.And) else " and "
             yield joint.join(f"({text_of(value)})" for value in values)
         case ast.UnaryOp(operand=operand):
-            yield text_of(operand)
+            simple = isinstance(operand, ast.Constant | ast.Name | ast.Attribute | ast.Call | ast.Subscript)
+            yield text_of(operand) if simple else f"({text_of(operand)})"
         case ast.Constant(value=bool(value)):
             yield str(not value)
         case ast.Constant(value=int(value)):
@@ -142,8 +139,8 @@ def replacements(node: ast.AST, parent: ast.AST | None, text_of: Any) -> Iterato
             yield "pass"
         case ast.AugAssign(target=target, op=op, value=value):
             yield "pass"
-            if type(op) in ARITHMETIC:
-                yield f"{text_of(target)} {ARITHMETIC[type(op)]}= {text_of(value)}"
+            if type(op) in OPERATORS:
+                yield f"{text_of(target)} {OPERATORS[type(op)][1]}= {text_of(value)}"
         case ast.Expr(value=ast.Call() | ast.Await()) | ast.Raise() | ast.Delete():
             yield "pass"
         case ast.Continue():
@@ -156,6 +153,14 @@ def replacements(node: ast.AST, parent: ast.AST | None, text_of: Any) -> Iterato
         yield f"not ({text_of(node)})"
 
 
+def with_operator(node: ast.AST, left: ast.AST, op: ast.AST, right: ast.AST, text_of: Any) -> str:
+    """`node` with the other operator between `left` and `right`; the brackets around these stay."""
+    old, new = OPERATORS[type(op)]  # pyright: ignore[reportArgumentType]
+    head, whole, tail = len(text_of(node, left)), text_of(node), len(text_of(right, node))
+    between = whole[head : len(whole) - tail]
+    return whole[:head] + between.replace(old, new, 1) + whole[len(whole) - tail :]
+
+
 def other_calls(node: ast.Call, text_of: Any) -> Iterator[str]:
     """A call of the opposite function, with its first two arguments exchanged, without one of its keywords, or none."""
     function, arguments = text_of(node.func), [text_of(item) for item in (*node.args,)]
@@ -166,7 +171,7 @@ def other_calls(node: ast.Call, text_of: Any) -> Iterator[str]:
     owner = text_of(node.func.value) if isinstance(node.func, ast.Attribute) else None
     if name in ("isinstance", "cast", "super"):
         return
-    if name in OPPOSITES:
+    if name in OPPOSITES and (owner is not None or name in ("min", "max", "any", "all")):
         yield f"{function.removesuffix(name)}{OPPOSITES[name]}({', '.join((*arguments, *keywords))})"
     if name in DISPENSABLE:
         alone = owner if owner is not None and not arguments else arguments[0] if arguments else None

@@ -57,6 +57,12 @@ def test_a_place_is_found_behind_letters_of_several_bytes():
     }
 
 
+def test_brackets_around_what_an_operator_joins_stay():
+    found = {mutant.mutation for mutant in mutants_of("a.py", "x = (a + b) * (not (c - d))\ny = (z := f(a)) in (-u)\n")}
+    assert {"(a + b) * (not (c - d)) -> (a + b) / (not (c - d))", "a + b -> a - b", "not (c - d) -> (c - d)"} <= found
+    assert {"(z := f(a)) in (-u) -> (z := f(a)) not in (-u)", "-u -> u"} <= found
+
+
 def test_the_sample_stays_the_same_when_other_lines_come_and_go():
     found = mutants_of("a.py", SOURCE)
     drawn = mutants.sampled(found, 6, 0)

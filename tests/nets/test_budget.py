@@ -261,7 +261,8 @@ def test_hooks_are_gone_and_buffers_are_back_after_a_pass_that_failed():
 
 def test_nets_on_the_meta_device_and_in_half_precision_can_be_weighed():
     with torch.device("meta"):
-        assert weigh(describe("sample", 60_000, 11, 64).build(), 64) == Weight(59_723, 59_723)
+        net = describe("sample", 60_000, 11, 64).build()
+    assert weigh(net, 64) == Weight(59_723, 59_723)
     assert weigh(nn.Sequential(nn.Conv2d(3, 8, 3)).to(torch.bfloat16), 16) == Weight(224, 224)
 
 
