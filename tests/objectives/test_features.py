@@ -11,8 +11,10 @@ def net_of(*sizes: int) -> Output:
 
 
 def test_unit_vectors() -> None:
-    vectors = torch.tensor([[3.0, 4.0], [0.0, -2.0], [1e20, 0.0], [0.0, 0.0], [1e-9, 0.0]], dtype=torch.float64)
-    expected = [[0.6, 0.8], [0.0, -1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    vectors = torch.tensor(
+        [[3.0, 4.0], [0.0, -2.0], [1e20, 0.0], [0.0, 0.0], [9e-9, 0.0], [1.1e-8, 0.0]], dtype=torch.float64
+    )
+    expected = [[0.6, 0.8], [0.0, -1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
     torch.testing.assert_close(unit(vectors), torch.tensor(expected, dtype=torch.float64))
 
 

@@ -107,6 +107,15 @@ def test_declares_its_paper_and_needs(name: str) -> None:
     assert all(parameter.annotation in (float, int, bool) for parameter in parameters)
 
 
+def test_whom_it_learns_from(name: str) -> None:
+    kind = OBJECTIVES[name]
+    assert kind.needs_peers == (name == "dml")
+    assert kind.needs_teacher == (name not in ("supervised", "self_distillation"))
+    # From the stage's own teacher, whose answers images without a label have too.
+    assert kind().follows() == (name not in ("supervised", "dml"))
+    assert kind().alone_until == 0
+
+
 def test_hyperparameters_have_their_defaults_and_refuse_what_they_cannot_be(name: str) -> None:
     defaults = {key: item.default for key, item in inspect.signature(OBJECTIVES[name]).parameters.items()}
     assert defaults == DEFAULTS[name]
