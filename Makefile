@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow test-gpu test-portable check format results bench docs web browser clean
+.PHONY: demo test test-slow test-gpu test-portable mutants faults check format results bench docs web browser clean
 
 demo: $(READY)
 	$(BIN)/bantam demo
@@ -22,10 +22,14 @@ test-gpu: $(READY)
 NUMERIC := tests/objectives tests/nets tests/compress tests/measure tests/data/test_augment.py tests/data/test_draws.py \
 	tests/data/test_splits.py tests/data/test_images.py tests/train/test_step.py tests/train/test_cohort.py \
 	tests/train/test_switches.py tests/train/test_ema.py tests/train/test_optim.py tests/train/test_reestimate.py \
-	tests/deliver/test_export.py tests/deliver/test_net_code.py tests/deliver/test_views.py
+	tests/deliver/export/test_forms.py tests/deliver/package/test_net_code.py
 test-portable: $(READY)
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 \
 		$(BIN)/python -m pytest -n 2 $(NUMERIC) -k "not killed and not published_accuracy"
+
+# Small faults in the source, one at a time: which of them no test notices. A sample, in about half an hour on two cores.
+mutants: $(READY)
+	$(BIN)/python benchmarks/mutants.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """Structured pruning: every family prunes and reloads with equal outputs, or is refused in one line."""
 
+import copy
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from bantam.compress.channels import (
     Bundle,
     bundles,
     counter,
+    joined,
     kept_without,
     prune_to,
     same_answers,
@@ -18,7 +20,7 @@ from bantam.compress.channels import (
 )
 from bantam.errors import BadPruning
 from bantam.nets.budget import weigh
-from bantam.nets.output import StagedNet
+from bantam.nets.output import Output, StagedNet
 from bantam.nets.students import PRUNED, STUDENTS, Student, describe
 from bantam.nets.students.largekernel import GatedBlock
 
@@ -184,3 +186,115 @@ def test_a_folded_net_has_no_scales_to_look_at():
     student, net = trained("mobilenet_v1")
     with pytest.raises(BadPruning, match="needs BatchNorms"):
         bundles(student, student.shipped_form(net), "bn_scale")
+
+
+def positions_gone(bundle: Bundle, kept: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Which positions of `bundle` went, as boolean [C], read from what its layers kept."""
+    gone = torch.zeros(len(bundle.scores), dtype=torch.bool)
+    for (path, outputs), (indices, positions) in bundle.cuts.items():
+        stays = kept[path][0 if outputs else 1]
+        gone[positions[~torch.isin(indices, stays)]] = True
+    return gone
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "largekernel", "depthwise_resnet"])
+def test_the_channels_that_go_are_those_of_the_least_score(name: str):
+    student, net = trained(name)
+    found = bundles(student, net, "magnitude")
+    # Half of each bundle's channels matter ten times as much as the others, and the budget is just the better halves.
+    generator = torch.Generator().manual_seed(3)
+    lesser = [torch.randperm(len(bundle.scores), generator=generator) < len(bundle.scores) // 2 for bundle in found]
+    for bundle, less in zip(found, lesser, strict=True):
+        bundle.scores.copy_(torch.rand(len(less), generator=generator) + torch.where(less, 1, 10))
+    most = counter(student, net)(kept_without(net, found, lesser))
+    pruned = prune_to(student, net, found, most)
+    assert pruned.parameters == most
+    for bundle, less in zip(found, lesser, strict=True):
+        assert torch.equal(positions_gone(bundle, pruned.kept), less)
+    assert pruned.channel_ratio == sum(int(less.sum()) for less in lesser) / sum(map(len, lesser))
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_a_net_that_loses_only_useless_channels_answers_as_before(importance: str):
+    student, net = trained("mobilenet_v1")
+    found = bundles(student, net, importance, SAMPLE)
+    # Every third channel of each bundle is made useless: no weight leads to it, scales it or leaves it.
+    useless = [torch.arange(len(bundle.scores)) % 3 == 1 for bundle in found]
+    kept = kept_without(net, found, useless)
+    with torch.no_grad():
+        for path, (outputs, inputs) in kept.items():
+            for parameter in net.get_submodule(path).parameters(recurse=False):
+                gone = torch.ones(parameter.shape[0], dtype=torch.bool)
+                gone[outputs] = False
+                parameter[gone] = 0
+                if parameter.ndim > 1 and parameter.shape[1] > 1:
+                    gone = torch.ones(parameter.shape[1], dtype=torch.bool)
+                    gone[inputs] = False
+                    parameter[:, gone] = 0
+    pruned = prune_to(student, net, bundles(student, net, importance, SAMPLE), counter(student, net)(kept))
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(pruned.net.double()(images.double()), net.double()(images.double()))
+    assert pruned.channel_ratio > 0.2
+
+
+def test_what_is_left_of_the_budget_brings_back_the_most_important_channels():
+    """One wide layer is the least important and its channels dear, so whole ones overshoot by more than one percent."""
+    student, net = trained("mobilenet_v1")
+    found = bundles(student, net, "magnitude")
+    weight = counter(student, net)
+    for number, bundle in enumerate(found):
+        bundle.scores.copy_(torch.arange(len(bundle.scores)) / 100 + len(found) - number)
+    most = dense(student) - 700
+    pruned = prune_to(student, net, found, most)
+    assert 0.99 * most <= pruned.parameters <= most
+    gone = [positions_gone(bundle, pruned.kept) for bundle in found]
+    assert weight(kept_without(net, found, gone)) == pruned.parameters
+    # What could still come back is too dear.
+    for number, out in enumerate(gone):
+        for position in out.nonzero()[:, 0].tolist():
+            fuller = [each.clone() for each in gone]
+            fuller[number][position] = False
+            back = weight(kept_without(net, found, fuller))
+            assert back > most or pruned.parameters >= 0.99 * most
+
+
+class Otherwise(StagedNet):
+    """A net that shows a tracer, which follows gradients, other channels than it uses to answer."""
+
+    def observe(self, images: torch.Tensor) -> Output:
+        maps, features = images, []
+        for stage in self.stages:
+            maps = stage(maps)
+            if not torch.is_grad_enabled():
+                maps = maps.flip(1)
+            features.append(maps)
+        embedding = maps.mean((2, 3))
+        return Output(self.head(embedding), embedding, tuple(features))
+
+
+def test_a_net_that_traces_otherwise_than_it_answers_is_refused():
+    student, net = trained("mobilenet_v1")
+    most = dense(student) // 2
+    assert prune_to(student, net, bundles(student, net, "magnitude"), most).parameters <= most
+    net.__class__ = Otherwise
+    with pytest.raises(BadPruning, match="answers otherwise than the net with those channels silenced"):
+        prune_to(student, net, bundles(student, net, "magnitude"), most)
+
+
+def test_answers_are_the_same_up_to_rounding_and_no_further():
+    torch.manual_seed(0)
+    net = describe("mobilenet_v1", 5_000, 3, 32).build().eval()
+    for change, same in ((1e-5, True), (0.02, False)):
+        other = copy.deepcopy(net)
+        with torch.no_grad():
+            other.head.bias[1] += change
+        assert same_answers(net, other, 32) is same
+        assert same_answers(other, net, 32) is same
+
+
+def test_cuts_of_one_layer_are_joined_end_to_end():
+    first, second = (torch.tensor([4, 5]), torch.tensor([0, 1])), (torch.tensor([8]), torch.tensor([2]))
+    indices, positions = joined(first, second)
+    assert indices.tolist() == [4, 5, 8]
+    assert positions.tolist() == [0, 1, 2]

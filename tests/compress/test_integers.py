@@ -24,7 +24,8 @@ from bantam.compress.integers import (
 from bantam.compress.qdq import Writer
 from bantam.compress.qdq import packed as pack
 from bantam.compress.qdq import unpacked as unpack
-from bantam.data.splits import IMAGENET, UnlabelledSplit
+from bantam.data.augment import plain
+from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.errors import BadCheckpoint, SplitLeak
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
@@ -188,12 +189,64 @@ def test_corrected_biases_restore_the_means():
     assert after < 1e-4
 
 
-def test_post_training_takes_the_nearest_way():
+@torch.no_grad()
+def sure_net() -> StagedNet:
+    """A net whose answers differ from image to image, so that ways to quantize it differ by more than rounding."""
     net = trained_like("mobilenet_v1")
-    student, way = post_training(net, INT8, batches())
-    assert way.startswith("ranges by ")
-    with torch.no_grad():
-        assert float((student(batches()[0]) - deploy(net)(batches()[0])).abs().max()) < 0.1
+    logits = deploy(net)(torch.cat(batches()))
+    stretch = 0.5 / logits.std(0).mean()
+    net.head.bias.sub_(logits.mean(0)).mul_(stretch)
+    net.head.weight.mul_(stretch)
+    return net
+
+
+def ways_by_hand(
+    net: StagedNet, precision: Precision, fitted: list[Tensor], held: list[Tensor]
+) -> dict[str, tuple[float, StagedNet]]:
+    """Every way to quantize `net` with ranges and biases of `fitted`: how far off it is on `held`, and its net."""
+    found: dict[str, tuple[float, StagedNet]] = {}
+    for ends, clips in (("least squared error", CLIPS), ("largest value", CLIPS[:1])):
+        for told in ("as they were", "corrected"):
+            student = quantized(net, precision)
+            if precision.inputs:
+                calibrate(student, fitted, clips)
+            if told == "corrected":
+                correct_biases(student, net, torch.cat(fitted))
+            divergences = []
+            for batch in held:
+                p, q = deploy(net)(batch).double().softmax(1), student(batch).double().softmax(1)
+                divergences.append(float((p * (p / q).log()).sum(1).mean()))
+            found[f"ranges by {ends}, biases {told}"] = sum(divergences) / len(divergences), student
+    return found
+
+
+@pytest.mark.parametrize("scales", [(1, 4, 1, 4), (4, 1, 4, 1)], ids=str)
+@torch.no_grad()
+def test_post_training_fits_on_one_half_and_takes_the_nearest_way_of_the_other(scales: tuple[int, ...]):
+    """With halves of different range each half has another best way, and other ranges."""
+    net = sure_net()
+    given = [scale * batch for scale, batch in zip(scales, batches(), strict=True)]
+    ways = ways_by_hand(net, INT8, given[::2], given[1::2])
+    best = min(ways, key=lambda way: ways[way][0])
+    assert all(divergence > 1.01 * ways[best][0] for way, (divergence, _) in ways.items() if way != best)
+    student, way = post_training(net, INT8, given)
+    assert way == best
+    assert all(torch.equal(value, ways[best][1].state_dict()[name]) for name, value in student.state_dict().items())
+
+
+@torch.no_grad()
+def test_weights_alone_have_no_ranges_to_choose():
+    net, given = sure_net(), batches()
+    ways = ways_by_hand(net, INT4, given[::2], given[1::2])
+    best = min(ways, key=lambda way: ways[way][0])
+    student, way = post_training(net, INT4, given)
+    assert way == best == "ranges by least squared error, biases corrected"
+    assert torch.equal(student(given[0]), ways[best][1](given[0]))
+    # One batch is all there is to fit on and to compare by.
+    alone = ways_by_hand(net, INT4, given[:1], given[:1])
+    student, way = post_training(net, INT4, given[:1])
+    assert way == min(alone, key=lambda way: alone[way][0])
+    assert torch.equal(student(given[0]), alone[way][1](given[0]))
 
 
 def test_calibration_refuses_the_evaluation_split():
@@ -222,3 +275,29 @@ def test_a_packed_file_gives_the_net_back(family: str):
     for damaged in (b"", data[:-1], data + b"0", b"PK" + data, data[:40]):
         with pytest.raises(BadCheckpoint, match="not a packed student"):
             packed.loads(damaged)
+
+
+def test_a_depthwise_layer_is_light_from_two_channels_on():
+    convolutions = [nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(2, 1, 1), nn.Conv2d(1, 4, 1)]
+    bits = [layer.bits for layer in layers_of(quantized(StagedNet(convolutions, 4, 2).eval(), INT4)).values()]
+    assert bits == [8, 8, 4, 4, 4]
+
+
+def test_the_range_holds_the_ends_that_are_not_sampled():
+    net = quantized(StagedNet([nn.Conv2d(3, 2, 1)], 2, 2).eval(), INT8)
+    images = torch.zeros(4, 3, 128, 128)  # 12 times as many values as are sampled
+    images.view(-1)[5], images.view(-1)[7] = -3.0, 5.0
+    calibrate(net, [images], CLIPS[:1])
+    first = next(iter(layers_of(net).values()))
+    assert float(first.input_scale) == pytest.approx(8 / 255)
+    assert int(first.input_zero) == round(3 * 255 / 8)
+
+
+def test_calibration_images_are_spread_evenly_over_the_split():
+    images = torch.randint(256, (10, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = LabelledSplit("training", images, torch.zeros(10, dtype=torch.int64), tuple("0123456789"), ("a", "b"))
+    (batch,) = calibration_batches(split, 8, IMAGENET, 4)
+    assert torch.equal(batch, plain(images[[0, 3, 6, 9]], 8, IMAGENET.mean, IMAGENET.std))
+    zeros = torch.zeros(600, dtype=torch.int64)
+    many = LabelledSplit("training", images[zeros], zeros, tuple(map(str, range(600))), ("a", "b"))
+    assert [len(batch) for batch in calibration_batches(many, 8, IMAGENET)] == [64] * 8

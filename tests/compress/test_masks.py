@@ -53,6 +53,22 @@ def test_every_layer_loses_the_same_share():
     assert int((~masks["b"]).sum()) == 500
 
 
+@pytest.mark.parametrize("method", MASKS)
+def test_the_weights_that_go_are_those_of_the_least_magnitude(method: str):
+    dense = net()
+    sparse = maskable(masked(dense, 4_993, method, 0.5))
+    pairs = {name: (before.detach().abs().flatten(), sparse[name] == 0) for name, before in maskable(dense).items()}
+    pairs = {name: (before, gone.flatten()) for name, (before, gone) in pairs.items()}
+    if method == "global":
+        # Over the whole net, but for the largest of each layer, which stays.
+        threshold = max(float(before[gone].max()) for before, gone in pairs.values() if gone.any())
+        for before, gone in pairs.values():
+            assert all(value >= threshold or value == before.max() for value in before[~gone])
+    else:
+        for before, gone in pairs.values():
+            assert before[gone].max() <= before[~gone].min()
+
+
 @pytest.mark.parametrize(("method", "ratio"), [("layer", 0.9999), ("global", 0.9999), ("layer", 0.995)])
 def test_a_ratio_that_would_empty_a_layer_is_refused(method: str, ratio: float):
     with pytest.raises(BadPruning, match="would empty the layer") as caught:

@@ -19,6 +19,7 @@ from bantam.compress.pruning_curve import (
     kept_points,
     plain_views,
     ratios_of,
+    sample_of,
     some,
     write_curve,
 )
@@ -174,3 +175,40 @@ def test_the_largest_ratio_is_tried_first():
             subject(), METHODS, [0.1, 0.999], TRAINING, VALIDATION, Watcher(), (), lambda found: kept.append(len(found))
         )
     assert kept == []
+
+
+def test_statistics_and_gradients_are_of_so_many_images():
+    many = split("training", 600)
+    assert len(plain_views(many, 32, IMAGENET)) == 512
+    images, labels = sample_of(many, 32, IMAGENET)
+    assert len(images) == len(labels) == 64
+
+
+def test_progress_is_told_from_the_first_to_the_last_net():
+    told: list[object] = []
+
+    class Telling(Watcher):
+        def begin(self, stage: str, total: int, done: int) -> None:
+            told.append((stage, total, done))
+
+        def advance(self, done: int) -> None:
+            told.append(done)
+
+        def end(self) -> None:
+            told.append("end")
+
+    known = curve(subject(), METHODS[:1], [0.5], TRAINING, VALIDATION, Watcher())
+    curve(subject(), METHODS[:1], [0.5], TRAINING, VALIDATION, Telling(), known)
+    assert told == [("pruning", 1, 0), 1, "end"]
+
+
+def test_the_text_has_a_line_for_each_net_and_a_column_for_each_look_taken():
+    points = [
+        Point("unstructured-global", 0.5, 0.5, 2_500, None, Accuracy(15, 30), None, None),
+        Point("structured-magnitude", 0.25, 0.253, 3_700, 0.125, Accuracy(20, 30), Accuracy(21, 30), None),
+    ]
+    assert curve_text(points).splitlines() == [
+        "method                ratio  removed  channels  parameters      as pruned  BatchNorm re-estimated",
+        "unstructured-global     0.5    50.0%         -       2,500  0.500 ± 0.091                       -",
+        "structured-magnitude   0.25    25.3%     12.5%       3,700  0.667 ± 0.086           0.700 ± 0.084",
+    ]

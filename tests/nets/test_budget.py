@@ -261,7 +261,8 @@ def test_hooks_are_gone_and_buffers_are_back_after_a_pass_that_failed():
 
 def test_nets_on_the_meta_device_and_in_half_precision_can_be_weighed():
     with torch.device("meta"):
-        assert weigh(describe("sample", 60_000, 11, 64).build(), 64) == Weight(59_723, 59_723)
+        net = describe("sample", 60_000, 11, 64).build()
+    assert weigh(net, 64) == Weight(59_723, 59_723)
     assert weigh(nn.Sequential(nn.Conv2d(3, 8, 3)).to(torch.bfloat16), 16) == Weight(224, 224)
 
 
@@ -303,6 +304,19 @@ def test_the_text_is_torchsummarys_table_with_both_counts_and_the_verdict():
     assert "As torchsummary counts: 59,723" in text
     assert "Within the budget of 60,000: 99.54% used, 277 left" in text
     assert "OVER the budget of 50,000 by 9,723" in ours.text(50_000)
+
+
+@pytest.mark.parametrize(("build", "counts"), [(Shared, (81, 243)), (Unused, (10_324, 224))])
+def test_the_verdict_is_that_of_the_larger_count(build: Callable[[], nn.Module], counts: tuple[int, int]):
+    """Of one net only torchsummary's count is above the budget, of the other only that of every parameter once."""
+    found = summary(build(), 16)
+    assert (found.weight.unique, found.weight.torchsummary) == counts
+    larger, smaller = max(counts), min(counts)
+    assert f"OVER the budget of {larger - 1:,} by 1\n" in found.text(larger - 1)
+    assert f"OVER the budget of {smaller:,} by {larger - smaller:,}\n" in found.text(smaller)
+    assert f"Within the budget of {larger:,}: 100.00% used, 0 left\n" in found.text(larger)
+    share = f"{larger / (2 * larger):.2%}"
+    assert f"Within the budget of {2 * larger:,}: {share} used, {larger:,} left\n" in found.text(2 * larger)
 
 
 def test_the_text_shows_several_outputs_as_torchsummary_does():

@@ -11,8 +11,10 @@ def net_of(*sizes: int) -> Output:
 
 
 def test_unit_vectors() -> None:
-    vectors = torch.tensor([[3.0, 4.0], [0.0, -2.0], [1e20, 0.0], [0.0, 0.0], [1e-9, 0.0]], dtype=torch.float64)
-    expected = [[0.6, 0.8], [0.0, -1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    vectors = torch.tensor(
+        [[3.0, 4.0], [0.0, -2.0], [1e20, 0.0], [0.0, 0.0], [9e-9, 0.0], [1.1e-8, 0.0]], dtype=torch.float64
+    )
+    expected = [[0.6, 0.8], [0.0, -1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
     torch.testing.assert_close(unit(vectors), torch.tensor(expected, dtype=torch.float64))
 
 
@@ -53,3 +55,6 @@ def test_the_larger_map_is_averaged() -> None:
     assert pooled.tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
     wide, high = to_common_size(torch.ones(1, 2, 6), torch.ones(1, 4, 3))
     assert wide.shape == high.shape == (1, 2, 3)
+    more, less = to_common_size(torch.ones(5, 7, 9, 8), torch.ones(5, 2, 6, 3))
+    assert more.shape == (5, 7, 6, 3)
+    assert less.shape == (5, 2, 6, 3)

@@ -11,6 +11,39 @@ from bantam.nets.output import Output
 from bantam.objectives import OBJECTIVES, Objective
 
 CLASSES = 11
+
+DEFAULTS = {
+    "supervised": {"label_smoothing": 0.0},
+    "kd": {"temperature": 4.0, "standardize": False},
+    "dkd": {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "standardize": False},
+    "dist": {"beta": 1.0, "gamma": 1.0, "temperature": 1.0},
+    "fitnet": {"student_stage": -2, "teacher_stage": -2, "hint_until": 0.0},
+    "attention": {"stages": 3},
+    "similarity": {"stages": 1},
+    "rkd": {"distance": 1.0, "angle": 2.0},
+    "dml": {},
+    "self_distillation": {"temperature": 2.0, "labels": 0.2, "deepest": 0.4, "teacher": 0.4},
+}
+"""What each objective is with no hyper-parameter given."""
+
+INFINITE = [float("nan"), float("inf"), -float("inf")]
+WRONG = {
+    "positive": [0, -1.0, "1", True, *INFINITE],
+    "not negative": [-1, -0.1, "1", True, *INFINITE],
+    "share": [-0.1, 1.1, "1", True, *INFINITE],
+    "whole": [1.0, "1", True],
+    "above zero": [0, -1, 1.0, "1", True],
+    "flag": [0, 1.0, "yes"],
+}
+KINDS = {
+    **dict.fromkeys(("temperature",), "positive"),
+    **dict.fromkeys(("alpha", "beta", "gamma", "distance", "angle", "labels", "deepest", "teacher"), "not negative"),
+    **dict.fromkeys(("label_smoothing", "hint_until"), "share"),
+    **dict.fromkeys(("student_stage", "teacher_stage"), "whole"),
+    "stages": "above zero",
+    "standardize": "flag",
+}
+
 pytestmark = pytest.mark.parametrize("name", OBJECTIVES)
 
 
@@ -72,6 +105,24 @@ def test_declares_its_paper_and_needs(name: str) -> None:
     parameters = inspect.signature(kind).parameters.values()
     assert all(parameter.default is not inspect.Parameter.empty for parameter in parameters)
     assert all(parameter.annotation in (float, int, bool) for parameter in parameters)
+
+
+def test_whom_it_learns_from(name: str) -> None:
+    kind = OBJECTIVES[name]
+    assert kind.needs_peers == (name == "dml")
+    assert kind.needs_teacher == (name not in ("supervised", "self_distillation"))
+    # From the stage's own teacher, whose answers images without a label have too.
+    assert kind().follows() == (name not in ("supervised", "dml"))
+    assert kind().alone_until == 0
+
+
+def test_hyperparameters_have_their_defaults_and_refuse_what_they_cannot_be(name: str) -> None:
+    defaults = {key: item.default for key, item in inspect.signature(OBJECTIVES[name]).parameters.items()}
+    assert defaults == DEFAULTS[name]
+    for key in defaults:
+        for value in WRONG[KINDS[key]]:
+            with pytest.raises((TypeError, ValueError), match=f"^{key} = "):
+                OBJECTIVES[name](**{key: value})
 
 
 def test_reads_no_more_of_the_teacher_than_it_declares(name: str) -> None:

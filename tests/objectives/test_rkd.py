@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bantam.nets.output import Output
-from bantam.objectives.rkd import RKD, angle_loss, distance_loss
+from bantam.objectives.rkd import COINCIDENT, RKD, angle_loss, distance_loss, pairwise_differences
 
 LOSSES = {"distance": distance_loss, "angle": angle_loss}
 
@@ -107,3 +107,11 @@ def test_class_keeps_the_proportion() -> None:
     terms = RKD(distance=0.5, angle=3.0)(*nets, torch.eye(5, 3), 0.0)
     torch.testing.assert_close(terms["rkd_distance"], 0.5 * distance_loss(student, teacher))
     torch.testing.assert_close(terms["rkd_angle"], 3.0 * angle_loss(student, teacher))
+
+
+def test_points_count_as_one_below_a_share_of_the_root_mean_square_distance() -> None:
+    points = torch.tensor([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0]], dtype=torch.float64)
+    differences, floor = pairwise_differences(points)
+    assert differences[0, 1].tolist() == [3, 4, 0]
+    # Squared distances 0, 25, 25, 0.
+    assert float(floor) == pytest.approx(COINCIDENT * 12.5**0.5)

@@ -114,3 +114,12 @@ def test_half_precision_is_raised_first():
 def test_wrong_keys_are_named(wrong: dict[str, float]):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SelfDistillation(**wrong)
+
+
+def test_who_teaches_an_exit_gets_no_gradient() -> None:
+    exits, deepest, teacher = (torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    exit_loss(exits, deepest, teacher, 2.0, 0.4, 0.4).backward()
+    assert exits.grad is not None
+    assert exits.grad.abs().sum() > 0
+    assert deepest.grad is None
+    assert teacher.grad is None

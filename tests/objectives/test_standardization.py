@@ -60,3 +60,10 @@ def test_equal_logits_give_zeros_and_no_gradient(level: float) -> None:
     assert torch.equal(value, torch.zeros(2, 11))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+def test_a_small_spread_that_is_no_rounding_is_a_spread() -> None:
+    logits = torch.tensor([[1.0, 1.0 + 1e-9, 1.0 - 1e-9]], dtype=torch.float64)
+    found = standardized(logits)
+    assert found.std(dim=1, correction=0).item() == pytest.approx(1, rel=1e-6)
+    assert not standardized(torch.ones(1, 3, dtype=torch.float64)).any()

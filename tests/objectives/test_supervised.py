@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bantam.nets.output import Output
+from bantam.objectives.objective import labelled_mean
 from bantam.objectives.supervised import Supervised, cross_entropy
 
 LOGITS = [[2.0, -1.0, 0.5], [0.1, 0.2, 3.0]]
@@ -87,3 +88,12 @@ def test_class_names_its_term_and_ignores_a_teacher() -> None:
 def test_smoothing_outside_its_range_is_refused(smoothing: float) -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
         Supervised(label_smoothing=smoothing)
+
+
+def test_the_mean_over_one_labelled_image_is_its_value() -> None:
+    values, targets = torch.tensor([2.0, 5.0, 7.0]), torch.zeros(3, 4)
+    assert labelled_mean(values, targets) == 0
+    targets[1, 2] = 1
+    assert labelled_mean(values, targets) == 5
+    targets[0] = 0.25
+    assert labelled_mean(values, targets) == 3.5

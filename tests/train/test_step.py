@@ -201,3 +201,46 @@ def test_cross_entropy_of_mixed_targets_is_the_mixture() -> None:
         ]
     ) / 4  # fmt: skip
     torch.testing.assert_close(F.cross_entropy(logits, targets), expected)
+
+
+def test_what_a_step_returns_is_cut_off_from_its_graph(photographs: Path) -> None:
+    step, _ = build(photographs)
+    terms = step(torch.arange(10), torch.zeros(10, dtype=torch.int64))
+    assert set(terms) == {"loss", "cross_entropy", "kd"}
+    assert not any(term.requires_grad for term in terms.values())
+
+
+def test_means_over_the_labelled_are_weighted_with_this_process_share_of_them(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, _ = build(photographs)
+    index, view = torch.arange(10), torch.zeros(10, dtype=torch.int64)
+    images, targets = step.look(index, view)
+    assert step.answers
+    shown = step.answers(images, index, view)
+    assert step.share_of_labels(targets) == 1
+    with torch.no_grad():
+        whole = step.terms(images, targets, shown)
+        monkeypatch.setattr(step, "share_of_labels", lambda targets: 0.25)
+        part = step.terms(images, targets, shown)
+    assert part["cross_entropy"].item() == pytest.approx(0.25 * whole["cross_entropy"].item(), rel=1e-5)
+    assert part["kd"].item() == pytest.approx(whole["kd"].item(), rel=1e-5)
+    expected = 0.4 * part["cross_entropy"].item() + 0.6 * part["kd"].item()
+    assert part["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("own", "elsewhere", "share"), [(2, 3, 0.8), (1, 0, 2.0), (0, 4, 0.0), (0, 0, 0.0)])
+def test_a_share_of_labels_is_against_the_mean_over_the_processes(
+    own: int, elsewhere: int, share: float, photographs: Path
+) -> None:
+    class Two:
+        world = 2
+
+        def summed(self, number: torch.Tensor) -> torch.Tensor:
+            return number + elsewhere
+
+    step, _ = build(photographs)
+    step.semi_labelled, step.processes = True, Two()  # pyright: ignore[reportAttributeAccessIssue]
+    targets = torch.zeros(4, 3)
+    targets[:own, 1] = 1
+    assert float(step.share_of_labels(targets)) == pytest.approx(share)
