@@ -47,11 +47,11 @@ def verify(
     data: DataOption,
     budget: BudgetOption = 60_000,
     run_code: Annotated[
-        bool, typer.Option("--run-code", help="Run the package's own code, in a process with limits; no sandbox.")
+        bool, typer.Option("--run-code", help="Run the package's own code, confined as far as the system can.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a code package: files, weights, budget, submission; with --run-code also that it reproduces it."""
+    """Check a code package: files, weights, code, submission; with --run-code also the net and its answers."""
     from bantam.deliver.verify.verify import verify as verified
 
     verdict = verified(package, data, budget, run_code)

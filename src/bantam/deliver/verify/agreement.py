@@ -12,6 +12,9 @@ from torch.nn import functional
 TIE = 0.02
 """Two classes whose scores are no further apart may change places with the processor and the batch."""
 
+MOST_TIES = 0.01
+"""Share of the answers that may be such ties."""
+
 APPROXIMATE = 0.02
 """Share of the answers that may differ where the code's inputs, or its weights of the views, are known only nearly."""
 
@@ -65,10 +68,15 @@ def agreement(logits: Tensor, answers: Tensor, weights: Tensor, mean: str, fit: 
 
 
 def others(scores: Tensor, answers: Tensor) -> Tensor:
-    """Where `answers` int64 [N] are not those of `scores` [N, K], nor as good as those: bool [N]."""
+    """Where `answers` int64 [N] are not those of `scores` [N, K], nor as good as those: bool [N].
+
+    Few ties are excused and many are none: a net whose scores are all the same would else have any answer.
+    """
+    differs = answers != scores.argmax(1)
     best = scores.amax(1)
     claimed = scores.gather(1, answers[:, None].clamp(0, scores.shape[1] - 1))[:, 0]
-    return ~(best - claimed <= TIE)
+    tied = differs & (best - claimed <= TIE) & (answers < scores.shape[1])
+    return differs if int(tied.sum()) > max(1, MOST_TIES * len(scores)) else differs & ~tied
 
 
 def fitted(parts: Tensor, answers: Tensor) -> Tensor:

@@ -57,7 +57,11 @@ class Found:
 
 def ask(question: Question, timeout: float) -> Found:
     """Have the question answered by a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {
+        **os.environ,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "bantam.deliver.verify.answering"],

@@ -148,8 +148,12 @@ def graph_of(net: Any, shape: tuple[int, ...], tensors: dict[str, Any]) -> dict[
     """
     import torch
 
-    with torch.no_grad():
-        program = torch.export.export(net, (torch.zeros(BATCH, *shape),), strict=False).run_decompositions()
+    try:
+        with torch.no_grad():
+            program = torch.export.export(net, (torch.zeros(BATCH, *shape),), strict=False).run_decompositions()
+    except Exception as error:  # torch raises many kinds, also for a branch that depends on the images
+        reason = " ".join(str(error).split())[:100]
+        raise SystemExit(f"the net cannot be written as one graph (torch.export): {reason}") from error
     held = {**program.state_dict, **program.constants}
     named = {key(tensor): name for name, tensor in tensors.items()}
     spec = program.graph_signature
@@ -171,9 +175,9 @@ def graph_of(net: Any, shape: tuple[int, ...], tensors: dict[str, Any]) -> dict[
         if node.op == "output":
             (output,) = (plain(value) for value in node.args[0])
             break
+        if not node.users:  # a tensor that is not used, or an assertion of the exporter's
+            continue
         if node.op == "placeholder" and node.name in sources:
-            if not node.users:
-                continue
             tensor = held[sources[node.name]]
             name = named.setdefault(key(tensor), f"tensor {len(tensors)}")
             tensors[name] = tensor

@@ -28,6 +28,9 @@ EXACT = 0.1
 CLOSE = 12.0
 """Largest difference of inputs that it explains well enough to try."""
 
+LEAST_SLOPE = 1e-6
+"""How much each channel of an input changes at least with a grey level; a constant shows no photograph."""
+
 MOST_VIEWS = 32
 THUMB, SMALL = 12, 32
 """Sides in pixels of what a first and a second search look at."""
@@ -155,9 +158,8 @@ def measured(paths: Sequence[Path], inputs: Tensor, how: Rendering) -> View:
     wanted = inputs.double().permute(0, 2, 3, 1).reshape(len(pixels), -1)  # [N * H * W, C]
     solved = torch.linalg.lstsq(known, wanted, driver="gelsd").solution  # [4, C]
     apart = (known @ solved - wanted).square().mean(0).sqrt()  # [C]
-    # How much a channel changes with a grey level; one that does not change at all shows nothing.
-    slope = solved[:3].sum(0).abs().clamp(min=1e-9)
-    error = float((apart / slope).max())
+    slope = solved[:3].abs().sum(0)  # how much a channel changes with a grey level
+    error = float((apart / slope).max()) if float(slope.min()) > LEAST_SLOPE else float("inf")
     return View(how, tuple(map(tuple, solved.T.tolist())), error if error == error else float("inf"))
 
 

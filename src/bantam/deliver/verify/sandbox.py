@@ -98,6 +98,7 @@ def run(argv: Sequence[str], place: Path, shown: Sequence[Path], timeout: float,
         "LANG": "C.UTF-8",
         "FOOD_11": str(shown[0]) if shown else "",
         "CUDA_VISIBLE_DEVICES": "",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait do not take the others' processor
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
     }
     with tempfile.TemporaryFile() as said:
@@ -154,8 +155,9 @@ def read_left(path: Path, most: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > most:
-            return None
         return file.read(most)
