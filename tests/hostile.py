@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bantam.deliver.verify import verify
+from bantam.deliver.verify.verify import verify
 
 Files = dict[str, bytes]
 
