@@ -27,6 +27,10 @@ test-portable: $(READY)
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 \
 		$(BIN)/python -m pytest -n 2 $(NUMERIC) -k "not killed and not published_accuracy"
 
+# Kills, damaged files, hostile input and packages: how many were tried, and how many Bantam held against.
+faults: $(READY)
+	$(BIN)/python benchmarks/faults.py
+
 # Small faults in the source, one at a time: which of them no test notices. A sample, in about half an hour on two cores.
 mutants: $(READY)
 	$(BIN)/python benchmarks/mutants.py

@@ -45,11 +45,11 @@ ENOUGH = 0.95
 SOURCES: dict[str, tuple[str, ...]] = {
     "objectives/*.py": ("tests/objectives", "tests/train/test_step.py"),
     "nets/budget.py": ("tests/nets/test_budget.py", "tests/nets/test_fit.py", "tests/measure/test_cost.py"),
-    "measure/*.py": ("tests/measure", "tests/test_quantization.py", "tests/deliver/report", "tests/test_exits.py"),
-    "compress/*.py": ("tests/compress", "tests/test_quantization.py", "tests/deliver/test_export.py"),
+    "measure/*.py": ("tests/measure", "tests/studies/test_quantize.py", "tests/deliver/report", "tests/studies/test_exits.py"),
+    "compress/*.py": ("tests/compress", "tests/studies/test_quantize.py", "tests/deliver/export/test_forms.py"),
     "data/*.py": ("tests/data", "tests/train/test_step.py"),
     "train/step.py": ("tests/train/test_step.py", "tests/train/test_switches.py", "tests/objectives"),
-    "deliver/verify*.py": ("tests/deliver/test_verify.py", "tests/deliver/test_archive.py"),
+    "deliver/verify/*.py": ("tests/deliver/verify",),
 }
 """What is mutated, and the tests that are asked: first the one that mirrors the file, then these in order."""
 

@@ -42,6 +42,25 @@ def views(results: Path) -> str:
     return table(head, rows) + f"\n\n{below} " + made_by(study["environment"])
 
 
+def faults(results: Path) -> str:
+    tried = read(results / "benchmarks" / "faults.json")
+    if tried is None:
+        return NOTHING
+    rows = [[row["kind"], f"{row['tried']:,}", f"{row['held']:,}"] for row in tried["rows"]]
+    return table(("what", "tried", "held"), rows) + "\n\n" + made_by(tried["environment"])
+
+
+def mutants(results: Path) -> str:
+    study = read(results / "benchmarks" / "mutants.json")
+    if study is None:
+        return NOTHING
+    rows = [
+        [room, f"{row['tried']:,}", f"{row['killed']:,}", f"{row['equivalent']:,}"]
+        for room, row in study["rooms"].items()
+    ]
+    return table(("room", "tried", "noticed", "that change nothing"), rows) + "\n\n" + made_by(study["environment"])
+
+
 def food_11(results: Path) -> str:
     rows: list[tuple[float, list[str]]] = []
     for path in sorted(results.glob("food-11/*/metrics.json")):
@@ -339,6 +358,8 @@ def grid(results: Path, study: str) -> str:
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "evidence": evidence,
+    "faults": faults,
+    "mutants": mutants,
     "food-11": food_11,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,

@@ -18,6 +18,20 @@ from torch import Tensor, nn
 Weights = dict[str, Tensor]
 
 
+class Small(nn.Module):
+    """A classifier of 11 classes whose layers are named as those of a ResNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.layer1 = nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)))
+        self.fc = nn.Linear(4, 11)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.layer1(self.bn1(self.conv1(images))).mean((2, 3)))
+
+
 @dataclass(frozen=True)
 class Way:
     """`save` writes a net to a path. `says` is what the one line of the loader holds: about what it unwrapped, nothing

@@ -7,25 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from bantam.errors import BadCheckpoint
 from bantam.nets.weights import ForeignMapping, file_and_name, harmless, load_weights, read
 from saved_teachers import WAYS, other, under, weights
-
-
-class Net(nn.Module):
-    """A classifier of 11 classes whose layers are named as those of a ResNet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 4, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(4)
-        self.layer1 = nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)))
-        self.fc = nn.Linear(4, 11)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.layer1(self.bn1(self.conv1(images))).mean((2, 3)))
+from saved_teachers import Small as Net
 
 
 @pytest.fixture(scope="module")
