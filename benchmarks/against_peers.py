@@ -2,8 +2,8 @@
 
     python benchmarks/against_peers.py --data DIR --run RUN --hits P1.pt P2.pt
 
-The hits are what `peers.py --hits` keeps: the peer's answers in its own way, test-time views included. The run's
-student stands against them twice: in one plain view, which nothing was chosen for, and with the test-time views that it
+The hits are what `peers.py --hits` keeps: the peer's answers in its own way, TTA included. The run's
+student stands against them twice: in one plain view, which nothing was chosen for, and with the TTA that it
 ships with. Writes results/benchmarks/against-peers.json.
 """
 
@@ -16,7 +16,7 @@ from bantam.data import cache
 from bantam.deliver.predict import load_shipped
 from bantam.errors import RunMismatch
 from bantam.measure.accuracy import Accuracy, hits, mcnemar
-from bantam.measure.looks import logits_of_views, views_of
+from bantam.measure.tta import logits_of_tta, tta_of
 from bantam.pipeline import run as pipeline
 from bantam.runs import checkpoint
 from evidence import RESULTS, write
@@ -27,10 +27,10 @@ def compared(run: Path, data: Path, peers: list[Path]) -> list[dict[str, Any]]:
     """A row for each peer and each of the run's ways of looking. Raises RunMismatch for hits on other images."""
     net, shipped = load_shipped(run)
     validation = cache.open_splits(data, pipeline.recipe_of(run).data.size).validation
-    chosen = views_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
+    chosen = tta_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
     rows: list[dict[str, Any]] = []
     for views in dict.fromkeys(["plain", chosen]):
-        said = logits_of_views(net, validation, shipped.student.size, shipped.normalisation, views)
+        said = logits_of_tta(net, validation, shipped.student.size, shipped.normalisation, views)
         ours = hits(said, validation.labels)
         for path in peers:
             peer = checkpoint.load(path)

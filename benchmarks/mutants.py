@@ -45,7 +45,12 @@ ENOUGH = 0.95
 SOURCES: dict[str, tuple[str, ...]] = {
     "objectives/*.py": ("tests/objectives", "tests/train/test_step.py"),
     "nets/budget.py": ("tests/nets/test_budget.py", "tests/nets/test_fit.py", "tests/measure/test_cost.py"),
-    "measure/*.py": ("tests/measure", "tests/studies/test_quantize.py", "tests/deliver/report", "tests/studies/test_exits.py"),
+    "measure/*.py": (
+        "tests/measure",
+        "tests/studies/test_quantize.py",
+        "tests/deliver/report",
+        "tests/studies/test_exits.py",
+    ),
     "compress/*.py": ("tests/compress", "tests/studies/test_quantize.py", "tests/deliver/export/test_forms.py"),
     "data/*.py": ("tests/data", "tests/train/test_step.py"),
     "train/step.py": ("tests/train/test_step.py", "tests/train/test_switches.py", "tests/objectives"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.files import write_text
-from bantam.measure.looks import views_of
+from bantam.measure.tta import tta_of
 from compression_tables import cascade, dynamic, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
@@ -72,7 +72,7 @@ def food_11(results: Path) -> str:
             path.parent.name,
             metrics["student"],
             with_error(judged["accuracy"], judged["standard_error"])
-            + (f", with {views_of(judged)}" if judged["flip"] else ""),
+            + (f", with {tta_of(judged)}" if judged["flip"] else ""),
             f"{judged['n']:,}",
             f"{max(metrics['parameters'].values()):,}",
             str(metrics["epochs"]),

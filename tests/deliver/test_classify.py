@@ -11,7 +11,7 @@ from bantam.data import cache
 from bantam.data.folder import scan
 from bantam.deliver.classify import FOOD11, classify_files, load_classifier, ranked
 from bantam.errors import BadCheckpoint, BadData, BadImage
-from bantam.measure.looks import VIEWS, logits_of_views
+from bantam.measure.tta import TTA, logits_of_tta
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from tiny_run import RECIPE, write_photographs
@@ -42,9 +42,9 @@ def test_single_files_get_the_answers_of_the_cached_split(
     validation = cache.open_splits(larger_photographs, stored).validation
     classifier = load_classifier(tmp_path / "run", pipeline.recipe_of(tmp_path / "run").data.size)
     paths = [record.path for record in scan(larger_photographs).validation]
-    for views in VIEWS:
+    for views in TTA:
         asked = load_classifier(tmp_path / "run", stored, views)
-        expected = logits_of_views(classifier.net, validation, 32, classifier.shipped.normalisation, views).softmax(1)
+        expected = logits_of_tta(classifier.net, validation, 32, classifier.shipped.normalisation, views).softmax(1)
         torch.testing.assert_close(classify_files(asked, paths), expected, atol=1e-6, rtol=1e-5)
 
 

@@ -12,7 +12,7 @@ from bantam.data import cache
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint, BadData, BadImage, BadRecipe, BudgetExceeded, RunMismatch
 from bantam.measure.accuracy import accuracy
-from bantam.measure.looks import logits_of_views
+from bantam.measure.tta import logits_of_tta
 from bantam.nets import budget
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
@@ -77,7 +77,7 @@ def test_the_shipped_weights_are_plain_and_give_the_reported_accuracy(finished: 
     metrics = json.loads((finished / "metrics.json").read_text())
     assert budget.weigh(net, 32).counted == max(metrics["parameters"].values())
     splits = cache.open_splits(photographs, 32)
-    logits = logits_of_views(net, splits.validation, 32, shipped.normalisation, metrics["validation"]["views"])
+    logits = logits_of_tta(net, splits.validation, 32, shipped.normalisation, metrics["validation"]["views"])
     assert accuracy(logits, splits.validation.labels).value == metrics["validation"]["accuracy"]
 
 

@@ -11,7 +11,7 @@ from bantam.data import augment, batches, cache
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint, BadRecipe, BudgetExceeded, SplitLeak
 from bantam.measure.accuracy import accuracy
-from bantam.measure.looks import logits_of_views
+from bantam.measure.tta import logits_of_tta
 from bantam.nets.teachers import Ensemble, Mirrored
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
@@ -142,7 +142,7 @@ def test_a_refit_trains_on_both_splits_and_the_figures_stay_those_of_the_student
     net, about = load_shipped(tmp_path / "run")
     splits = cache.open_splits(photographs, 32)
     assert splits.evaluation is not None
-    said = logits_of_views(net, splits.evaluation, 32, about.normalisation, metrics["validation"]["views"]).argmax(1)
+    said = logits_of_tta(net, splits.evaluation, 32, about.normalisation, metrics["validation"]["views"]).argmax(1)
     lines = (tmp_path / "run" / "submission.csv").read_text().splitlines()[1:]
     assert [int(line.split(",")[1]) for line in lines] == said.tolist()
 
@@ -157,7 +157,7 @@ def test_a_refit_learns_what_only_validation_shows(tmp_path: Path) -> None:
     metrics = pipeline.run(parse(text + REFIT), root, tmp_path / "run")
     net, about = load_shipped(tmp_path / "run")
     validation = cache.open_splits(root, 32).validation
-    refitted = accuracy(logits_of_views(net, validation, 32, about.normalisation, "plain"), validation.labels)
+    refitted = accuracy(logits_of_tta(net, validation, 32, about.normalisation, "plain"), validation.labels)
     assert refitted.value > metrics["validation"]["plain"] + 0.1
 
 

@@ -70,12 +70,12 @@ def views(
     confidence: ConfidenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take further test-time views only when unsure: accuracy against mean MACs, and a threshold for predict."""
+    """Take further TTA crops only when unsure: accuracy against mean MACs, and a threshold for predict."""
     from rich.console import Console
 
     from bantam.cli.screen import Bar
     from bantam.studies.exits import text
-    from bantam.studies.looks import views as measured
+    from bantam.studies.tta import tta as measured
 
     million = None if macs is None else 1e6 * macs
     result = measured(run, data, most, drop, million, confidence, Bar(Console(stderr=True)))

@@ -53,7 +53,7 @@ def predict(
         typer.Option(
             parser=number("--view-confidence", 0, 1),
             metavar="SHARE",
-            help="Take further test-time views only while the answer is less sure than this, 0..1.",
+            help="Take further TTA crops only while the answer is less sure than this, 0..1.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -86,7 +86,7 @@ def photographs(
     """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam.
 
     `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
-    early exit of the student that is so sure of it; with `view_confidence`, no view is taken once the answer is sure.
+    early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
     from bantam.deliver.classify import (
         FOOD11,
@@ -142,14 +142,14 @@ def evaluation_images(
     from bantam.deliver.exits import leave_early, require_exits, require_some_left
     from bantam.deliver.predict import load_shipped, write_answers
     from bantam.deliver.predict import predict as predicted
-    from bantam.measure.looks import ladder, look_while_unsure
+    from bantam.measure.tta import answer_while_unsure, ladder
     from bantam.nets.early_exit import without_exits
     from bantam.pipeline import run as pipeline
-    from bantam.runs.finished import chosen_views
+    from bantam.runs.finished import chosen_tta
 
     net, shipped = load_shipped(run, width, size)
     early = None if exit_confidence is None else require_exits(net, run)
-    views = views or chosen_views(run)
+    views = views or chosen_tta(run)
     if view_confidence is not None:
         ladder(views)
     size_stored = pipeline.recipe_of(run).data.size
@@ -161,10 +161,10 @@ def evaluation_images(
         require_some_left(left, exit_confidence)
     elif view_confidence is not None:
         whole = without_exits(net)
-        left = look_while_unsure(whole, images, shipped.student.size, shipped.normalisation, views, view_confidence)
+        left = answer_while_unsure(whole, images, shipped.student.size, shipped.normalisation, views, view_confidence)
     else:
         left = None
-        predicted(net, shipped, images, views=views, path=out, probabilities=probabilities)
+        predicted(net, shipped, images, tta=views, path=out, probabilities=probabilities)
     if left is not None:
         write_answers(left.logits, shipped, images, out, probabilities)
         typer.echo(left.text())

@@ -125,7 +125,7 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
         )
     chosen = metrics["validation"]
     shipped = with_error(chosen["accuracy"], chosen["standard_error"])
-    table.caption = f"shipped, test-time views {chosen['views']}: validation {shipped}, n = {chosen['n']:,}"
+    table.caption = f"shipped, TTA {chosen['views']}: validation {shipped}, n = {chosen['n']:,}"
     if "refit" in metrics:
         table.caption += "\nrefitted on training and validation: that is the accuracy of the stage it repeats"
     if graded is not None:

@@ -17,10 +17,10 @@ from bantam.deliver.exits import leave_early, require_exits
 from bantam.deliver.predict import Shipped, load_shipped
 from bantam.errors import BadData
 from bantam.measure.dynamic import Left
-from bantam.measure.looks import VIEWS, logits_of_views, look_while_unsure
+from bantam.measure.tta import TTA, answer_while_unsure, logits_of_tta
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
-from bantam.runs.finished import chosen_views
+from bantam.runs.finished import chosen_tta
 
 FOOD11 = Path(__file__).parents[1] / "models" / "food11"
 """The folder of the small trained model that comes with Bantam, laid out like a finished run's."""
@@ -28,12 +28,12 @@ FOOD11 = Path(__file__).parents[1] / "models" / "food11"
 
 @dataclass(frozen=True)
 class Classifier:
-    """`stored`: side in pixels at which images are kept before a view; `views`: those whose answers are averaged."""
+    """`stored`: side in pixels at which images are kept before a view; `tta`: what its answers are averaged over."""
 
     net: StagedNet
     shipped: Shipped
     stored: int
-    views: str
+    tta: str
 
     def pixels(self, data: bytes, name: Path) -> Tensor:
         """A file's pixels, uint8 [1, stored, stored, 3]. Raises BadImage, which says `name`."""
@@ -46,22 +46,22 @@ class Classifier:
         """
         split = UnlabelledSplit(pixels, tuple(map(str, range(len(pixels)))))
         size, normalisation = self.shipped.student.size, self.shipped.normalisation
-        return logits_of_views(self.net, split, size, normalisation, self.views, look=look).softmax(1)
+        return logits_of_tta(self.net, split, size, normalisation, self.tta, look=look).softmax(1)
 
 
 def load_classifier(
-    run: Path, stored: int, views: str | None = None, width: float | None = None, size: int | None = None
+    run: Path, stored: int, tta: str | None = None, width: float | None = None, size: int | None = None
 ) -> Classifier:
-    """The student that `run` shipped, for images stored at `stored` px; without `views`, with those it chose.
+    """The student that `run` shipped, for images stored at `stored` px; without `tta`, with what it chose.
 
     `width` and `size` in pixels are those of a switchable student. Raises BadData where the run is not finished or
-    there are no such views or switch, BadCheckpoint for unfit weights.
+    there are no such TTA or switch, BadCheckpoint for unfit weights.
     """
     net, shipped = load_shipped(run, width, size)
-    chosen = chosen_views(run)
-    if views is not None and views not in VIEWS:
-        raise BadData(f'no test-time views are named "{views}"; choose from {", ".join(VIEWS)}')
-    return Classifier(net, shipped, stored, views or chosen)
+    chosen = chosen_tta(run)
+    if tta is not None and tta not in TTA:
+        raise BadData(f'no TTA is named "{tta}"; --views is one of {", ".join(TTA)}')
+    return Classifier(net, shipped, stored, tta or chosen)
 
 
 def classify_files(classifier: Classifier, paths: list[Path]) -> Tensor:
@@ -81,15 +81,15 @@ def classify_early(classifier: Classifier, paths: list[Path], confidence: float,
 
 
 def classify_while_unsure(classifier: Classifier, paths: list[Path], confidence: float) -> Left:
-    """The answers to image files, with further views only while they are less sure than `confidence`, 0..1.
+    """The answers to image files, with further TTA crops only while they are less sure than `confidence`, 0..1.
 
-    Raises BadImage for the first that cannot be read, and BadData where the classifier has one view alone or for a
+    Raises BadImage for the first that cannot be read, and BadData where the classifier has one crop alone or for a
     threshold outside 0..1.
     """
     pixels = torch.cat([classifier.pixels(images.read(path), path) for path in paths])
     split = UnlabelledSplit(pixels, tuple(map(str, paths)))
     size, normalisation = classifier.shipped.student.size, classifier.shipped.normalisation
-    return look_while_unsure(without_exits(classifier.net), split, size, normalisation, classifier.views, confidence)
+    return answer_while_unsure(without_exits(classifier.net), split, size, normalisation, classifier.tta, confidence)
 
 
 def ranked(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:

@@ -10,7 +10,7 @@ from bantam.data.splits import Normalisation, UnlabelledSplit
 from bantam.deliver import submission
 from bantam.errors import BadCheckpoint, BadData
 from bantam.measure.accuracy import require_finite
-from bantam.measure.looks import logits_of_views
+from bantam.measure.tta import logits_of_tta
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import Switch, SwitchableNet, extract
@@ -116,15 +116,15 @@ def predict(
     shipped: Shipped,
     evaluation: UnlabelledSplit,
     *,
-    views: str,
+    tta: str,
     path: Path,
     probabilities: Path | None = None,
 ) -> Tensor:
     """Write the submission to `path` (and the class probabilities on request); gives the logits [N, K].
 
-    `views` is a name in `bantam.measure.looks.VIEWS`. Raises BadData for another one.
+    `tta` is a name in `bantam.measure.tta.TTA`. Raises BadData for another one.
     """
-    logits = logits_of_views(net, evaluation, shipped.student.size, shipped.normalisation, views)
+    logits = logits_of_tta(net, evaluation, shipped.student.size, shipped.normalisation, tta)
     write_answers(logits, shipped, evaluation, path, probabilities)
     return logits
 

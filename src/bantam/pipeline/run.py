@@ -144,7 +144,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
         }
     runfolder.write(out / runfolder.RESULT, metrics)
     if splits.evaluation is not None:
-        predict(net, shipped, splits.evaluation, views=measured["views"], path=out / "submission.csv")
+        predict(net, shipped, splits.evaluation, tta=measured["views"], path=out / "submission.csv")
 
 
 def check(recipe: Recipe, processes: Processes = ALONE) -> None:

@@ -1,4 +1,4 @@
-"""What is chosen on validation once a student is trained: BatchNorm's statistics and test-time views."""
+"""What is chosen on validation once a student is trained: BatchNorm's statistics and test-time augmentation (TTA)."""
 
 import copy
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from bantam.data.splits import Normalisation, Splits
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
-from bantam.measure.looks import choose_views
+from bantam.measure.tta import choose_tta
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import each_switch
 from bantam.nets.students import Student
@@ -25,7 +25,7 @@ def trained_net(student: Student, folder: Path) -> StagedNet:
 def choose_on_validation(
     net: StagedNet, student: Student, splits: Splits, normalisation: Normalisation
 ) -> dict[str, Any]:
-    """Choose BatchNorm's statistics and the test-time views, and measure with them: what metrics.json says.
+    """Choose BatchNorm's statistics and the TTA, and measure with them: what metrics.json says.
 
     `net`, in the form that was trained, is left with the chosen statistics. Each choice is between a few candidates,
     whose accuracies are all in the result. The statistics of a switchable net are chosen by the sum over its switches.
@@ -43,16 +43,16 @@ def choose_on_validation(
         {**switch._asdict(), "plain": item.value, "standard_error": item.standard_error}
         for switch, item in zip(student.switches, statistics[batchnorm], strict=False)
     ]
-    views, by_views = choose_views(student.shipped_form(net), validation, size, normalisation)
+    tta, by_tta = choose_tta(student.shipped_form(net), validation, size, normalisation)
     return {
-        "accuracy": by_views[views].value,
-        "standard_error": by_views[views].standard_error,
-        "n": by_views[views].n,
-        "views": views,
-        "flip": views != "plain",
-        "plain": by_views["plain"].value,
-        "flipped": by_views["flip"].value,
-        "by_views": {name: item.value for name, item in by_views.items()},
+        "accuracy": by_tta[tta].value,
+        "standard_error": by_tta[tta].standard_error,
+        "n": by_tta[tta].n,
+        "views": tta,
+        "flip": tta != "plain",
+        "plain": by_tta["plain"].value,
+        "flipped": by_tta["flip"].value,
+        "by_views": {name: item.value for name, item in by_tta.items()},
         "batchnorm": batchnorm,
         "by_batchnorm": {name: items[0].value for name, items in statistics.items()},
         **({"by_switch": by_switch} if by_switch else {}),

@@ -21,7 +21,7 @@ from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.serve import app, browser
 from bantam.deliver.serve.desk import PLAIN, Desk, Setting, load_forms
 from bantam.errors import BadData, BantamError
-from bantam.measure.looks import logits_of_views
+from bantam.measure.tta import logits_of_tta
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -305,7 +305,7 @@ def test_the_gallery_filters_by_the_students_answers(client: TestClient, desk: D
     split = desk.setting.validation
     assert split is not None
     classifier = load_classifier(desk.setting.run, 32)
-    logits = logits_of_views(classifier.net, split, 32, classifier.shipped.normalisation, classifier.views)
+    logits = logits_of_tta(classifier.net, split, 32, classifier.shipped.normalisation, classifier.tta)
     sure, predicted = logits.softmax(1).max(1)
     expected = {
         "all": list(range(30)),

@@ -18,11 +18,11 @@ from bantam.deliver.package.net_code import net_code
 from bantam.deliver.predict import Shipped, load_shipped
 from bantam.errors import BadPackage
 from bantam.files import replacing
-from bantam.measure.looks import VIEWS
+from bantam.measure.tta import TTA
 from bantam.nets import budget
 from bantam.nets.students import family
 from bantam.runs import folder as runfolder
-from bantam.runs.finished import chosen_views
+from bantam.runs.finished import chosen_tta
 
 SCRIPT, NOTEBOOK = "hw13.py", "hw13.ipynb"
 WEIGHTS, SUBMISSION = "student_best.ckpt", "submission.csv"
@@ -72,7 +72,7 @@ def package(run: Path, out: Path, notebook: bool = False) -> Packaged:
     """
     net, shipped = load_shipped(run)
     recipe = runfolder.recipe(run)
-    sections = code_of(net, shipped, recipe.data.size, chosen_views(run))
+    sections = code_of(net, shipped, recipe.data.size, chosen_tta(run))
     weight = budget.enforce([checked(sections, net, shipped)], shipped.student.size, recipe.budget)
     contents = {
         **({NOTEBOOK: as_notebook(sections)} if notebook else {SCRIPT: as_script(sections)}),
@@ -95,10 +95,10 @@ def weights_of(net: nn.Module) -> bytes:
     return file.getvalue()
 
 
-def code_of(net: nn.Module, shipped: Shipped, stored: int, views: str) -> dict[str, str]:
+def code_of(net: nn.Module, shipped: Shipped, stored: int, tta: str) -> dict[str, str]:
     """The sections of the code that is handed in, by title: `hw13.py` with this student put into it.
 
-    `stored` is the side in pixels at which the run stores its images, `views` names those that validation chose. Raises
+    `stored` is the side in pixels at which the run stores its images, `tta` names what validation chose. Raises
     BadPackage where `net` cannot be written.
     """
     student = shipped.student
@@ -113,7 +113,7 @@ def code_of(net: nn.Module, shipped: Shipped, stored: int, views: str) -> dict[s
         "SIZE": student.size,
         "MEAN": shipped.normalisation.mean,
         "STD": shipped.normalisation.std,
-        "VIEWS": tuple((one.side, one.left, one.top, one.mirrored, one.weight) for one in VIEWS[views]),
+        "VIEWS": tuple((one.side, one.left, one.top, one.mirrored, one.weight) for one in TTA[tta]),
     }
     sections = template()
     for title in sections:

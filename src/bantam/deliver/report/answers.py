@@ -10,7 +10,7 @@ from bantam.deliver.package.write import LOSS, STUDENT, section
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Code, Missing, Paragraph, Plot, Section, Table
 from bantam.errors import BadData
-from bantam.measure.looks import views_of
+from bantam.measure.tta import tta_of
 from bantam.nets import budget
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
@@ -215,11 +215,7 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
         + (f" under {' and '.join(taught)}" if taught else " without a teacher")
         + f" with {' and '.join(shipped.objectives)}.",
         f"Its validation accuracy is {judged['accuracy']:.3f} ± {judged['standard_error']:.3f} (n = {judged['n']:,})"
-        + (
-            "."
-            if views_of(judged) == "plain"
-            else f", over the test-time views {views_of(judged)!r}, chosen on validation."
-        ),
+        + ("." if tta_of(judged) == "plain" else f", with TTA {tta_of(judged)!r}, chosen on validation."),
     ]
     changes = [name for name in ("mixup", "cutmix", "erase", "rotation", "hue") if getattr(shipped.augment, name)]
     if shipped.augment.scale[0] < 1:

@@ -13,7 +13,7 @@ from bantam.deliver.exits import RESULT as EXITS
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
 from bantam.measure.accuracy import Accuracy
-from bantam.measure.looks import views_of
+from bantam.measure.tta import tta_of
 from bantam.recipes.recipe import Recipe
 from bantam.runs import folder as runfolder
 
@@ -21,8 +21,8 @@ from bantam.runs import folder as runfolder
 def result(metrics: dict[str, Any]) -> Section:
     """The run in a few numbers."""
     judged, parameters = metrics["validation"], metrics["parameters"]
-    views = views_of(judged)
-    seen = "" if views == "plain" else f", mean over the test-time views {views!r}"
+    tta = tta_of(judged)
+    seen = "" if tta == "plain" else f", with TTA {tta!r}"
     rows = [
         ["validation accuracy", f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}{seen}"],
         ["images it was measured on", f"{judged['n']:,}"],

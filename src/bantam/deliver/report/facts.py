@@ -14,7 +14,7 @@ from bantam.deliver.predict import Shipped, load_shipped
 from bantam.errors import BantamError, RunMismatch
 from bantam.measure.accuracy import accuracy, calibration, confusion, soft_label_facts
 from bantam.measure.cost import Cost, latencies
-from bantam.measure.looks import logits_of_views
+from bantam.measure.tta import logits_of_tta
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
@@ -23,7 +23,7 @@ from bantam.recipes.kinds import GivenTeacher, Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint
 from bantam.runs import folder as runfolder
-from bantam.runs.finished import chosen_views
+from bantam.runs.finished import chosen_tta
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 SOFT_IMAGES = 256
@@ -57,11 +57,11 @@ def measure(run: Path, data: Path, made_by: dict[str, Any], say: Say) -> dict[st
     """
     net, shipped = load_shipped(run)
     recipe = runfolder.recipe(run)
-    views = chosen_views(run)
+    tta = chosen_tta(run)
     splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled, say=say)
     check_photographs(run, data, splits)
     say("validation: the student's answers")
-    facts: dict[str, Any] = {"made_by": made_by, "validation": of_validation(net, shipped, splits.validation, views)}
+    facts: dict[str, Any] = {"made_by": made_by, "validation": of_validation(net, shipped, splits.validation, tta)}
     teacher = teacher_of(run, recipe, data, shipped)
     if teacher is not None:
         name, taught_by = teacher
@@ -87,10 +87,10 @@ def check_photographs(run: Path, data: Path, splits: Splits) -> None:
         raise RunMismatch(f"{run} was made with other photographs than those in {data}; give its own with --data")
 
 
-def of_validation(net: nn.Module, shipped: Shipped, validation: LabelledSplit, views: str) -> dict[str, Any]:
+def of_validation(net: nn.Module, shipped: Shipped, validation: LabelledSplit, tta: str) -> dict[str, Any]:
     """Confusion, calibration and the hardest images, on the answers that are shipped."""
     validation = require_labelled(validation, "the report's measurements")
-    logits = logits_of_views(net, validation, shipped.student.size, shipped.normalisation, views)
+    logits = logits_of_tta(net, validation, shipped.student.size, shipped.normalisation, tta)
     labels = validation.labels
     p = logits.double().softmax(1)  # [N, K]
     of_label = p.gather(1, labels[:, None]).squeeze(1)  # [N]
@@ -98,7 +98,7 @@ def of_validation(net: nn.Module, shipped: Shipped, validation: LabelledSplit, v
     return {
         "n": len(labels),
         "correct": accuracy(logits, labels).correct,
-        "views": views,
+        "views": tta,
         "confusion": confusion(logits, labels).tolist(),
         "calibration": calibration(logits, labels, BINS)._asdict(),
         "reliability": reliability(p, labels),

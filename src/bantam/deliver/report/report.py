@@ -18,7 +18,7 @@ from bantam.deliver.report.facts import Say, measure, read
 from bantam.errors import BadData
 from bantam.files import write_text
 from bantam.runs import folder as runfolder
-from bantam.runs.finished import chosen_views
+from bantam.runs.finished import chosen_tta
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say)
         classes = called(classes, shown_names(scan(data)))
         splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled, say=say)
         validation = splits.validation
-    code = code_of(net, shipped, recipe.data.size, chosen_views(run))
+    code = code_of(net, shipped, recipe.data.size, chosen_tta(run))
     again = f"bantam report {run} --data DIR"
     try:
         sections = [

@@ -25,7 +25,7 @@ from bantam.deliver.serve.gallery import SHOWN, Gallery
 from bantam.deliver.serve.progress import curves
 from bantam.errors import BadData, BantamError
 from bantam.measure.accuracy import Accuracy
-from bantam.measure.looks import VIEWS
+from bantam.measure.tta import TTA
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
 from bantam.nets.teachers import Teacher, load_teacher
 
@@ -166,7 +166,7 @@ class Desk:
             "accuracy": {"plain": accuracy.value, "standard_error": accuracy.standard_error, "n": accuracy.n},
             "size": student.size,
             "stored": classifier.stored,
-            "views": [(one.side, one.left, one.top, one.mirrored, one.weight) for one in VIEWS[classifier.views]],
+            "views": [(one.side, one.left, one.top, one.mirrored, one.weight) for one in TTA[classifier.tta]],
             "forms": [PLAIN, *forms.looks],
             "teacher": self.setting.teacher.architecture if forms.teacher and self.setting.teacher else None,
             "exits": {"confidence": forms.exits.confidence, "calibrated": forms.exits.calibrated}

@@ -1,6 +1,6 @@
-"""THE PATH of `bantam views`: further test-time views only where a finished run's student is unsure.
+"""THE PATH of `bantam views`: TTA crops beyond the plain one only where a finished run's student is unsure.
 
-RUN/views/views.json .csv .svg      the curve, each list of views alone, and the chosen threshold
+RUN/views/views.json .csv .svg      the curve, each TTA alone, and the chosen threshold
 """
 
 from pathlib import Path
@@ -8,10 +8,10 @@ from typing import Any
 
 from bantam.deliver.export.forms import require_classes
 from bantam.deliver.predict import load_whole_way
-from bantam.measure.looks import answers_of_views, ladder, macs_of_views
+from bantam.measure.tta import answers_of_tta, ladder, macs_of_tta
 from bantam.pipeline import run as pipeline
 from bantam.runs import folder as runfolder
-from bantam.runs.finished import chosen_views
+from bantam.runs.finished import chosen_tta
 from bantam.studies.exits import (
     Ways,
     compared,
@@ -24,7 +24,7 @@ from bantam.train.runlog import Watcher, environment
 RESULT = Path("views") / "views.json"
 
 
-def views(
+def tta(
     run: Path,
     root: Path,
     most: str | None,
@@ -33,21 +33,21 @@ def views(
     confidence: float | None,
     watcher: Watcher,
 ) -> dict[str, Any]:
-    """Measure the student that `run` shipped on validation with ever more views; gives what views.json holds.
+    """Measure the student that `run` shipped on validation with ever more TTA crops; gives what views.json holds.
 
-    `most` names the views of the whole way, by default those that the run chose. The threshold is chosen as for
-    `bantam.studies.exits.exits`. Raises BadData where the whole way is one view, for a target outside its range or out
+    `most` names the TTA of the whole way, by default what the run chose. The threshold is chosen as for
+    `bantam.studies.exits.exits`. Raises BadData where the whole way is one crop, for a target outside its range or out
     of reach, and for a `confidence` that no image reaches; nothing is written then.
     """
     require_one_target(drop, macs, confidence)
     net, shipped = load_whole_way(run)
-    names, size = ladder(most or chosen_views(run)), shipped.student.size
-    paid = macs_of_views(net, size, names)
-    require_in_reach(macs, "one view", paid[0])
+    names, size = ladder(most or chosen_tta(run)), shipped.student.size
+    paid = macs_of_tta(net, size, names)
+    require_in_reach(macs, "one crop", paid[0])
     splits = pipeline.open_data(pipeline.recipe_of(run), root, watcher)
     require_classes(shipped, splits)
     validation = splits.validation
-    answers = answers_of_views(net, validation, size, shipped.normalisation, names).unbind(0)
+    answers = answers_of_tta(net, validation, size, shipped.normalisation, names).unbind(0)
     ways = Ways("views while unsure", answers, paid, names, names, paid)
     result = compared(ways, validation.labels, drop, macs, confidence)
     about = {"student": shipped.student.family, "size": size}

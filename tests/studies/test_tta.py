@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bantam.cli import main as cli
-from bantam.studies.looks import RESULT
+from bantam.studies.tta import RESULT
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: Any) -> int:

@@ -11,20 +11,20 @@ from bantam.data import cache
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET
 from bantam.errors import BadData, SplitLeak
-from bantam.measure import looks as views
+from bantam.measure import tta as views
 from bantam.measure.accuracy import accuracy
 from bantam.measure.dynamic import combined
 from bantam.measure.logits import logits_of
-from bantam.measure.looks import (
-    VIEWS,
-    View,
-    answers_of_views,
-    choose_views,
-    crop,
+from bantam.measure.tta import (
+    TTA,
+    Crop,
+    answer_while_unsure,
+    answers_of_tta,
+    choose_tta,
+    cropped,
     ladder,
-    logits_of_views,
-    look_while_unsure,
-    views_of,
+    logits_of_tta,
+    tta_of,
 )
 from bantam.nets.early_exit import confidence
 from bantam.nets.footprint import footprint
@@ -37,17 +37,17 @@ def net() -> nn.Module:
     return describe("mobilenet_v1", 5000, 3, 32).build().eval()
 
 
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("name", TTA)
 def test_weights_add_up_to_one_and_crops_stay_within_the_image(name: str) -> None:
-    assert sum(view.weight for view in VIEWS[name]) == pytest.approx(1)
-    for view in VIEWS[name]:
+    assert sum(view.weight for view in TTA[name]) == pytest.approx(1)
+    for view in TTA[name]:
         assert 0 <= view.left <= view.left + view.side <= 1
         assert 0 <= view.top <= view.top + view.side <= 1
-    mirrored = [view.mirrored for view in VIEWS[name]]
+    mirrored = [view.mirrored for view in TTA[name]]
     assert name == "plain" or sum(mirrored) * 2 == len(mirrored)
 
 
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("name", TTA)
 def test_answers_are_the_weighted_mean_of_log_probabilities(
     name: str, net: nn.Module, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,12 +55,12 @@ def test_answers_are_the_weighted_mean_of_log_probabilities(
     split = cache.open_splits(photographs, 32).validation
     expected: Tensor = torch.zeros(len(split), 3)
     with torch.no_grad():
-        for view in VIEWS[name]:
+        for view in TTA[name]:
             top, left, side = round(view.top * 32), round(view.left * 32), round(view.side * 32)
             part = split.images[:, top : top + side, left : left + side]
             pixels = plain(part, 32, IMAGENET.mean, IMAGENET.std)
             expected += view.weight * net(pixels.flip(3) if view.mirrored else pixels).log_softmax(1)
-    said = logits_of_views(net, split, 32, IMAGENET, name)
+    said = logits_of_tta(net, split, 32, IMAGENET, name)
     torch.testing.assert_close(said.log_softmax(1), expected.log_softmax(1), rtol=1e-4, atol=1e-4)
     if name != "plain":
         torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4)
@@ -71,22 +71,22 @@ def test_one_and_two_views_are_what_the_loop_measures_with(
     name: str, flip: bool, net: nn.Module, photographs: Path
 ) -> None:
     split = cache.open_splits(photographs, 32).validation
-    assert torch.equal(logits_of_views(net, split, 32, IMAGENET, name), logits_of(net, split, 32, IMAGENET, flip=flip))
+    assert torch.equal(logits_of_tta(net, split, 32, IMAGENET, name), logits_of(net, split, 32, IMAGENET, flip=flip))
 
 
 def test_a_corner_is_that_corner() -> None:
     images = torch.arange(16 * 16, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
-    seen = crop(images, View(0.5, 0.5, 0.0), 8, IMAGENET)
+    seen = cropped(images, Crop(0.5, 0.5, 0.0), 8, IMAGENET)
     assert torch.equal(seen, plain(images[:, :8, 8:], 8, IMAGENET.mean, IMAGENET.std))
-    assert torch.equal(crop(images, View(0.5, 0.5, 0.0, mirrored=True), 8, IMAGENET), seen.flip(3))
+    assert torch.equal(cropped(images, Crop(0.5, 0.5, 0.0, mirrored=True), 8, IMAGENET), seen.flip(3))
 
 
 def test_the_best_on_validation_is_chosen_and_the_cheapest_of_equals(net: nn.Module, photographs: Path) -> None:
     split = cache.open_splits(photographs, 32).validation
-    chosen, measured = choose_views(net, split, 32, IMAGENET)
-    assert list(measured) == list(VIEWS)
+    chosen, measured = choose_tta(net, split, 32, IMAGENET)
+    assert list(measured) == list(TTA)
     for name, item in measured.items():
-        assert item == accuracy(logits_of_views(net, split, 32, IMAGENET, name), split.labels)
+        assert item == accuracy(logits_of_tta(net, split, 32, IMAGENET, name), split.labels)
     assert measured[chosen].correct == max(item.correct for item in measured.values())
 
     class Constant(nn.Module):
@@ -97,61 +97,61 @@ def test_the_best_on_validation_is_chosen_and_the_cheapest_of_equals(net: nn.Mod
         def forward(self, images: Tensor) -> Tensor:
             return self.answer.expand(len(images), 3)
 
-    assert choose_views(Constant(), split, 32, IMAGENET)[0] == "plain"
+    assert choose_tta(Constant(), split, 32, IMAGENET)[0] == "plain"
 
 
 def test_the_evaluation_split_chooses_nothing(net: nn.Module, photographs: Path) -> None:
-    with pytest.raises(SplitLeak, match="test-time views"):
-        choose_views(net, cache.open_splits(photographs, 32).evaluation, 32, IMAGENET)  # pyright: ignore
+    with pytest.raises(SplitLeak, match="TTA"):
+        choose_tta(net, cache.open_splits(photographs, 32).evaluation, 32, IMAGENET)  # pyright: ignore
 
 
 def test_an_unknown_name_is_refused(net: nn.Module, photographs: Path) -> None:
     with pytest.raises(BadData, match="choose from plain, flip, zoom, crops"):
-        logits_of_views(net, cache.open_splits(photographs, 32).validation, 32, IMAGENET, "corners")
+        logits_of_tta(net, cache.open_splits(photographs, 32).validation, 32, IMAGENET, "corners")
 
 
 def test_a_run_from_before_there_were_crops_is_understood() -> None:
-    assert views_of({"flip": True}) == "flip"
-    assert views_of({"flip": False}) == "plain"
-    assert views_of({"flip": True, "views": "crops"}) == "crops"
+    assert tta_of({"flip": True}) == "flip"
+    assert tta_of({"flip": False}) == "plain"
+    assert tta_of({"flip": True, "views": "crops"}) == "crops"
 
 
 def test_choosing_keeps_no_graph_for_a_backward_pass(net: nn.Module, photographs: Path) -> None:
     """With one, the twelve views of a few thousand images would fill the memory."""
     seen: list[bool] = []
     net.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
-    choose_views(net, cache.open_splits(photographs, 32).validation, 32, IMAGENET)
+    choose_tta(net, cache.open_splits(photographs, 32).validation, 32, IMAGENET)
     assert seen
     assert not any(seen)
 
 
 def test_each_list_of_views_holds_the_one_before() -> None:
     names = ladder("crops")
-    assert names == tuple(VIEWS)
+    assert names == tuple(TTA)
     for fewer, more in itertools.pairwise(names):
-        assert {view.part for view in VIEWS[fewer]} < {view.part for view in VIEWS[more]}
+        assert {view.part for view in TTA[fewer]} < {view.part for view in TTA[more]}
     assert ladder("flip") == ("plain", "flip")
     for name in ("plain", "corners"):
         with pytest.raises(BadData, match=f'"{name}"; choose --views from flip, zoom, crops'):
             ladder(name)
 
 
-@pytest.mark.parametrize("name", list(VIEWS)[1:])
+@pytest.mark.parametrize("name", list(TTA)[1:])
 def test_further_views_are_taken_by_the_unsure_alone(
     name: str, net: nn.Module, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "CHUNK", 7)
     split, names = cache.open_splits(photographs, 32).validation, ladder(name)
-    ways = answers_of_views(net, split, 32, IMAGENET, names).unbind(0)
+    ways = answers_of_tta(net, split, 32, IMAGENET, names).unbind(0)
     threshold = float(confidence(ways[0]).median())
     expected, places = combined(ways, threshold)
     looked: list[int] = []
-    monkeypatch.setattr(views, "crop", lambda images, *rest: looked.append(len(images)) or crop(images, *rest))
-    left = look_while_unsure(net, split, 32, IMAGENET, name, threshold)
+    monkeypatch.setattr(views, "crop", lambda images, *rest: looked.append(len(images)) or cropped(images, *rest))
+    left = answer_while_unsure(net, split, 32, IMAGENET, name, threshold)
     assert torch.equal(left.place, places)
     assert 0 < left.counts[0] < len(split)
     torch.testing.assert_close(left.logits, expected, rtol=1e-4, atol=1e-4)
-    passes = [len(VIEWS[each]) for each in names]
+    passes = [len(TTA[each]) for each in names]
     assert sum(looked) == sum(n * count for n, count in zip(left.counts, passes, strict=True))
     assert left.macs == tuple(count * footprint(net, 32).macs for count in passes)
     assert left.mean_macs == pytest.approx(footprint(net, 32).macs * sum(looked) / len(split))
@@ -159,10 +159,10 @@ def test_further_views_are_taken_by_the_unsure_alone(
 
 def test_a_threshold_of_one_takes_all_views_and_of_zero_only_the_first(net: nn.Module, photographs: Path) -> None:
     split = cache.open_splits(photographs, 32).validation
-    whole, first = (look_while_unsure(net, split, 32, IMAGENET, "zoom", threshold) for threshold in (1.0, 0.0))
+    whole, first = (answer_while_unsure(net, split, 32, IMAGENET, "zoom", threshold) for threshold in (1.0, 0.0))
     assert whole.counts == [0, 0, len(split)]
-    assert torch.equal(whole.logits, logits_of_views(net, split, 32, IMAGENET, "zoom"))
+    assert torch.equal(whole.logits, logits_of_tta(net, split, 32, IMAGENET, "zoom"))
     assert first.counts == [len(split), 0, 0]
-    assert torch.equal(first.logits, logits_of_views(net, split, 32, IMAGENET, "plain"))
+    assert torch.equal(first.logits, logits_of_tta(net, split, 32, IMAGENET, "plain"))
     with pytest.raises(BadData, match=r"--view-confidence = 1\.5 must lie in 0\.\.1"):
-        look_while_unsure(net, split, 32, IMAGENET, "zoom", 1.5)
+        answer_while_unsure(net, split, 32, IMAGENET, "zoom", 1.5)
