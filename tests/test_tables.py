@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from bantam.cli.main import COMMANDS, GROUPS
 from bantam.nets.family import Family
 from bantam.nets.students import KNOWN, PRUNED, STUDENTS
 from bantam.objectives import OBJECTIVES, Objective
 from bantam.tables import Table
 
-TABLES: dict[str, Table[Any]] = {"STUDENTS": STUDENTS, "PRUNED": PRUNED, "OBJECTIVES": OBJECTIVES}
+TABLES: dict[str, Table[Any]] = {"STUDENTS": STUDENTS, "PRUNED": PRUNED, "OBJECTIVES": OBJECTIVES, "COMMANDS": COMMANDS}
 
 
 @pytest.mark.parametrize(("table", "name"), [(table, name) for table, found in TABLES.items() for name in found])
@@ -46,3 +47,7 @@ def test_names_cost_no_import() -> None:
         "table['tool']; assert 'json.tool' in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_command_is_in_a_group_that_is_explained() -> None:
+    assert {name.rpartition(" ")[0] for name in COMMANDS} - {""} == set(GROUPS)

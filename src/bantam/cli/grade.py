@@ -1,13 +1,48 @@
-"""`bantam leaderboard`, and `bantam grade --name`, which enters a submission into it."""
+"""The commands that judge a submission: `bantam grade` and `bantam leaderboard`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bantam.cli.options import JsonOption, print_json
+from bantam.cli.options import (
+    JsonOption,
+    print_json,
+    whole,
+)
 
 RevealOption = Annotated[bool, typer.Option("--reveal", help="Show the private scores too: it cannot be unseen.")]
+
+
+def grade(
+    submission: Annotated[Path, typer.Argument(help="CSV with the header Id,Category.")],
+    labels: Annotated[Path, typer.Option("--labels", help="CSV with Id,Category and perhaps Usage.")],
+    baselines: Annotated[
+        Path | None,
+        typer.Option("--baselines", help="TOML or CSV of names and thresholds instead of the course's."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Enter it into the leaderboard beside the labels; its private score stays hidden."),
+    ] = None,
+    per_day: Annotated[
+        int,
+        typer.Option(parser=whole("--per-day", 1, 10**6), metavar="N", help="With --name: submissions taken a day."),
+    ] = 5,
+    reveal: Annotated[bool, typer.Option("--reveal", help="With --name: show private scores too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Grade a submission: accuracy with standard error overall and for both halves, baselines passed, points."""
+    if name is not None:
+        enter(submission, labels, name, per_day, reveal, baselines, as_json)
+        return
+    from bantam.deliver.grade import grade as graded
+
+    result = graded(submission, labels, baselines)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        typer.echo(result.text())
 
 
 def leaderboard(

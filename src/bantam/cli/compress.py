@@ -1,4 +1,4 @@
-"""The command about pruning: `bantam prune`."""
+"""The commands that make a student smaller: `bantam prune` and `bantam quantize`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ from bantam.cli.options import (
     DataOption,
     ImagesOption,
     JsonOption,
+    RunArgument,
     print_json,
     whole,
 )
@@ -87,3 +88,27 @@ def prune(
     typer.echo(f"curve: {folder / 'curve.csv'}, curve.svg, curve.png")
     half = max(point.parameters for point in points) // 2
     typer.echo(f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships")
+
+
+def quantize(
+    run: RunArgument,
+    data: DataOption,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            parser=whole("--epochs", 0, EPOCHS),
+            metavar="N",
+            help="Epochs of quantization-aware training for int8 and for int4; 0 for none.",
+        ),
+    ] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize a run's student to int8 and int4, after training and in training; compare all with fp32."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.studies.quantize import quantize as quantized
+    from bantam.studies.quantize import table
+
+    result = quantized(run, data, epochs, Bar(Console(stderr=True)))
+    typer.echo(table(result)) if not as_json else print_json(result)

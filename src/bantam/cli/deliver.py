@@ -1,0 +1,173 @@
+"""The commands that hand a student on: `bantam package`, `verify`, `report`, `export` and `serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.cli.options import (
+    BudgetOption,
+    DataOption,
+    JsonOption,
+    RunArgument,
+    SideOption,
+    WidthOption,
+    print_json,
+    whole,
+)
+from bantam.errors import BadData
+
+
+def package(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.zip", help="Where to write; by default RUN/hw13.zip.")
+    ] = None,
+    notebook: Annotated[bool, typer.Option("--notebook", help="Write hw13.ipynb instead of hw13.py.")] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Also verify it on these photographs, its own code run.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the code package: one readable file of torch, numpy and Pillow, the weights, and the submission."""
+    from bantam.deliver.package.write import package as packaged
+    from bantam.deliver.verify.verify import verify as verified
+
+    made = packaged(run, out or run / "hw13.zip", notebook)
+    verdict = None if data is None else verified(made.path, data, made.budget, run_code=True)
+    if as_json:
+        print_json({**made.to_json(), "verified": verdict and verdict.to_json()})
+    else:
+        typer.echo(f"{made.path}: {', '.join(made.names)}")
+        typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
+        typer.echo(verdict.text() if verdict else f"next: bantam verify {made.path} --data DIR --run-code")
+    if verdict and not verdict.passed:
+        raise typer.Exit(1)
+
+
+def verify(
+    package: Annotated[Path, typer.Argument(metavar="ZIP", help="A code package.")],
+    data: DataOption,
+    budget: BudgetOption = 60_000,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Run the package's own code, confined as far as the system can.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a code package: files, weights, code, submission; with --run-code also the net and its answers."""
+    from bantam.deliver.verify.verify import verify as verified
+
+    verdict = verified(package, data, budget, run_code)
+    if as_json:
+        print_json(verdict.to_json())
+    else:
+        typer.echo(verdict.text())
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+def report(
+    run: RunArgument,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The run's photographs: measures what its files do not hold yet.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="Where to write; by default RUN/report/report.html."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report: the course's questions answered from the run, as one HTML file and as Markdown."""
+    from bantam.deliver.report.report import report as reported
+    from bantam.train.runlog import environment
+
+    written = reported(
+        run, out or run / "report" / "report.html", data, environment(), lambda line: typer.echo(line, err=True)
+    )
+    if as_json:
+        print_json(written.to_json())
+        return
+    typer.echo(f"{written.html}\n{written.markdown}, with {len(written.plots)} plots beside it")
+    for title in written.missing:
+        typer.echo(f"missing in: {title}")
+
+
+def export(
+    run: RunArgument,
+    data: DataOption,
+    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript, or executorch (an extra).")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
+    ] = None,
+    width: WidthOption = None,
+    size: SideOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.deliver.export.forms import Material, target_of
+    from bantam.deliver.export.forms import export as exported
+    from bantam.deliver.predict import load_whole_way
+    from bantam.pipeline import run as pipeline
+
+    target = target_of(to)
+    net, shipped = load_whole_way(run, width, size)
+    splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
+    switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
+    path = out or run / f"student{switch}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
+    parity = exported(Material(run, net, shipped, splits), to, path)
+    weight = path.stat().st_size
+    if as_json:
+        print_json({"file": str(path), "bytes": weight, **asdict(parity)})
+    else:
+        typer.echo(f"{path}: {weight:,} bytes\n{parity.text()}")
+
+
+def serve(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run's folder, finished or training; by default the food model.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The run's photographs: for the gallery, and for its given teacher.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Labels beside which a leaderboard is, to show it.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 lets others in.")] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(parser=whole("--port", 0, 65535), metavar="N", help="Port to listen on; 0 takes a free one."),
+    ] = 8000,
+) -> None:
+    """Open a local page: classify photographs on the server and in the browser, look at validation and training."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.data.folder import scan, shown_names
+    from bantam.deliver.classify import FOOD11
+    from bantam.deliver.serve import app
+    from bantam.deliver.serve.desk import Setting, TeacherFile
+    from bantam.nets.weights import file_and_name
+    from bantam.pipeline import run as pipeline
+    from bantam.recipes.kinds import GivenTeacher
+
+    run = run or FOOD11
+    recipe = pipeline.recipe_of(run)
+    if labels is not None and not labels.is_file():
+        raise BadData(f"there are no labels {labels}; check the path")
+    listener = app.listen(host, port)
+    validation = teacher = None
+    classes: tuple[str, ...] = ()
+    if data is not None:
+        classes = shown_names(scan(data))
+        validation = pipeline.open_data(recipe, data, Bar(Console(stderr=True))).validation
+        given = next((stage for stage in recipe.stage if isinstance(stage, GivenTeacher)), None)
+        if given is not None and file_and_name(data / given.checkpoint)[0].is_file():
+            teacher = TeacherFile(data / given.checkpoint, given.architecture, given.size)
+    typer.echo(f"{run.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
+    try:
+        app.serve(Setting(run, recipe.data.size, validation, teacher, labels, classes), listener, host)
+    except KeyboardInterrupt:
+        typer.echo("ended")

@@ -1,0 +1,163 @@
+"""The commands that look before training: `bantam data`, `teacher`, `recipes` and `summary`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.cli.options import (
+    BudgetOption,
+    ClassesOption,
+    DataOption,
+    ImagesOption,
+    JsonOption,
+    SetOption,
+    SizeOption,
+    print_json,
+    whole,
+)
+from bantam.errors import BadData
+from bantam.recipes.kinds import LARGEST, SMALLEST
+
+
+def data_check(
+    data: Annotated[Path, typer.Argument(help="Folder of photographs.")], as_json: JsonOption = False
+) -> None:
+    """Count; look for unreadable files, duplicates, leaks and double labels; exit status 1 if training is unsafe."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.data.check import check
+    from bantam.train.runlog import Counter
+
+    report = check(data, progress=Counter(Bar(Console(stderr=True)), "reading"))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        typer.echo(report.text())
+    if report.unsafe:
+        raise typer.Exit(1)
+
+
+def data_prepare(
+    data: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    size: Annotated[
+        int,
+        typer.Option(
+            parser=whole("--size", SMALLEST, LARGEST), metavar="N", help="Side of the stored images in pixels."
+        ),
+    ] = 64,
+) -> None:
+    """Decode every image once into a memory-mapped array; `run` does this by itself."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.data import cache
+    from bantam.train.runlog import Counter
+
+    bar = Bar(Console(stderr=True))
+    splits = cache.open_splits(data, size, progress=Counter(bar, "decoding"), say=bar.say)
+    evaluation = len(splits.evaluation) if splits.evaluation is not None else 0
+    typer.echo(
+        f"ready at {size} px: {len(splits.training):,} training, {len(splits.validation):,} validation, "
+        f"{evaluation:,} evaluation images in {len(splits.classes)} classes"
+    )
+
+
+def teacher_audit(
+    data: DataOption,
+    recipe: Annotated[str, typer.Option(help="The recipe whose given teacher and augmentation to use.")] = "medium",
+    images: ImagesOption = 2000,
+    settings: SetOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Audit instead every teacher of this run: given, trained, assistants, together."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether a given teacher has anything to teach: accuracy, calibration, softness, plain and augmented."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar, audit_table
+    from bantam.pipeline import run as pipeline
+    from bantam.recipes import recipe as recipes
+    from bantam.studies.audit import audit_run
+
+    console = Console(stderr=as_json)
+    if run is not None:
+        audits = audit_run(run, data, images, Bar(console))
+        if as_json:
+            print_json({name: audit.to_json() for name, audit in audits.items()})
+        for name, audit in {} if as_json else audits.items():
+            console.print(audit_table(audit, name))
+        return
+    result = pipeline.audit_given_teacher(recipes.load(recipe, settings or ()), data, images, Bar(console))
+    if as_json:
+        print_json(result.to_json())
+    else:
+        console.print(audit_table(result))
+
+
+def summary(
+    net: Annotated[str, typer.Argument(help="A student family.")],
+    budget: BudgetOption = 60_000,
+    classes: ClassesOption = 11,
+    size: SizeOption = 64,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a student's layers, both counts of its parameters, and the verdict against the budget."""
+    from dataclasses import asdict
+
+    from bantam.nets.budget import summary as summarised
+    from bantam.nets.students import Student, family
+
+    shape = family(net).fit(budget, classes, size)
+    result = summarised(Student(net, shape, classes, size).shipped_net(), size)
+    if as_json:
+        weight = {"unique": result.weight.unique, "torchsummary": result.weight.torchsummary}
+        print_json(
+            {
+                "family": net,
+                "shape": shape,
+                "budget": budget,
+                "parameters": weight,
+                "trainable": result.trainable,
+                "layers": [asdict(row) for row in result.rows],
+            }
+        )
+    else:
+        typer.echo(result.text(budget))
+
+
+def recipes_list() -> None:
+    """List the shipped recipes, with what each is."""
+    from bantam.recipes.recipe import shipped
+
+    for name, path in shipped().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        typer.echo(f"{name:<10} {first}")
+
+
+def recipes_show(name: str) -> None:
+    """Print a shipped recipe."""
+    typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+
+
+def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="A new .toml file.")]) -> None:
+    """Copy a shipped recipe to a file of your own, to edit and run."""
+    from bantam.files import write_text
+
+    if to.exists():
+        raise BadData(f"{to} exists already; choose another name")
+    write_text(to, recipe_path(name).read_text(encoding="utf-8"))
+    typer.echo(f"{to}: edit it, then bantam run {to} --data DIR --out RUN")
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe. Raises BadRecipe for a name that there is not."""
+    from bantam.errors import BadRecipe
+    from bantam.recipes.recipe import nearest, shipped
+
+    if name not in shipped():
+        raise BadRecipe(f'no recipe is named "{name}"{nearest(name, shipped())}')
+    return shipped()[name]

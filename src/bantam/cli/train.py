@@ -1,0 +1,152 @@
+"""The commands that train: `bantam demo`, `run`, `search` and `bench train`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bantam.cli.options import (
+    BudgetOption,
+    DataOption,
+    JsonOption,
+    SetOption,
+    print_json,
+    whole,
+)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+) -> None:
+    """Run the main job in minutes, on scikit-learn's digits: a teacher, a student alone and distilled, a grade."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar, run_table
+    from bantam.data import embedded
+    from bantam.deliver.grade import grade
+    from bantam.pipeline import run as pipeline
+    from bantam.recipes import recipe
+
+    console = Console()
+    labels = embedded.write_digits(out / "digits")
+    metrics = pipeline.run(recipe.load("demo"), out / "digits", out / "run", Bar(console))
+    graded = grade(out / "run" / "submission.csv", labels)
+    console.print(run_table(metrics, graded.overall))
+    lines = {
+        "photographs": out / "digits",
+        "recipe": out / "run" / "recipe.toml",
+        "weights": out / "run" / "student_best.ckpt",
+        "metrics": out / "run" / "metrics.json",
+        "predictions": out / "run" / "submission.csv",
+        "held-back labels": labels,
+    }
+    for what, path in lines.items():
+        typer.echo(f"{what:<17} {path}")
+    typer.echo("next: bantam data check DIR, then bantam run medium --data DIR --out RUN")
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Run folder; a killed run in it goes on.")],
+    settings: SetOption = None,
+    reuse: Annotated[
+        Path | None, typer.Option(help="Another run: what it has finished of the same stages is taken from there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe's stages on a folder of photographs; run it again after a kill and it goes on."""
+    from rich.console import Console
+
+    from bantam.recipes import recipe as recipes
+
+    if "RANK" not in os.environ:  # a mistake is said at once, not after torch is loaded; of several processes by one
+        recipes.load(recipe, settings or ())
+
+    from bantam.cli.screen import Bar, run_table
+    from bantam.pipeline import run as pipeline
+    from bantam.train.distributed import joined
+    from bantam.train.runlog import Watcher
+
+    console = Console(stderr=as_json)
+    with joined() as processes:
+        watcher = Watcher() if processes.rank else Bar(console)
+        metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, watcher, processes, reuse)
+    if processes.rank:
+        return
+    if as_json:
+        print_json(metrics)
+        return
+    console.print(run_table(metrics))
+    typer.echo(f"run folder: {out}")
+    if (out / "submission.csv").exists():
+        typer.echo(f"next: bantam grade {out / 'submission.csv'} --labels labels.csv")
+
+
+def search(
+    data: DataOption,
+    budget: BudgetOption = 60_000,
+    trials: Annotated[
+        int,
+        typer.Option(
+            parser=whole("--trials", 1, 100_000), metavar="N", help="Short trainings, of all workers together."
+        ),
+    ] = 40,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="sqlite:///FILE, or postgresql://... to share with other machines; by default in --out."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(parser=whole("--workers", 1, 256), metavar="N", help="Processes on this machine.")
+    ] = 1,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the runs, the winner's recipe and the plot.")] = Path(
+        "runs/search"
+    ),
+    recipe: Annotated[str, typer.Option(help="Where to search: about a shipped recipe, or a .toml file.")] = "medium",
+    as_json: JsonOption = False,
+) -> None:
+    """Search families, input sizes and training knobs for the best student; started again or elsewhere, it joins in."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar, search_table
+    from bantam.recipes import recipe as recipes
+    from bantam.search.search import search as searched
+
+    console = Console(stderr=as_json)
+    base = recipes.load(recipe, [f"budget={budget}"])
+    result = searched(base, data, out, trials, storage, workers, Bar(console))
+    if as_json:
+        print_json(result)
+        return
+    console.print(search_table(result))
+    typer.echo(f"all candidates: {out / 'search.json'}\nplot: {out / 'pareto.svg'}")
+    typer.echo(f"next: bantam run {out / 'winner.toml'} --data {data} --out RUN")
+
+
+def bench_train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    data: DataOption,
+    steps: Annotated[int, typer.Option(parser=whole("--steps", 1, 100_000), metavar="N", help="Steps to time.")] = 20,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the time of a training step goes: data, augmentation, teacher, forward, backward, optimizer."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.pipeline import run as pipeline
+    from bantam.recipes import recipe as recipes
+    from bantam.train.allocator import keep_memory
+    from bantam.train.bench import bench_train as timed
+
+    watcher = Bar(Console(stderr=True))
+    loaded = recipes.load(recipe, settings or ())
+    pipeline.check(loaded)
+    keep_memory()
+    splits = pipeline.open_data(loaded, data, watcher)
+    result = timed(loaded, splits, pipeline.goals_of(loaded.shipped), steps, watcher)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        typer.echo(result.text())
