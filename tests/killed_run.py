@@ -16,8 +16,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bantam import pipeline, recipe
-from bantam import checkpoint
+from bantam.pipeline import run as pipeline
+from bantam.recipes import recipe
+from bantam.runs import checkpoint
 from bantam.train import loop, runlog
 from bantam.train.step import Step
 

@@ -135,7 +135,7 @@ NOT_RUN = {
     "bantam demo --out /tmp/demo": "a minute and a half; make demo",
     "bantam search --budget 60000 --data DIR --trials 30": "dozens of trainings; tests/search runs searches",
     "bantam search --budget 60000 --data DIR --trials 40 --workers 2 --out RUN": "as the other search",
-    "bantam quantize RUN --data DIR": "three epochs of training; tests/test_quantization.py trains on integers",
+    "bantam quantize RUN --data DIR": "three epochs of training; tests/studies/test_quantize.py trains on integers",
     "bantam quantize RUN --data DIR --epochs 3": "as the other quantize",
     "bantam prune RUN --data DIR --finetune 2 --methods structured-taylor --ratios 0.5,0.7,0.9": (
         "three trainings; tests/test_pruning.py trains what it has pruned"

@@ -42,7 +42,8 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bantam import pipeline, recipe
+from bantam.pipeline import run as pipeline
+from bantam.recipes import recipe
 from bantam.train import loop
 from bantam.train.step import Step
 

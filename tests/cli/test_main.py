@@ -89,7 +89,7 @@ def test_views_may_be_asked_for(bantam, photographs: Path, recipe_file: Path, tm
         said = bantam("predict", tmp_path / "run", "--data", photographs, "--out", out, "--views", views)
         assert said.status == 0, said.error
         assert len(out.read_text().splitlines()) == 13
-    assert "choose from plain, flip" in one_line(
+    assert "--views is one of plain, flip" in one_line(
         bantam("predict", tmp_path / "run", "--data", photographs, "--out", out, "--views", "none")
     )
 

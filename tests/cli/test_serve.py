@@ -1,6 +1,5 @@
 """What `bantam serve` hands to the page."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,15 +13,15 @@ from bantam.deliver.classify import FOOD11
 from bantam.deliver.serve import app as page
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.desk import Desk, Setting
+from bantam.runs import folder as runfolder
 
 
 @pytest.fixture
 def numbered_run(tmp_path: Path) -> Path:
     """The food model as a run that knows its classes by number alone, as runs on the exercise's data do."""
     run = shutil.copytree(FOOD11, tmp_path / "run")
-    student = json.loads((run / "student.json").read_text())
-    student["labels"] = [str(label) for label in range(11)]
-    (run / "student.json").write_text(json.dumps(student))
+    numbered = {**runfolder.student(run), "labels": [str(label) for label in range(11)]}
+    runfolder.write(run / "student.json", numbered)
     return run
 
 

@@ -78,8 +78,7 @@ def test_the_views_cache_holds_their_answers(root: Path, tmp_path: Path, monkeyp
     [folder] = (tmp_path / "cache" / "views").iterdir()
     logits = np.load(folder / "00001.logits.npy")
     assert logits.shape == (91, 3)
-    left_out = int(batches.pairing(91, 0, 1)[-1])
-    assert np.isnan(logits).any(axis=1).nonzero()[0].tolist() == [left_out]
+    assert np.isfinite(logits).all()  # the one without a partner is asked about as well
 
 
 def test_a_step_by_hand(root: Path) -> None:

@@ -12,7 +12,7 @@ DIES_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from bantam import checkpoint
+from bantam.runs import checkpoint
 
 def half(state, file):
     file.write(b"half a checkpoint")

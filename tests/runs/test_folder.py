@@ -87,7 +87,7 @@ def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["simple", "medium", "strong", "boss", "slim", "sizes", "exits"])
 def test_runs_from_before_there_were_seals_are_read(name: str) -> None:
-    run = Path(__file__).parents[1] / "results" / "food-11" / name
+    run = Path(__file__).parents[2] / "results" / "food-11" / name
     assert runfolder.result(run)["budget"] == 60_000
     assert runfolder.recipe(run).budget == 60_000
     assert runfolder.environment(run)
@@ -136,6 +136,6 @@ def test_a_damaged_choice_says_what_to_delete(started: bool, tmp_path: Path) -> 
 
 
 def test_the_model_that_comes_along_has_its_weights_recorded() -> None:
-    run = Path(runfolder.__file__).parent / "models" / "food11"
+    run = Path(runfolder.__file__).parents[1] / "models" / "food11"
     table = json.loads((run / "student.json").read_text())
     assert len(table["weights"]) == len(table["sha256"]) == 64

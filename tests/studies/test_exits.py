@@ -107,7 +107,7 @@ def test_a_stage_adds_exits_trains_and_ships_them(finished: Path, photographs: P
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bantam import pipeline
+from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.train import loop
 from bantam.train.step import Step
@@ -146,7 +146,7 @@ def test_pruned_then_given_exits_then_quantized_and_exported(
     out = tmp_path / "run"
     text = RECIPE.replace("budget = 5000", "budget = 12000") + PRUNED + EXITS.replace('of = "student"', 'of = "small"')
     metrics = pipeline.run(
-        parse(text, settings=["student.epochs=1", "small.epochs=1", "early.epochs=2"]), photographs, out
+        parse(text, settings=["student.epochs=1", "small.epochs=1", "early.epochs=4"]), photographs, out
     )
     kept = [
         Student.from_json(json.loads((out / "stages" / name / "student.json").read_text()))

@@ -230,7 +230,10 @@ def test_a_run_with_weights_of_another_family_or_without_photographs_is_refused(
     weights = describe("largekernel", 5_000, 3, 32).build().state_dict()
     shutil.copytree(big, other)
     torch.save(weights, other / "stages" / "student" / "best.ckpt")
-    for run, root, said in ((other, photographs, "another architecture"), (big, empty, "holds no labelled image")):
+    for run, root, said in (
+        (other, photographs, "not the file that was written here"),
+        (big, empty, "holds no labelled image"),
+    ):
         assert called(run, "--data", root, "--out", out, monkeypatch=monkeypatch) == 1
         lines = capsys.readouterr().err.strip().splitlines()
         assert lines[-1].startswith("bantam: ")

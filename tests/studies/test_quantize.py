@@ -52,7 +52,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import test_quantization
+import test_quantize
 from bantam.train import loop
 from bantam.train.step import Step
 
@@ -68,7 +68,7 @@ def counted(*args):
     return original(*args)
 
 Step.learn = counted
-test_quantization.trained_on_integers(Path(run), Path(root))
+test_quantize.trained_on_integers(Path(run), Path(root))
 """
 
 
@@ -189,7 +189,7 @@ def test_training_on_integers_looks_the_teacher_s_answers_up(
 
 def test_a_killed_training_on_integers_ends_with_the_same_bits(taught: tuple[Path, Path], tmp_path: Path):
     whole, killed = (Path(shutil.copytree(taught[0], tmp_path / name)) for name in ("whole", "killed"))
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", TRAINS_AND_DIES, str(killed), str(taught[1]), "8"]
     ended = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths}, timeout=240, capture_output=True, text=True

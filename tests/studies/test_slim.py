@@ -13,6 +13,7 @@ from PIL import Image
 
 from bantam.cli import main as cli
 from bantam.data import cache
+from bantam.deliver.classify import FOOD11
 from bantam.deliver.costs import run_costs
 from bantam.deliver.package.write import package
 from bantam.deliver.predict import load_shipped, load_whole
@@ -171,7 +172,7 @@ def test_a_width_that_is_not_there_is_refused_in_one_line(
 
 
 def test_an_ordinary_student_has_one_width(monkeypatch, capsys, tmp_path: Path, photographs: Path) -> None:
-    food = Path(cli.__file__).parent / "models" / "food11"
+    food = FOOD11
     photo = next(photographs.rglob("*.png"))
     assert call(monkeypatch, "predict", photo, "--width", "0.5") == 1
     assert "has no width 0.5 at 64 px; it has 1 at 64 px" in capsys.readouterr().err

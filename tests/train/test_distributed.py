@@ -153,7 +153,7 @@ def test_a_teacher_trained_by_two_processes_answers_for_both(photographs: Path, 
 # The command line, with a checkpoint after every step; process 1 kills itself in its eighth step, within an epoch.
 RUNS_AND_DIES = """
 import os, signal
-from bantam import cli
+from bantam.cli import main as cli
 from bantam.train import loop
 from bantam.train.step import Step
 
@@ -228,7 +228,7 @@ def test_a_view_cache_built_by_two_processes_is_that_of_one(photographs: Path, t
     for view in range(5):
         alone.begin(view)
     files = sorted(path.name for path in alone.folder.iterdir() if path.suffix != ".lock")
-    assert len(files) == 11
+    assert len(files) == 16  # about.json, and for each view two arrays and their record
     assert files == sorted(path.name for path in (tmp_path / "two" / alone.folder.name).iterdir())
     for name in files:
         assert (alone.folder / name).read_bytes() == (tmp_path / "two" / alone.folder.name / name).read_bytes(), name

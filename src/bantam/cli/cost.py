@@ -12,6 +12,7 @@ from bantam.cli.options import (
     JsonOption,
     RunArgument,
     SizeOption,
+    number,
     print_json,
     whole,
 )
@@ -97,8 +98,16 @@ def cost(
 def pruning(
     run: RunArgument,
     data: DataOption,
-    ratio: Annotated[float, typer.Option(help="Share of the parameters that pruning removes.")] = 0.8,
-    rounds: Annotated[int, typer.Option(help="Turns of each version; quartiles need 2.", min=2)] = 15,
+    ratio: Annotated[
+        float,
+        typer.Option(
+            parser=number("--ratio", 0.01, 0.99), metavar="SHARE", help="Share of the parameters that pruning removes."
+        ),
+    ] = 0.8,
+    rounds: Annotated[
+        int,
+        typer.Option(parser=whole("--rounds", 2, 10_000), metavar="N", help="Turns of each version; quartiles need 2."),
+    ] = 15,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE.json", help="By default RUN/pruning/pruning_speed.json, for the report."),

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from typing import Any
 
 import typer
@@ -86,8 +87,28 @@ def assembled() -> typer.Typer:
 app = assembled()
 
 
+TORCH_TAKES = 3_500_000_000
+"""Bytes of addresses that importing torch takes: with fewer it fails, or ends the process without a word."""
+
+
+class EnoughMemory(MetaPathFinder):
+    """Asks before torch is imported whether this process may have the memory. Raises MemoryError."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        """Find nothing: others do."""
+        if fullname != "torch" or sys.platform == "win32":
+            return
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < TORCH_TAKES:
+            raise MemoryError(f"this process may have {limit / 1e9:.1f} GB, torch takes {TORCH_TAKES / 1e9:.1f}")
+
+
 def main() -> None:
     """Run the command line; an error that a user can cause is one line on stderr and exit status 1."""
+    if not any(isinstance(finder, EnoughMemory) for finder in sys.meta_path):
+        sys.meta_path.insert(0, EnoughMemory())
     try:
         app()
     except BantamError as error:
