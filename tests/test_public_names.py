@@ -52,6 +52,7 @@ def test_every_public_thing_says_what_it_is(path: Path) -> None:
     assert silent == []
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_public_name(tmp_path: Path) -> None:
     """`make docs`, for the package's front page and one module."""
     if util.find_spec("pdoc") is None:

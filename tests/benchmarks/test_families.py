@@ -154,6 +154,7 @@ peers.main()
 """
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_a_kill_and_a_run_meets_the_peer(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

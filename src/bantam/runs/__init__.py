@@ -1,1 +1,1 @@
-"""A run's folder: its files, and the one way to open a finished one."""
+"""A run's folder: its files, their one reader and writer, its lock."""

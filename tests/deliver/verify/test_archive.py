@@ -128,3 +128,12 @@ def test_a_good_zip_unpacks_to_ordinary_files(tmp_path: Path) -> None:
     archive.write_contents(files, tmp_path)
     assert (tmp_path / "a" / "b.txt").read_bytes() == b"text"
     assert not (tmp_path / "run.sh").stat().st_mode & 0o6111
+
+
+def test_the_total_is_of_all_files_together_and_may_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = zipped(("a", b"x" * 600), ("b", b"y" * 400))
+    monkeypatch.setattr(archive, "MAX_TOTAL", 1000)
+    assert sum(map(len, archive.contents(data, "z.zip").values())) == 1000
+    monkeypatch.setattr(archive, "MAX_TOTAL", 999)
+    with pytest.raises(BadPackage, match="would unpack to 1,000 bytes, more than 999"):
+        archive.contents(data, "z.zip")

@@ -12,6 +12,7 @@ import torch
 
 import hostile
 from bantam.deliver.package.write import package
+from bantam.deliver.verify import sandbox
 from bantam.deliver.verify.answering import Found
 from bantam.deliver.verify.verify import Verdict, check_net, verify
 from bantam.errors import BadData
@@ -112,6 +113,30 @@ QUICK = (
     "a count below 1", "a pickle as the net",
 )  # fmt: skip
 """One of each kind; the others are run by the slow tests, in the sandbox."""
+
+
+def test_the_code_is_shown_copies_of_the_evaluation_images_alone(
+    honest: hostile.Files, photographs: Path, tmp_path: Path, warmed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No labelled folder, no name or time of a photograph, and no submission that could be left as it is."""
+    seen: list[tuple[set[str], set[str], int]] = []
+    run = sandbox.run
+
+    def watched(argv: list[str], place: Path, shown: tuple[Path, ...], timeout: float) -> str:
+        data, room = shown[0], place / "room"
+        inside = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_dir()}
+        seen.append((inside, {path.name for path in room.iterdir()}, len(list((data / "evaluation").iterdir()))))
+        originals = {path.name: path.stat().st_mtime_ns for path in (photographs / "evaluation").iterdir()}
+        for path in (data / "evaluation").iterdir():
+            assert not path.is_symlink()
+            assert path.stat().st_mtime_ns not in originals.values()
+        return run(argv, place, shown, timeout)
+
+    monkeypatch.setattr(sandbox, "run", watched)
+    verdict = verify(hostile.packed(honest, tmp_path / "hw13.zip"), photographs, hostile.BUDGET, run_code=True)
+    assert verdict.passed, verdict.text()
+    assert [(inside, number) for inside, _, number in seen] == [({"evaluation"}, 8), ({"evaluation"}, 24)]
+    assert all(names == {"hw13.py", "student_best.ckpt", "food11-hw13"} for _, names, _ in seen)
 
 
 @pytest.mark.parametrize("name", QUICK)
