@@ -8,6 +8,8 @@ not hold, writes results/benchmarks/faults.json, and ends with status 1 where so
 """
 
 import argparse
+import contextlib
+import io
 import os
 import random
 import signal
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +169,9 @@ def main() -> None:
             place = Path(name)
             os.environ["BANTAM_CACHE"] = str(place / "cache")
             (place / "empty").mkdir()
-            found = try_all(write_photographs(place / "photographs"), place / "empty", options)
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = try_all(write_photographs(place / "photographs"), place / "empty", options)
         fallen = {fault: outcome for fault, outcome in found.items() if outcome}
         rows.append({"kind": kind, "tried": len(found), "held": len(found) - len(fallen), "fallen": fallen})
         print(f"{kind}: {len(found):,} tried, {len(found) - len(fallen):,} held", flush=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bantam.compress import packed
+from bantam.compress import integers, packed
 from bantam.compress.integers import (
     CLIPS,
     INT4,
@@ -301,3 +301,33 @@ def test_calibration_images_are_spread_evenly_over_the_split():
     zeros = torch.zeros(600, dtype=torch.int64)
     many = LabelledSplit("training", images[zeros], zeros, tuple(map(str, range(600))), ("a", "b"))
     assert [len(batch) for batch in calibration_batches(many, 8, IMAGENET)] == [64] * 8
+
+
+def test_a_grid_may_end_far_below_the_largest_value() -> None:
+    """Many values that fill less than half of the range of one: a finer step for them is worth cutting that one off."""
+    weight = torch.cat([torch.linspace(-0.4, 0.4, 9_999, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
+    step = float(weight_scales(weight[None, :, None, None], 7)[0])
+    assert 0.4 / 7 <= step < 0.5 / 7
+
+
+def test_a_layer_without_a_grid_for_its_input_says_so_with_zeros() -> None:
+    layer = QuantizedLayer(nn.Linear(2, 1), 8)
+    assert (float(layer.input_scale), int(layer.input_zero), layer.quantizes_input) == (0.0, 0, False)
+
+
+@pytest.mark.parametrize(("precision", "ways"), [(INT8, 4), (INT4, 2)])
+def test_ranges_by_the_largest_value_are_tried_where_inputs_have_ranges(
+    precision: integers.Precision, ways: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[integers.Precision] = []
+    whole = integers.quantized
+
+    def counted(net: StagedNet, wanted: integers.Precision) -> StagedNet:
+        made.append(wanted)
+        return whole(net, wanted)
+
+    monkeypatch.setattr(integers, "quantized", counted)
+    torch.manual_seed(0)
+    net = describe("mobilenet_v1", 5_000, 3, 32).build().eval()
+    post_training(net, precision, [torch.randn(2, 3, 32, 32) for _ in range(2)])
+    assert made == [precision] * ways

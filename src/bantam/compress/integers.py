@@ -205,7 +205,7 @@ def post_training(net: StagedNet, precision: Precision, batches: Sequence[Tensor
     """
     fitted, held = list(batches[::2]), list(batches[1::2]) or list(batches)
     plain = deploy(net)
-    wanted = [plain(batch).log_softmax(1) for batch in held]
+    wanted = [plain(batch).double().log_softmax(1) for batch in held]
     found: dict[str, tuple[float, StagedNet]] = {}
     for ends, clips in (("least squared error", CLIPS), ("largest value", CLIPS[:1])):
         if len(clips) == 1 and not precision.inputs:
@@ -217,7 +217,9 @@ def post_training(net: StagedNet, precision: Precision, batches: Sequence[Tensor
             if corrected:
                 correct_biases(student, net, torch.cat(fitted))
             far = [
-                nn.functional.kl_div(student(batch).log_softmax(1), told, reduction="batchmean", log_target=True)
+                nn.functional.kl_div(
+                    student(batch).double().log_softmax(1), told, reduction="batchmean", log_target=True
+                )
                 for batch, told in zip(held, wanted, strict=True)
             ]
             way = f"ranges by {ends}, biases {'corrected' if corrected else 'as they were'}"
