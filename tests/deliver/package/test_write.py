@@ -98,7 +98,7 @@ def test_the_settings_are_the_run_s(finished_run: Path) -> None:
     code = section(code_of(net, shipped, 48, "flip"), "Settings")
     assert "STORED = 48  #" in code
     assert "SIZE = 32  #" in code
-    assert "TTA = ((1.0, 0.0, 0.0, False, 0.5), (1.0, 0.0, 0.0, True, 0.5))  #" in code
+    assert "VIEWS = ((1.0, 0.0, 0.0, False, 0.5), (1.0, 0.0, 0.0, True, 0.5))  #" in code
     assert f"MEAN = {shipped.normalisation.mean!r}  #" in code
 
 
@@ -174,10 +174,10 @@ def test_crops_and_mirrored_views_are_cut_from_the_stored_image() -> None:
 
 
 def views_in(settings: str) -> Any:
-    """What the packaged code calls TTA."""
+    """What the packaged code calls VIEWS."""
     names: dict[str, Any] = {}
     exec(settings, names)
-    return names["TTA"]
+    return names["VIEWS"]
 
 
 @pytest.mark.parametrize("views", TTA)
@@ -189,7 +189,7 @@ def test_the_packaged_predictions_are_those_of_the_library(
     for name, value in (
         ("STORED", 32),
         ("SIZE", 32),
-        ("TTA", views_in(section(code_of(net, shipped, 32, views), "Settings"))),
+        ("VIEWS", views_in(section(code_of(net, shipped, 32, views), "Settings"))),
     ):
         monkeypatch.setattr(handed_in, name, value)
     logits = logits_of_tta(net, validation, 32, shipped.normalisation, views)
