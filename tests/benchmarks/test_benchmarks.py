@@ -41,6 +41,7 @@ def script(name: str, *words: object, timeout: int = 300) -> subprocess.Complete
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts mapped memory on Linux alone")
+@pytest.mark.slow
 def test_a_data_set_larger_than_a_limit_on_the_process_trains(tmp_path: Path) -> None:
     ran = script("footprint.py", tmp_path, "--steps", 4)
     assert ran.returncode == 0, ran.stderr

@@ -136,6 +136,7 @@ def test_a_run_of_two_processes_follows_the_run_of_one(two: Path, photographs: P
     assert json.loads((two / "environment.json").read_text())["processes"] == 2
 
 
+@pytest.mark.slow
 def test_a_teacher_trained_by_two_processes_answers_for_both(photographs: Path, tmp_path: Path) -> None:
     teacher = SLOW[SLOW.index("[[stage]]") :].replace('"student"', '"teacher"').replace("mobilenet_v1", "resnet18")
     taught = (
