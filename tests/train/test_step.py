@@ -9,13 +9,14 @@ from torch.nn import functional as F
 from bantam.data import augment, cache
 from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET
+from bantam.nets.output import Output
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.objectives.kd import loss_fn_kd
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.train.answers import Live
-from bantam.train.step import Step
+from bantam.train.step import Step, peers_of
 from ranks import Exact
 from tiny_run import RECIPE
 
@@ -244,3 +245,14 @@ def test_a_share_of_labels_is_against_the_mean_over_the_processes(
     targets = torch.zeros(4, 3)
     targets[:own, 1] = 1
     assert float(step.share_of_labels(targets)) == pytest.approx(share)
+
+
+def test_peers_are_the_others_with_their_logits_and_embeddings() -> None:
+    shown = [Output(torch.full((2, 3), float(n)), torch.full((2, 5), 10.0 + n), ()) for n in range(3)]
+    peers = peers_of(shown, 1)
+    assert peers is not None
+    assert peers.logits.shape == (2, 2, 3)
+    assert peers.embedding.shape == (2, 2, 5)
+    assert peers.logits[:, 0, 0].tolist() == [0.0, 2.0]
+    assert peers.embedding[:, 0, 0].tolist() == [10.0, 12.0]
+    assert peers_of(shown[:1], 0) is None
