@@ -15,9 +15,10 @@ from bantam.measure.tta import logits_of_tta
 from bantam.nets.teachers import Ensemble, Mirrored
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.folder import rows as read_rows
+from bantam.runs.watcher import Watcher
 from bantam.studies.audit import audit_run
 from bantam.train import answers
-from bantam.train.runlog import Watcher, read_rows
 from tiny_run import RECIPE, write_photographs
 
 STUDENT = RECIPE[RECIPE.index("[[stage]]") :]

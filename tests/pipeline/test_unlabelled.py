@@ -20,8 +20,8 @@ from bantam.nets.teachers import Teacher
 from bantam.objectives.kd import kd_divergence
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.folder import rows as read_rows
 from bantam.train.answers import Live
-from bantam.train.runlog import read_rows
 from bantam.train.step import Step
 from killed_run import assert_same, run_process
 from tiny_run import RECIPE, write_photographs

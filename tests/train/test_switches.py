@@ -20,9 +20,9 @@ from bantam.nets.slimmable import SwitchableNet
 from bantam.nets.students import Student, describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.folder import rows as read_rows
 from bantam.train.loop import selected_by
 from bantam.train.reestimate import reestimated
-from bantam.train.runlog import read_rows
 from ranks import Exact
 from tiny_run import RECIPE, RUNS_AND_DIES
 

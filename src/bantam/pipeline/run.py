@@ -40,11 +40,12 @@ from bantam.recipes.kinds import (
 )
 from bantam.recipes.recipe import Recipe
 from bantam.runs import folder as runfolder
+from bantam.runs.environment import environment
 from bantam.runs.folder import recipe as recipe_of  # noqa: F401
+from bantam.runs.watcher import Counter, Watcher
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.reestimate import reestimated
-from bantam.train.runlog import Counter, Watcher, environment
 
 
 def run(

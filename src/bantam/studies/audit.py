@@ -10,8 +10,8 @@ from bantam.nets.teachers import AnyTeacher, joint
 from bantam.pipeline import run as pipeline
 from bantam.pipeline.stages import Run, teacher_of, weights_of
 from bantam.recipes.kinds import Refit
+from bantam.runs.watcher import Watcher
 from bantam.train.distributed import ALONE
-from bantam.train.runlog import Watcher
 
 
 def audit_run(folder: Path, root: Path, images: int, watcher: Watcher) -> dict[str, Audit]:

@@ -52,11 +52,12 @@ from bantam.recipes.kinds import (
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint
 from bantam.runs import folder as runfolder
+from bantam.runs.environment import environment
+from bantam.runs.watcher import Watcher
 from bantam.train.answers import digest_of
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.probe import choose
-from bantam.train.runlog import Watcher, environment
 
 TEMPLATE = "medium"
 """The shipped recipe that says how a given teacher's pruned form is trained."""

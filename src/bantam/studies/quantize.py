@@ -63,10 +63,11 @@ from bantam.recipes.kinds import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint
 from bantam.runs import folder as runfolder
+from bantam.runs.environment import environment
+from bantam.runs.watcher import Watcher
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.probe import FORMATS, safe_format
-from bantam.train.runlog import Watcher, environment
 
 PRECISIONS: dict[str, Precision] = {"int8": INT8, "int4": INT4}
 

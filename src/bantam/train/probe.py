@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from bantam.errors import BadRunFile
 from bantam.runs import folder as runfolder
-from bantam.train.runlog import processor
+from bantam.runs.environment import processor
 
 ROUNDS = 3
 WORTH_IT = 0.95  # a change must save at least 5% of the time to be made
