@@ -311,7 +311,7 @@ def peak_memory(data: Path, folder: Path, steps: int) -> dict[str, Any]:
 
 def show(console: Console, result: dict[str, Any]) -> None:
     for row in result["training"]:
-        console.print(f"[bold]{row['net']}[/], {Arithmetic(**row["choice"])} ({row['choice']['why']})")
+        console.print(f"[bold]{row['net']}[/], {Arithmetic(**row['choice'])} ({row['choice']['why']})")
         if second := row["second_thread"]:
             kept = "kept" if second["kept"] else "not kept"
             console.print(f"  views in a second thread: {second['time_of_a_step']:.2f} of the time of a step, {kept}")

@@ -17,6 +17,7 @@ from bantam.train import bench
 from bantam.train.answers import Answers, Live
 from bantam.train.arithmetic import Arithmetic
 from bantam.train.bench import PIECES, Breakdown, bench_train, time_step
+from bantam.train.place import Place
 from tiny_run import RECIPE, tiny_step
 
 TAUGHT = (
@@ -91,9 +92,7 @@ def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
     text = TAUGHT.replace("[[stage]]", second, 1).replace('teacher = "t"', 'teacher = "t+u"')
     recipe = parse(text, settings=["student.views=0"])
     splits = cache.open_splits(photographs, 32)
-    answers = bench.answers_for(
-        recipe, recipe.shipped, splits.training, {}, torch.device("cpu"), photographs, bench.Watcher()
-    )
+    answers = bench.answers_for(recipe, splits.training, {}, torch.device("cpu"), Place(photographs))
     assert isinstance(answers, Live)
     assert isinstance(answers, Answers)
     assert isinstance(answers.teacher, Ensemble)
