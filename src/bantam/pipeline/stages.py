@@ -271,7 +271,11 @@ def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
             checkpoint.fill(net, checkpoint.weights(start, sha256=known.get("weights"), advice=advice), start, advice)
         weighed = student.shipped_form(net)
     if stage.start:
-        checkpoint.fill_from_stage(net, here.out / "stages" / stage.start)
+        before = next(other for other in here.recipe.stage if other.name == stage.start)
+        if isinstance(before, GivenTeacher):
+            load_weights(net, here.root / before.checkpoint, here.watcher.say)
+        else:
+            checkpoint.fill_from_stage(net, here.out / "stages" / before.name)
     return net.to(device=here.device).to(memory_format=torch.channels_last), weighed
 
 

@@ -194,7 +194,10 @@ class Training(Table):
         "what several answers of the teacher are averaged as", "probabilities"
     )
     teacher_flip: bool = key("whether the teacher also looks at the view's mirror image, and averages", False)
-    start: str = key("the earlier stage of the same net whose weights this one starts from; empty for fresh ones", "")
+    start: str = key(
+        "the earlier stage, or given teacher, of the same net whose weights this one starts from; empty for fresh ones",
+        "",
+    )
     peers: int = key(
         "nets that train together and teach one another (objective dml); the best is kept", 1, Range(1, 32, bound=True)
     )

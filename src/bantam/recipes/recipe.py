@@ -25,6 +25,7 @@ from bantam.recipes.kinds import (
     Data,
     Derived,
     Exiting,
+    GivenTeacher,
     Misfit,
     Pruning,
     Range,
@@ -119,18 +120,37 @@ class Recipe(Table):
         at = ("stage", position, "start")
         earlier = self.stage[:position]
         before = next((other for other in earlier if other.name == stage.start), None)
+        if isinstance(before, GivenTeacher):
+            self._check_goes_on(at, stage, before)
+            return
         if not isinstance(before, Training) or isinstance(before, Derived):
             raise Misfit(
                 at,
-                f'stage "{stage.name}" starts from "{stage.start}", which is no earlier stage that trains a net'
+                f'stage "{stage.name}" starts from "{stage.start}", which is no earlier stage that has a net'
                 + nearest(stage.start, [other.name for other in earlier]),
             )
-        own, other = ((one.kind, one.net, one.shape, one.size, one.switches, one.budget) for one in (stage, before))
-        if own != other:
+        own, other = ((one.kind, one.net, one.shape, one.switches, one.budget) for one in (stage, before))
+        # A classifier of any size may go on with larger views; a student's shape was fitted to its own.
+        if own != other or (stage.kind != "teacher" and stage.size != before.size):
             raise Misfit(
                 at,
                 f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size, widths '
                 "or budget differs: both must be the same net",
+            )
+
+    def _check_goes_on(self, at: tuple[str | int, ...], stage: Training, given: GivenTeacher) -> None:
+        """Refuse to train a given teacher on as another net, or on views normalised in another way than it knows."""
+        if stage.kind != "teacher" or stage.net != given.architecture:
+            raise Misfit(
+                at,
+                f'stage "{stage.name}" starts from the given teacher "{given.name}": it must have kind = "teacher" '
+                f'and net = "{given.architecture}"',
+            )
+        if self.data.normalisation != "imagenet":
+            raise Misfit(
+                at,
+                f'stage "{stage.name}" starts from the given teacher "{given.name}", which knows images as ImageNet '
+                'normalises them: it needs data.normalisation = "imagenet"',
             )
 
     def _check_derived(self, position: int, stage: Derived) -> None:
