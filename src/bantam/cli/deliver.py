@@ -151,7 +151,7 @@ def serve(
     from bantam.deliver.serve.desk import Setting, TeacherFile
     from bantam.nets.weights import file_and_name
     from bantam.pipeline import run as pipeline
-    from bantam.recipes.kinds import GivenTeacher
+    from bantam.recipes.kinds.given_teacher import GivenTeacher
 
     run = run or FOOD11
     recipe = pipeline.recipe_of(run)

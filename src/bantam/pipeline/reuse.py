@@ -18,7 +18,9 @@ from bantam.files import replacing
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 from bantam.nets.unfold import unfold
-from bantam.recipes.kinds import Derived, Stage, Training
+from bantam.recipes.kinds import Stage
+from bantam.recipes.kinds.derived import Derived
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint
 from bantam.runs import folder as runfolder

@@ -42,13 +42,11 @@ from bantam.pipeline.stages import (
     learned_from,
 )
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import (
-    Exiting,
-    GivenTeacher,
-    Pruning,
-    Refit,
-    Training,
-)
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.pruning import Pruning
+from bantam.recipes.kinds.refit import Refit
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint
 from bantam.runs import folder as runfolder

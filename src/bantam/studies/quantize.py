@@ -59,7 +59,7 @@ from bantam.pipeline.stages import (
     goals_of,
     learned_from,
 )
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint
 from bantam.runs import folder as runfolder

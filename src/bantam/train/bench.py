@@ -17,13 +17,9 @@ from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
 from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, joint
-from bantam.recipes.kinds import (
-    VIEWS,
-    GivenTeacher,
-    Refit,
-    Stage,
-    Training,
-)
+from bantam.recipes.kinds import Stage
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.training import VIEWS, Training
 from bantam.recipes.recipe import Recipe
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
@@ -217,7 +213,7 @@ def answers_for(
 
 def teacher_like(stage: Stage, budget: int, classes: int) -> Teacher:
     """An untrained net of the kind that `stage` makes, as a teacher."""
-    assert not isinstance(stage, Refit), "a recipe in which a refit teaches is refused"
+    assert isinstance(stage, GivenTeacher | Training), "a recipe in which what has no net teaches is refused"
     if isinstance(stage, GivenTeacher):
         net = build_teacher(stage.architecture, classes)
     elif stage.kind == "teacher":

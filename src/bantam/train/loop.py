@@ -26,7 +26,7 @@ from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import raw_logits_of
 from bantam.nets.slimmable import each_switch
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.runs import checkpoint
 from bantam.train.ahead import Ahead
 from bantam.train.answers import Answers

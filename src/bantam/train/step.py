@@ -19,7 +19,7 @@ from bantam.nets.output import Output
 from bantam.nets.slimmable import SwitchableNet
 from bantam.objectives.dml import mutual_divergence
 from bantam.objectives.objective import Objective, labelled
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.train.answers import Answers
 from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes
