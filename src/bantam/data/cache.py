@@ -34,7 +34,8 @@ import numpy as np
 import torch
 
 from bantam.data import images
-from bantam.data.folder import UNLABELLED, Record, scan
+from bantam.data.folder import Record, scan
+from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
 from bantam.errors import BadData, BadImage, CannotWrite, SplitLeak
 from bantam.files import explained, read_sealed, sync_folder, write_json, write_sealed
