@@ -69,9 +69,7 @@ def run(
         watcher.say(line)
 
     # Students and assistants are weighed before anything is trained.
-    weighed = [
-        stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind in ("student", "assistant")
-    ]
+    weighed = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.of_family]
     limits = {stage.name: stage.limit(recipe.budget) for stage in weighed}
     described = {
         stage.name: describe(
@@ -152,7 +150,7 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
     for stage in recipe.stage:
         if not isinstance(stage, Training):
             continue
-        if stage.kind in ("student", "assistant"):
+        if stage.of_family:
             check_choices(stage.net, stage.shape, stage.switches)
         if isinstance(stage, Derived):
             require_source(recipe, stage)

@@ -219,5 +219,5 @@ def teacher_like(stage: Stage, budget: int, classes: int) -> Teacher:
     elif stage.kind == "teacher":
         net = build_teacher(stage.net, classes)
     else:
-        net = describe(stage.net, stage.budget or budget, classes, stage.size, stage.shape, stage.switches).build()
+        net = describe(stage.net, stage.limit(budget), classes, stage.size, stage.shape, stage.switches).build()
     return Teacher(net, stage.size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)

@@ -203,9 +203,9 @@ def of_costs(run: Path, recipe: Recipe, net: nn.Module, shipped: Shipped) -> dic
                     nets[stage.name] = build_teacher(stage.architecture, classes).eval(), stage.size
                 elif isinstance(stage, Training) and stage.kind == "teacher":
                     nets[stage.name] = build_teacher(stage.net, classes).eval(), stage.size
-                elif isinstance(stage, Training) and stage.kind in ("student", "assistant"):
+                elif isinstance(stage, Training) and stage.of_family:
                     built = describe(
-                        stage.net, stage.budget or recipe.budget, classes, stage.size, stage.shape, stage.switches
+                        stage.net, stage.limit(recipe.budget), classes, stage.size, stage.shape, stage.switches
                     ).shipped_net()
                     nets[stage.name] = built, stage.size
             except BantamError:

@@ -149,6 +149,11 @@ class Training(Stage):
         ordered = sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair), reverse=True)
         return tuple(ordered) if len(ordered) > 1 else ()
 
+    @property
+    def of_family(self) -> bool:
+        """Whether its net is the largest of a student family within its limit, and not a teacher's or an earlier one."""
+        return self.own_net and self.kind != "teacher"
+
     def limit(self, budget: int) -> int:
         """The most parameters of its net, in a recipe of `budget` parameters; a teacher has no limit."""
         return self.budget or budget
@@ -192,7 +197,7 @@ class Training(Stage):
             raise Misfit(
                 "start", f'start = "{self.start}" is not valid here: peers start anew, a pruning or exits from `of`'
             )
-        if self.shape and self.kind not in ("student", "assistant"):
+        if self.shape and not self.of_family:
             raise Misfit(
                 "shape", f'shape is not valid for kind = "{self.kind}": only student families have such choices'
             )
