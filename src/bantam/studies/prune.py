@@ -17,6 +17,7 @@ from bantam.compress.pruning_curve import (
     METHODS,
     Finetune,
     Point,
+    Prunings,
     Subject,
     curve,
     kept_points,
@@ -175,10 +176,15 @@ def prune_curve(
 
         finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
         points = curve(
-            subject, chosen, ratios, splits.training, validation, watcher, kept_points(progress, made_of),
+            Prunings(subject, splits.training),
+            chosen,
+            ratios,
+            validation,
+            watcher,
+            kept_points(progress, made_of),
             keep,
             finetune,
-        )  # fmt: skip
+        )
         title = f"pruning {subject.student.family}, {len(validation):,} validation images"
         about = {"title": title, "size": subject.student.size, **made_of, "environment": environment()}
         write_curve(out, points, about)
