@@ -57,13 +57,15 @@ class Run:
     teachers: dict[str, Teacher]
 
 
-FILES = {kind: entry.partition(":")[0] for kind, entry in STAGE_KINDS.entries.items()}
-
 STAGES: Table[Callable[[Run, Any], dict[str, Any]]] = Table(
-    "bantam.pipeline.kinds", {kind: f"{file}:run" for kind, file in FILES.items()}
+    "bantam.pipeline.kinds",
+    {kind: entry.partition(":")[0] + ":run" for kind, entry in STAGE_KINDS.entries.items()},
 )
-"""How each kind of stage is run, finished stages included, which are read: its part of metrics.json, which has `kind`,
-`net` and `parameters`. A kind's file in `bantam.pipeline.kinds` is named like that in `bantam.recipes.kinds`."""
+"""How each kind of stage is run: the function `run` of the file that is named like the kind's in `bantam.recipes.kinds`.
+
+It reads what is finished and makes what is not. It gives the stage's part of metrics.json: `kind`, `net`, `parameters`
+and what else there is to tell.
+"""
 
 
 def goals_of(stage: Training) -> dict[str, Goal]:
