@@ -61,7 +61,7 @@ STAGES: Table[Callable[[Run, Any], dict[str, Any]]] = Table(
     "bantam.pipeline.kinds",
     {kind: entry.partition(":")[0] + ":run" for kind, entry in STAGE_KINDS.entries.items()},
 )
-"""How each kind of stage is run: the function `run` of the file that is named like the kind's in `bantam.recipes.kinds`.
+"""How each kind of stage is run: the function `run` of the file named like the one in `bantam.recipes.kinds`.
 
 It reads what is finished and makes what is not. It gives the stage's part of metrics.json: `kind`, `net`, `parameters`
 and what else there is to tell.
