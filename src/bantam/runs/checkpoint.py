@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bantam.errors import BadCheckpoint, CannotWrite, NotFinite
 from bantam.files import replacing, sha256_of
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 Device = torch.device | str
 
