@@ -27,7 +27,7 @@ from bantam.nets.blocks import ParallelConv
 from bantam.nets.budget import weigh
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.train.reestimate import has_statistics, reestimated
 from bantam.train.runlog import Watcher
 

@@ -20,8 +20,7 @@ from bantam.nets.students import Student
 from bantam.nets.unfold import unfold
 from bantam.recipes.kinds import Derived, Stage, Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 
 IMAGES = 1024
 """So many training images tell the statistics of the BatchNorms that come back."""

@@ -39,8 +39,8 @@ from bantam.recipes.kinds import (
     Training,
 )
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import recipe as recipe_of  # noqa: F401
+from bantam.runs import runfolder
+from bantam.runs.runfolder import recipe as recipe_of  # noqa: F401
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.reestimate import reestimated

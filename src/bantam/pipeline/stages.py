@@ -39,8 +39,7 @@ from bantam.recipes.kinds import (
     Training,
 )
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes

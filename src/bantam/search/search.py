@@ -29,8 +29,8 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe as recipes
 from bantam.recipes.kinds import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import Row
+from bantam.runs import runfolder
+from bantam.runs.runfolder import Row
 from bantam.search import space
 from bantam.search.queue import HEARTBEAT, Queue, hidden, open_storage, reachable
 from bantam.search.result import last_reason, write_result

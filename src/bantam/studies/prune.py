@@ -51,8 +51,7 @@ from bantam.recipes.kinds import (
     Training,
 )
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 from bantam.train.answers import digest_of
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train

@@ -61,8 +61,7 @@ from bantam.pipeline.stages import (
 )
 from bantam.recipes.kinds import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.probe import FORMATS, safe_format

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bantam.errors import BadRunFile
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.train.runlog import processor
 
 ROUNDS = 3

@@ -12,9 +12,9 @@ import torch
 
 from bantam.errors import BadRunFile
 from bantam.files import explained, write_text
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import Row
-from bantam.runs.folder import rows as read_rows  # noqa: F401
+from bantam.runs import runfolder
+from bantam.runs.runfolder import Row
+from bantam.runs.runfolder import rows as read_rows  # noqa: F401
 
 
 class Watcher:

@@ -36,7 +36,7 @@ from bantam.measure.logits import logits_of
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT, Portable, metadata, onnx_model, quiet, with_weights
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 Answer = Callable[[Tensor], Tensor]
 """Images float32 [N, 3, S, S] in 0..1 to logits float32 [N, K]."""
