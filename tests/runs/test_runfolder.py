@@ -12,8 +12,9 @@ from bantam.errors import BadRunFile, RunBusy
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import dump, parse
 from bantam.runs import runfolder
+from bantam.runs.runlog import RunLog
+from bantam.runs.watcher import Watcher
 from bantam.studies.quantize import quantize
-from bantam.train.runlog import RunLog, Watcher
 from tiny_run import RECIPE
 
 HOLDS = """
