@@ -21,7 +21,7 @@ from rich.table import Table
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.audit import Audit
 from bantam.measure.cost import Cost
-from bantam.recipes.kinds import SHIPPED
+from bantam.recipes.kinds import shipped_kinds
 from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
 
@@ -99,7 +99,7 @@ def with_error(value: float, standard_error: float) -> str:
     return f"{value:.3f} ± {standard_error:.3f}"
 
 
-OURS = (*SHIPPED, "refit")
+OURS = (*shipped_kinds(), "refit")
 """The kinds of stages that the budget holds for."""
 
 

@@ -43,13 +43,11 @@ from bantam.pipeline.stages import (
     plan_of,
 )
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import (
-    Exiting,
-    GivenTeacher,
-    Pruning,
-    Refit,
-    Training,
-)
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.pruning import Pruning
+from bantam.recipes.kinds.refit import Refit
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
 from bantam.runs.environment import environment

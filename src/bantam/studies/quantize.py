@@ -57,7 +57,7 @@ from bantam.pipeline.stages import (
     learned_from,
     plan_of,
 )
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
 from bantam.runs.environment import environment

@@ -14,7 +14,7 @@ from bantam.measure.tta import tta_of
 from bantam.nets import budget
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
 
