@@ -8,8 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bantam.errors import BadRunFile
 from bantam.files import explained, write_text
 from bantam.runs import folder as runfolder
@@ -69,6 +67,8 @@ class RunLog:
 
 def environment() -> dict[str, Any]:
     """The machine, the versions, the commit and the command, without any path or host name."""
+    import torch  # here alone: a Watcher also looks on where nothing needs torch
+
     packages = ["bantam", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"]
     return {
         "command": ["bantam", *(Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:])],
