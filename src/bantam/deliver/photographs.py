@@ -7,9 +7,9 @@ to the size at which the recipe stores images, then seen in the crops of test-ti
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from bantam.data import images
 from bantam.data.resize import resized
@@ -21,6 +21,9 @@ from bantam.runs import folder as runfolder
 from bantam.runs.chosen import chosen_tta
 from bantam.runs.graph import graph
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 FOOD11 = Path(__file__).parents[1] / "models" / "food11"
 """The folder of the small trained model that comes with Bantam, laid out like a finished run's."""
 
@@ -30,7 +33,7 @@ class GraphClassifier:
     """`session` has the student, its normalisation inside; `stored`: side in pixels at which images are kept before a
     view; `tta`: what its answers are averaged over."""
 
-    session: onnxruntime.InferenceSession
+    session: "InferenceSession"
     labels: tuple[str, ...]
     stored: int
     tta: str

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def build_optimizer(plan: Optimizer, modules: list[nn.Module], lr: Tensor) -> to
 
 
 @functools.cache
-def without_compiler(kind: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def without_compiler(kind: Any) -> Any:
     """The optimizer `kind` with its methods as they are before torch wraps them.
 
     The wrappers import torch's compiler, seconds and hundreds of megabytes, only to keep it away from the methods; that
