@@ -124,7 +124,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+    except Exception as error:
         if (lack := lack_of_memory(error)) is None:
             raise
         print(f"bantam: there is too little memory ({lack}); end other programs or raise the limit", file=sys.stderr)

@@ -21,10 +21,11 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
 def _shares(whole: int, size: int) -> np.ndarray:
     """How much each of `whole` pixels in a row has of each of `size`: float32 [size, whole], rows that add up to 1.
 
-    A triangle about the new pixel's centre, two old pixels wide, or two new ones where these are wider.
+    A triangle about the new pixel's centre, two old pixels wide, or two new ones where these are wider. In float32
+    throughout, as torch has it: with many pixels the centres' rounding is the largest.
     """
-    scale = whole / size
-    centre = scale * (np.arange(size)[:, None] + 0.5)  # [size, 1]
-    away = np.abs(np.arange(whole) + 0.5 - centre) / max(scale, 1.0)  # [size, whole]
+    scale = np.float32(whole / size)
+    new, old = np.arange(size, dtype=np.float32)[:, None], np.arange(whole, dtype=np.float32)
+    away = np.abs(old - scale * (new + np.float32(0.5)) + np.float32(0.5)) / max(scale, np.float32(1))  # [size, whole]
     triangle = np.maximum(1 - away, 0)
-    return (triangle / triangle.sum(1, keepdims=True)).astype(np.float32)
+    return triangle / triangle.sum(1, keepdims=True)
