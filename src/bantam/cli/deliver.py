@@ -84,7 +84,7 @@ def report(
 ) -> None:
     """Write the report: the course's questions answered from the run, as one HTML file and as Markdown."""
     from bantam.deliver.report.report import report as reported
-    from bantam.train.runlog import environment
+    from bantam.runs.environment import environment
 
     written = reported(
         run, out or run / "report" / "report.html", data, environment(), lambda line: typer.echo(line, err=True)

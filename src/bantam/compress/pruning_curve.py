@@ -7,11 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bantam.compress.channels import IMPORTANCES, Bundle, Sample, bundles, prune_to
@@ -27,9 +25,12 @@ from bantam.nets.blocks import ParallelConv
 from bantam.nets.budget import weigh
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
+from bantam.runs.watcher import Watcher
 from bantam.train.reestimate import has_statistics, reestimated
-from bantam.train.runlog import Watcher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNSTRUCTURED = {f"unstructured-{name}": name for name in MASKS}
 STRUCTURED = {f"structured-{name}": name for name in IMPORTANCES}
@@ -263,6 +264,8 @@ def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) ->
                 found: Accuracy | None = getattr(point, look)
                 cells += [f"{found.value:.6f}", f"{found.standard_error:.6f}"] if found else ["", ""]
             rows.writerow(cells)
+    import matplotlib  # Slow to import, and a recipe that prunes to a budget draws nothing.
+
     with matplotlib.rc_context(STYLE):
         figure = drawn(points, about["title"])
         for ending in ("svg", "png"):
@@ -292,8 +295,10 @@ def curve_text(points: Sequence[Point]) -> str:
     return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)
 
 
-def drawn(points: Sequence[Point], title: str) -> Figure:
+def drawn(points: Sequence[Point], title: str) -> "Figure":
     """Validation accuracy over the share of parameters gone, a panel for each look that was taken; and the channels."""
+    from matplotlib.figure import Figure
+
     looks = [look for look in LOOKS if any(getattr(point, look) for point in points)]
     structured = [point for point in points if point.channel_ratio is not None]
     panels = len(looks) + bool(structured)

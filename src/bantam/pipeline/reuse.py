@@ -22,8 +22,7 @@ from bantam.recipes.kinds import Stage
 from bantam.recipes.kinds.derived import Derived
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 
 IMAGES = 1024
 """So many training images tell the statistics of the BatchNorms that come back."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import cache
-from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, Splits, joined, normalisation_of
 from bantam.deliver.predict import Shipped, predict, ship
 from bantam.errors import BadRecipe, RunMismatch
@@ -36,12 +35,14 @@ from bantam.recipes.kinds.exiting import Exiting
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import recipe as recipe_of  # noqa: F401
+from bantam.runs import runfolder
+from bantam.runs.environment import environment
+from bantam.runs.runfolder import recipe as recipe_of  # noqa: F401
+from bantam.runs.watcher import Counter, Watcher
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
+from bantam.train.plan import viewing_of
 from bantam.train.reestimate import reestimated
-from bantam.train.runlog import Counter, Watcher, environment
 
 
 def run(
@@ -237,13 +238,6 @@ def audit_given_teacher(recipe: Recipe, root: Path, images: int, watcher: Watche
     splits = open_data(recipe, root, watcher)
     net = load_teacher(root / stage.checkpoint, stage.architecture, len(splits.classes), watcher.say)
     student = recipe.shipped
-    return audit(
-        as_teacher(net, stage.size, IMAGENET, IMAGENET),
-        splits.training,
-        splits.validation,
-        Augmentation(**vars(student.augment)),
-        student.size,
-        IMAGENET,
-        images,
-        recipe.seed,
-    )
+    viewing = viewing_of(student, IMAGENET, recipe.seed)
+    teacher = as_teacher(net, stage.size, IMAGENET, IMAGENET)
+    return audit(teacher, splits.training, splits.validation, viewing, images)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from bantam.data import cache
-from bantam.data.augment import Augmentation
 from bantam.data.splits import (
     IMAGENET,
     LabelledSplit,
@@ -30,16 +29,17 @@ from bantam.recipes.kinds.derived import Derived
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
+from bantam.runs.watcher import Watcher
 from bantam.tables import Table
 from bantam.train.answers import Answers, Live, ViewCache
+from bantam.train.arithmetic import Arithmetic
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes
 from bantam.train.loop import train
-from bantam.train.probe import Choice, choose
-from bantam.train.runlog import Watcher
-from bantam.train.step import Goal
+from bantam.train.place import Place
+from bantam.train.plan import Goal, Plan, viewing_of
+from bantam.train.probe import choose
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,11 @@ def trained(
         with here.processes.first():
             choice = probed(net, stage, len(split.classes), folder)
         here.watcher.say(f"{stage.name}: {choice} ({choice.why})")
-        goals = goals_of(stage)
-        answers = answers_for(here, stage, goals, split, fingerprint)
+        plan = plan_of(here, stage, split, fingerprint)
         cohort = Cohort.of([net, *(fresh(here, stage)[0] for _ in range(stage.peers - 1))])
         cohort = cohort.to(memory_format=choice.format)
         with choice.threading():
-            ended = train(
-                cohort, stage, split, validation, here.normalisation, goals, answers,
-                here.recipe.seed, folder, here.watcher, choice.autocast, here.processes, choice.format,
-            )  # fmt: skip
+            ended = train(cohort, plan, validation, Place(folder, here.watcher, here.processes), choice)
         result = {
             "kind": stage.kind,
             "net": stage.net or student_of(here, stage).family,
@@ -152,7 +148,7 @@ def trained(
             **({"unlabelled": split.unlabelled} if isinstance(split, SemiLabelledSplit) else {}),
             **{name: ended.best[name] for name in ("validation", "peers", "switches") if name in ended.best},
             "seconds": round(ended.seconds, 1),
-            "answers_seconds": round(answers.seconds, 1) if answers else 0.0,
+            "answers_seconds": round(plan.answers.seconds, 1) if plan.answers else 0.0,
         }
         if here.processes.rank == 0:
             result["weights"] = checkpoint.save_weights(folder / runfolder.BEST, ended.weights)
@@ -214,10 +210,16 @@ def answers_for(
     needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
     if not stage.views or "features" in needs:
         return Live(teacher)
-    return ViewCache(
-        cache.default_cache_dir() / "views", teacher, split, fingerprint, Augmentation(**vars(stage.augment)),
-        stage.size, here.normalisation, here.recipe.seed, "embedding" in needs, here.watcher, here.processes,
-    )  # fmt: skip
+    place = Place(cache.default_cache_dir() / "views", here.watcher, here.processes)
+    viewing = viewing_of(stage, here.normalisation, here.recipe.seed)
+    return ViewCache(place, teacher, split, fingerprint, viewing, "embedding" in needs)
+
+
+def plan_of(here: Run, stage: Training, split: TrainingSplit, fingerprint: str) -> Plan:
+    """What the training of `stage` on `split` is of."""
+    goals = goals_of(stage)
+    answers = answers_for(here, stage, goals, split, fingerprint)
+    return Plan(stage, split, here.normalisation, goals, answers, here.recipe.seed)
 
 
 def parameters_of(net: nn.Module) -> int:
@@ -230,10 +232,10 @@ def as_teacher(net: nn.Module, size: int, own: Normalisation, views: Normalisati
     return Teacher(net, size, own.mean, own.std, views.mean, views.std)
 
 
-def probed(net: nn.Module, stage: Training, classes: int, folder: Path) -> Choice:
+def probed(net: nn.Module, stage: Training, classes: int, folder: Path) -> Arithmetic:
     """How this stage trains: chosen once, then kept for every resumption."""
     if (kept := runfolder.probe(folder)) is not None:
-        return Choice(kept.precision, kept.memory_format, kept.threads, kept.why)
+        return Arithmetic(kept.precision, kept.memory_format, kept.threads, kept.why)
     choice = choose(net, stage.size, classes, stage.batch_size, stage.precision, cache.default_cache_dir() / "probes")
     runfolder.write(folder / runfolder.PROBE, choice.to_json())
     return choice

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bantam.errors import BadCheckpoint, CannotWrite, NotFinite
 from bantam.files import one_line, replacing, require_whole_archive, sha256_of
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 Device = torch.device | str
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from bantam.compress.integers import (
 from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
 from bantam.deliver.export import TARGETS
+from bantam.deliver.export.session import onnx_session
 from bantam.deliver.predict import Shipped
 from bantam.errors import BadData, BadRunFile, ParityFailed
 from bantam.files import replacing
@@ -36,7 +36,7 @@ from bantam.measure.logits import logits_of
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT, Portable, metadata, onnx_model, quiet, with_weights
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 Answer = Callable[[Tensor], Tensor]
 """Images float32 [N, 3, S, S] in 0..1 to logits float32 [N, K]."""
@@ -210,14 +210,6 @@ def quantized_file(run: Path, name: str) -> bytes:
     if name in known and known[name] != hashlib.sha256(data).hexdigest():
         raise BadRunFile(f"{path} is not what was written there, its SHA-256 is another; {advice}")
     return data
-
-
-def onnx_session(encoded: bytes) -> onnxruntime.InferenceSession:
-    """The graph in ONNX Runtime, on one thread of the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
 
 
 def onnx_answer(encoded: bytes) -> Answer:

@@ -22,8 +22,7 @@ from bantam.nets.teachers import Teacher, build_teacher, load_teacher
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 from bantam.runs.finished import chosen_tta
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)

@@ -19,8 +19,7 @@ from bantam.recipes.kinds.derived import Derived
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 
 Change = Callable[[Student, StagedNet], tuple[Student, nn.Module]]
 """A net and its description, in eval mode, to what becomes of them."""

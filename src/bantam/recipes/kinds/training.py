@@ -151,7 +151,7 @@ class Training(Stage):
 
     @property
     def of_family(self) -> bool:
-        """Whether its net is the largest of a student family within its limit: no teacher's and no earlier stage's."""
+        """Whether its net is a student family's largest within its limit, not a teacher's or an earlier one."""
         return self.own_net and self.kind != "teacher"
 
     def limit(self, budget: int) -> int:
