@@ -21,7 +21,7 @@ from bantam.deliver.photographs import FOOD11, GraphClassifier, graph_classifier
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadImage, BadRunFile, NotFinite
 from bantam.measure.tta import TTA
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.graph import GRAPH
 
 

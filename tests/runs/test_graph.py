@@ -8,7 +8,7 @@ import pytest
 from bantam.deliver.photographs import FOOD11
 from bantam.errors import BadData, BadRunFile
 from bantam.files import sha256_of
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.graph import GRAPH, RECORD, graph
 
 

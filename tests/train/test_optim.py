@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bantam.recipes.kinds import Optimizer
+from bantam.recipes.kinds.training import Optimizer
 from bantam.train.optim import averaging_decay, build_optimizer, learning_rate, without_compiler
 
 

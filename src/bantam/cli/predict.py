@@ -92,7 +92,7 @@ def photographs(
     early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
     from bantam.deliver.photographs import FOOD11, graph_classifier, ranked
-    from bantam.runs import folder as runfolder
+    from bantam.runs import runfolder
 
     folder = next((path for path in paths if path.is_dir()), None)
     if folder is not None:

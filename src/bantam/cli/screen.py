@@ -19,8 +19,9 @@ from rich.progress import (
 from rich.table import Table
 
 from bantam.measure.counts import Accuracy
-from bantam.recipes.kinds import SHIPPED
-from bantam.train.runlog import Row, Watcher
+from bantam.recipes.kinds import shipped_kinds
+from bantam.runs.runfolder import Row
+from bantam.runs.watcher import Watcher
 
 if TYPE_CHECKING:
     from bantam.measure.audit import Audit
@@ -100,7 +101,7 @@ def with_error(value: float, standard_error: float) -> str:
     return f"{value:.3f} ± {standard_error:.3f}"
 
 
-OURS = (*SHIPPED, "refit")
+OURS = (*shipped_kinds(), "refit")
 """The kinds of stages that the budget holds for."""
 
 

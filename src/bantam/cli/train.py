@@ -70,8 +70,8 @@ def run(
 
     from bantam.cli.screen import Bar, run_table
     from bantam.pipeline import run as pipeline
+    from bantam.runs.watcher import Watcher
     from bantam.train.distributed import joined
-    from bantam.train.runlog import Watcher
 
     console = Console(stderr=as_json)
     with joined() as processes:

@@ -17,7 +17,7 @@ from bantam.deliver.export.session import onnx_session
 from bantam.errors import BadRunFile
 from bantam.measure.counts import not_finite
 from bantam.measure.crops import TTA, require_tta
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.chosen import chosen_tta
 from bantam.runs.graph import graph
 

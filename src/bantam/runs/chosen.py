@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bantam.errors import BadRunFile
 from bantam.measure.crops import TTA, tta_of
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 
 def chosen_tta(run: Path) -> str:

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from bantam.errors import BadRunFile
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 GRAPH = "student.onnx"
 RECORD = "onnx"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bantam.recipes.kinds import Optimizer
+from bantam.recipes.kinds.training import Optimizer
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float, final: float) -> float:

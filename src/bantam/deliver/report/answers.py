@@ -14,9 +14,9 @@ from bantam.measure.crops import tta_of
 from bantam.nets import budget
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 BONUS_WORDS = 200
 """Most words that the bonus report may have, its references included."""

@@ -15,7 +15,7 @@ from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Pi
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 
 def result(metrics: dict[str, Any]) -> Section:

@@ -1,4 +1,4 @@
-"""What a run writes about itself: its environment, and one line a finished epoch."""
+"""Where a run takes place: the machine, the versions, the commit."""
 
 import os
 import platform
@@ -7,62 +7,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from bantam.errors import BadRunFile
-from bantam.files import explained, write_text
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import Row
-from bantam.runs.folder import rows as read_rows  # noqa: F401
-
-
-class Watcher:
-    """What a training tells whoever looks on; the command line's progress bar is one. Does nothing by itself."""
-
-    def begin(self, name: str, total: int, done: int) -> None:
-        """`name` starts: `total` units of work, `done` of them finished before."""
-
-    def advance(self, done: int) -> None:
-        """`done` of the total units are finished."""
-
-    def epoch(self, row: Row) -> None:
-        """An epoch is finished; `row` is its line of metrics.jsonl."""
-
-    def say(self, text: str) -> None:
-        """A line that a person should see."""
-
-    def end(self) -> None:
-        """The work that began last is finished."""
-
-
-class Counter:
-    """A `progress(done, total)` function that reports to a watcher under `name`; begins at the first call."""
-
-    def __init__(self, watcher: Watcher, name: str) -> None:
-        self.watcher, self.name, self.began = watcher, name, False
-
-    def __call__(self, done: int, total: int) -> None:
-        if not self.began:
-            self.watcher.begin(self.name, total, done)
-            self.began = True
-        self.watcher.advance(done)
-        if done >= total:
-            self.watcher.end()
-
-
-class RunLog:
-    """metrics.jsonl: one JSON object a finished epoch, appended; on resume, lines past the checkpoint are dropped."""
-
-    def __init__(self, path: Path, epochs_done: int) -> None:
-        self.path = path
-        kept = [row for row in runfolder.rows(path) if row["epoch"] <= epochs_done]
-        if epochs_done and path.exists() and (not kept or kept[-1]["epoch"] != epochs_done):
-            raise BadRunFile(f"{path} is damaged, it lacks epoch {epochs_done}; delete it: the curves then begin later")
-        if path.exists() or not epochs_done:
-            write_text(path, "".join(map(runfolder.row_text, kept)))
-
-    def append(self, row: Row) -> None:
-        with explained(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(runfolder.row_text(row))
 
 
 def environment() -> dict[str, Any]:
