@@ -4,7 +4,8 @@
 
 Each command is a process of its own, as a user starts it, with compiled bytecode in place; the first sign is the first
 byte on its terminal, and whatever is still at work is ended then. With --before, the same of another checkout's source
-in the same Python. All take turns; medians over the rounds, with quartiles.
+in the same Python. All take turns; medians over the rounds, with quartiles. Where other processes want the cores too,
+seconds of a core say more: what a command computes, whoever else is there.
 """
 
 import argparse
@@ -32,21 +33,22 @@ LAUNCH = """
 import resource, subprocess, sys, time
 began = time.perf_counter()
 status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss)
 sys.exit(status)
 """
 """Starts a command from a small process: the peak of a child begins with that of whoever starts it."""
 
 
-def to_the_end(words: list[str], environment: Environment, memory: list[float]) -> float:
-    """Seconds of a command; its peak memory in MB is added to `memory`."""
+def to_the_end(words: list[str], environment: Environment, used: list[tuple[float, float]]) -> float:
+    """Seconds of a command; seconds of a core and its peak memory in MB are added to `used`."""
     launched = subprocess.run(
         [sys.executable, "-c", LAUNCH, *COMMAND, *words], env=environment, stdout=subprocess.PIPE, text=True
     )
     if launched.returncode:
         sys.exit(f"start: bantam {' '.join(words)} ended with status {launched.returncode}")
-    seconds, kilobytes = map(float, launched.stdout.split())
-    memory.append(kilobytes / 1024)
+    seconds, of_a_core, kilobytes = map(float, launched.stdout.split())
+    used.append((of_a_core, kilobytes / 1024))
     return seconds
 
 
@@ -67,9 +69,9 @@ def to_the_first_sign(words: list[str], environment: Environment) -> float:
 
 
 def contestants_of(
-    checkout: Path, photo: Path, data: Path, place: Path, memory: dict[str, list[float]]
+    checkout: Path, photo: Path, data: Path, place: Path, used: dict[str, list[tuple[float, float]]]
 ) -> dict[str, Callable[[], float]]:
-    """The commands by what is measured of them, with the source of `checkout`; `memory` is filled while they run."""
+    """The commands by what is measured of them, with the source of `checkout`; `used` is filled while they run."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"PYTHONPATH": str(checkout / "src"), "PYTHONPYCACHEPREFIX": str(place / "bytecode")}
     environment |= {"BANTAM_CACHE": str(place / "cache")}
@@ -79,13 +81,13 @@ def contestants_of(
         "bantam --help": ["--help"],
         "bantam summary sample": ["summary", "sample"],
     }
-    memory.update({what: [] for what in lines})
+    used.update({what: [] for what in lines})
 
     def training() -> float:
         shutil.rmtree(run, ignore_errors=True)
         return to_the_first_sign(["run", "simple", "--data", str(data), "--out", str(run)], environment)
 
-    to_ends = {what: partial(to_the_end, words, environment, memory[what]) for what, words in lines.items()}
+    to_ends = {what: partial(to_the_end, words, environment, used[what]) for what, words in lines.items()}
     return {**to_ends, "bantam run, to its first sign": training}
 
 
@@ -94,10 +96,12 @@ def commit_of(checkout: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def measured(seconds: list[float], memory: list[float] | None) -> dict[str, Any]:
+def measured(seconds: list[float], used: list[tuple[float, float]] | None) -> dict[str, Any]:
     quartiles = quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
-    figures = {"seconds": median(seconds), "quartiles": [quartiles[0], quartiles[2]]}
-    return figures | ({"megabytes": median(memory)} if memory else {})
+    figures: dict[str, Any] = {"seconds": median(seconds), "quartiles": [quartiles[0], quartiles[2]]}
+    if used:  # without the round that warms up
+        figures["core_seconds"], figures["megabytes"] = map(median, zip(*used[-len(seconds) :], strict=True))
+    return figures
 
 
 def main() -> None:
@@ -110,17 +114,17 @@ def main() -> None:
     options = parser.parse_args()
 
     checkouts = {"now": ROOT} | ({"before": options.before.resolve()} if options.before else {})
-    memory: dict[str, dict[str, list[float]]] = {version: {} for version in checkouts}
+    used: dict[str, dict[str, list[tuple[float, float]]]] = {version: {} for version in checkouts}
     with tempfile.TemporaryDirectory() as folder:
         found = {
-            version: contestants_of(checkout, options.photo, options.data, Path(folder), memory[version])
+            version: contestants_of(checkout, options.photo, options.data, Path(folder), used[version])
             for version, checkout in checkouts.items()
         }
         turns = {(what, version): found[version][what] for what in found["now"] for version in found}
         seconds = in_turns(options.rounds, {f"{what}: {version}": turn for (what, version), turn in turns.items()})
     rows: list[dict[str, Any]] = [
         {"what": what}
-        | {version: measured(seconds[f"{what}: {version}"], memory[version].get(what)) for version in checkouts}
+        | {version: measured(seconds[f"{what}: {version}"], used[version].get(what)) for version in checkouts}
         for what in found["now"]
     ]
     before = {"before": commit_of(checkouts["before"])} if options.before else {}
@@ -128,8 +132,9 @@ def main() -> None:
     for row in rows:
         shown = [
             f"{version} {row[version]['seconds']:.2f} s"
-            + (f", {row[version]['megabytes']:.0f} MB" if "megabytes" in row[version] else "")
+            + ("" if what is None else f" ({what:.2f} s of a core), {row[version]['megabytes']:.0f} MB")
             for version in checkouts
+            for what in [row[version].get("core_seconds")]
         ]
         print(f"{row['what']:<30} {'   '.join(shown)}")
 

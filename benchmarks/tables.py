@@ -92,11 +92,13 @@ def start(results: Path) -> str:
 
     def cells(figures: dict[str, Any]) -> list[str]:
         low, high = figures["quartiles"]
-        memory = f"{figures['megabytes']:.0f}" if "megabytes" in figures else "-"
-        return [f"{figures['seconds']:.2f} ({low:.2f} to {high:.2f})", memory]
+        more = (
+            [f"{figures['core_seconds']:.2f}", f"{figures['megabytes']:.0f}"] if "megabytes" in figures else ["-"] * 2
+        )
+        return [f"{figures['seconds']:.2f} ({low:.2f} to {high:.2f})", *more]
 
     rows = [[row["what"], *(cell for version in versions for cell in cells(row[version]))] for row in study["rows"]]
-    head = ("command", *(f"{version}, {unit}" for version in versions for unit in ("s", "MB")))
+    head = ("command", *(f"{version}, {unit}" for version in versions for unit in ("s", "s of a core", "MB")))
     before = f", before at commit {study['before'][:8]}" if "before" in study else ""
     below = f"Medians of {study['rounds']} rounds and their quartiles{before}. "
     return table(head, rows) + "\n\n" + below + made_by(study["environment"])
