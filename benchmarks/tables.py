@@ -84,6 +84,26 @@ def food_11(results: Path) -> str:
     return table(head, [cells for _, cells in sorted(rows)])
 
 
+def start(results: Path) -> str:
+    study = read(results / "benchmarks" / "start.json")
+    if study is None:
+        return NOTHING
+    versions = [version for version in ("before", "now") if version in study["rows"][0]]
+
+    def cells(figures: dict[str, Any]) -> list[str]:
+        low, high = figures["quartiles"]
+        more = (
+            [f"{figures['core_seconds']:.2f}", f"{figures['megabytes']:.0f}"] if "megabytes" in figures else ["-"] * 2
+        )
+        return [f"{figures['seconds']:.2f} ({low:.2f} to {high:.2f})", *more]
+
+    rows = [[row["what"], *(cell for version in versions for cell in cells(row[version]))] for row in study["rows"]]
+    head = ("command", *(f"{version}, {unit}" for version in versions for unit in ("s", "s of a core", "MB")))
+    before = f", before at commit {study['before'][:8]}" if "before" in study else ""
+    below = f"Medians of {study['rounds']} rounds and their quartiles{before}. "
+    return table(head, rows) + "\n\n" + below + made_by(study["environment"])
+
+
 def throughput(results: Path) -> str:
     return speeds(read(results / "benchmarks" / "throughput.json"))
 
@@ -361,6 +381,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "faults": faults,
     "mutants": mutants,
     "food-11": food_11,
+    "start": start,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
     "scale": scale,
