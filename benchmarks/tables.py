@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.files import write_text
-from bantam.measure.tta import tta_of
+from bantam.measure.crops import tta_of
 from compression_tables import cascade, dynamic, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
@@ -82,6 +82,26 @@ def food_11(results: Path) -> str:
         rows.append((judged["accuracy"], cells))
     head = ("recipe", "student", "validation accuracy", "n", "parameters", "epochs", "minutes", "hardware")
     return table(head, [cells for _, cells in sorted(rows)])
+
+
+def start(results: Path) -> str:
+    study = read(results / "benchmarks" / "start.json")
+    if study is None:
+        return NOTHING
+    versions = [version for version in ("before", "now") if version in study["rows"][0]]
+
+    def cells(figures: dict[str, Any]) -> list[str]:
+        low, high = figures["quartiles"]
+        more = (
+            [f"{figures['core_seconds']:.2f}", f"{figures['megabytes']:.0f}"] if "megabytes" in figures else ["-"] * 2
+        )
+        return [f"{figures['seconds']:.2f} ({low:.2f} to {high:.2f})", *more]
+
+    rows = [[row["what"], *(cell for version in versions for cell in cells(row[version]))] for row in study["rows"]]
+    head = ("command", *(f"{version}, {unit}" for version in versions for unit in ("s", "s of a core", "MB")))
+    before = f", before at commit {study['before'][:8]}" if "before" in study else ""
+    below = f"Medians of {study['rounds']} rounds and their quartiles{before}. "
+    return table(head, rows) + "\n\n" + below + made_by(study["environment"])
 
 
 def throughput(results: Path) -> str:
@@ -375,6 +395,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "faults": faults,
     "mutants": mutants,
     "food-11": food_11,
+    "start": start,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
     "scale": scale,

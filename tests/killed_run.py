@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 
 # Runs the pipeline with a checkpoint after every step, and kills itself at the given step, there in the given place.
 RUNS_AND_DIES = """

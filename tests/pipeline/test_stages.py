@@ -19,7 +19,7 @@ from bantam.nets.teachers import Ensemble, Mirrored
 from bantam.pipeline import run as pipeline
 from bantam.pipeline import stages
 from bantam.recipes.recipe import parse
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.studies.audit import audit_run
 from bantam.train import ahead, answers

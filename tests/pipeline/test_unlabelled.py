@@ -20,7 +20,7 @@ from bantam.nets.teachers import Teacher
 from bantam.objectives.kd import kd_divergence
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.answers import Live
 from bantam.train.plan import Plan
 from bantam.train.step import Step

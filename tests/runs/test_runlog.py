@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.runlog import RunLog
 
 

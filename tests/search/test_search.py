@@ -16,7 +16,7 @@ from bantam.errors import BudgetExceeded, TrainingStopped
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe as recipes
 from bantam.recipes.recipe import parse
-from bantam.runs.folder import Row
+from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
 from bantam.search.queue import Queue, open_storage
 from bantam.search.result import pareto_front

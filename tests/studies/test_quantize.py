@@ -20,7 +20,7 @@ from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import Recipe, parse
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.studies.cascade import cascade, text
 from bantam.studies.quantize import (

@@ -23,7 +23,7 @@ from bantam.nets.teachers import Teacher
 from bantam.pipeline import run as pipeline
 from bantam.pipeline import stages
 from bantam.recipes.recipe import parse
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.train.answers import ROUNDING, Live, ViewCache
 from bantam.train.place import Place

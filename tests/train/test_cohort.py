@@ -20,7 +20,7 @@ from bantam.nets.teachers import Teacher, build_teacher
 from bantam.objectives import OBJECTIVES
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.answers import Live
 from bantam.train.cohort import Cohort, members_of
 from bantam.train.plan import Plan

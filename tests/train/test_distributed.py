@@ -18,8 +18,8 @@ from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.runs.folder import Row
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import Row
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.batchnorm import GlobalBatchNorm
 from bantam.train.distributed import ALONE, Processes, joined
 from bantam.train.loop import train

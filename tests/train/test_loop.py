@@ -27,8 +27,8 @@ from bantam.recipes.recipe import (
     override,
     parse,
 )
-from bantam.runs.folder import Row
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import Row
+from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.train import loop
 from bantam.train.loop import train

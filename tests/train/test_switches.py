@@ -20,7 +20,7 @@ from bantam.nets.slimmable import SwitchableNet
 from bantam.nets.students import Student, describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.runs.folder import rows as read_rows
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.loop import selected_by
 from bantam.train.plan import Plan
 from bantam.train.reestimate import reestimated

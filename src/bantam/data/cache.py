@@ -33,7 +33,8 @@ import torch
 
 from bantam.data import images
 from bantam.data.contents import Source, hashed, read_table
-from bantam.data.folder import UNLABELLED, Record, scan
+from bantam.data.folder import Record, scan
+from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
 from bantam.errors import BadData, BadImage, SplitLeak
 from bantam.files import explained, sync_folder, write_json

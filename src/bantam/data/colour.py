@@ -63,5 +63,6 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def between(drawn: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Draws in 0..1, float64 [B], as numbers between `bounds`."""
     low, high = bounds
     return low + drawn * (high - low)

@@ -8,11 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def environment() -> dict[str, Any]:
     """The machine, the versions, the commit and the command, without any path or host name."""
+    import torch  # here alone: a Watcher also looks on where nothing needs torch
+
     packages = ["bantam", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"]
     return {
         "command": ["bantam", *(Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:])],

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from bantam.errors import BadRunFile
 from bantam.files import explained, write_text
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import Row
+from bantam.runs import runfolder
+from bantam.runs.runfolder import Row
 
 
 class RunLog:

@@ -1,6 +1,6 @@
 """What a run tells whoever looks on."""
 
-from bantam.runs.folder import Row
+from bantam.runs.runfolder import Row
 
 
 class Watcher:

@@ -8,7 +8,6 @@ from bantam.measure.audit import Audit, audit
 from bantam.nets.teachers import AnyTeacher, joint
 from bantam.pipeline import run as pipeline
 from bantam.pipeline.stages import Run, teacher_of, weights_of
-from bantam.recipes.kinds import Refit
 from bantam.runs.watcher import Watcher
 from bantam.train.distributed import ALONE
 from bantam.train.plan import viewing_of
@@ -23,7 +22,7 @@ def audit_run(folder: Path, root: Path, images: int, watcher: Watcher) -> dict[s
     """
     recipe = pipeline.recipe_of(folder)
     student = recipe.shipped
-    teaching = {name for stage in recipe.stage if not isinstance(stage, Refit) for name in stage.teachers}
+    teaching = {name for stage in recipe.stage for name in stage.teachers}
     if not teaching:
         raise BadRecipe(f'nobody teaches in the recipe "{recipe.name}" of {folder}; audit a run with a teacher')
     splits = pipeline.open_data(recipe, root, watcher)

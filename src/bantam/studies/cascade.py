@@ -24,7 +24,7 @@ from bantam.nets.footprint import footprint
 from bantam.nets.slimmable import Switch, SwitchableNet
 from bantam.nets.students import Student
 from bantam.pipeline import run as pipeline
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.environment import environment
 from bantam.runs.watcher import Watcher
 

@@ -33,7 +33,7 @@ from bantam.measure.logits import logits_of
 from bantam.measure.plots import plot_dynamic
 from bantam.nets.early_exit import macs_alone, macs_of_exits
 from bantam.pipeline import run as pipeline
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.environment import environment
 from bantam.runs.watcher import Watcher
 

@@ -17,6 +17,7 @@ from bantam.compress.pruning_curve import (
     METHODS,
     Finetune,
     Point,
+    Prunings,
     Subject,
     curve,
     kept_points,
@@ -42,16 +43,13 @@ from bantam.pipeline.stages import (
     plan_of,
 )
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import (
-    Exiting,
-    GivenTeacher,
-    Pruning,
-    Refit,
-    Training,
-)
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.pruning import Pruning
+from bantam.recipes.kinds.refit import Refit
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 from bantam.runs.environment import environment
 from bantam.runs.watcher import Watcher
 from bantam.train.answers import digest_of
@@ -179,10 +177,15 @@ def prune_curve(
 
         finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
         points = curve(
-            subject, chosen, ratios, splits.training, validation, watcher, kept_points(progress, made_of),
+            Prunings(subject, splits.training),
+            chosen,
+            ratios,
+            validation,
+            watcher,
+            kept_points(progress, made_of),
             keep,
             finetune,
-        )  # fmt: skip
+        )
         title = f"pruning {subject.student.family}, {len(validation):,} validation images"
         about = {"title": title, "size": subject.student.size, **made_of, "environment": environment()}
         write_curve(out, points, about)

@@ -57,10 +57,9 @@ from bantam.pipeline.stages import (
     learned_from,
     plan_of,
 )
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 from bantam.runs.environment import environment
 from bantam.runs.watcher import Watcher
 from bantam.train.arithmetic import Arithmetic, safe_format

@@ -16,12 +16,9 @@ from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
 from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, joint
-from bantam.recipes.kinds import (
-    VIEWS,
-    GivenTeacher,
-    Refit,
-    Stage,
-)
+from bantam.recipes.kinds import Stage
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.training import VIEWS, Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs.watcher import Watcher
 from bantam.train.answers import Answers, Live, ViewCache
@@ -207,11 +204,11 @@ def answers_for(
 
 def teacher_like(stage: Stage, budget: int, classes: int) -> Teacher:
     """An untrained net of the kind that `stage` makes, as a teacher."""
-    assert not isinstance(stage, Refit), "a recipe in which a refit teaches is refused"
+    assert isinstance(stage, GivenTeacher | Training), "a recipe in which what has no net teaches is refused"
     if isinstance(stage, GivenTeacher):
         net = build_teacher(stage.architecture, classes)
     elif stage.kind == "teacher":
         net = build_teacher(stage.net, classes)
     else:
-        net = describe(stage.net, stage.budget or budget, classes, stage.size, stage.shape, stage.switches).build()
+        net = describe(stage.net, stage.limit(budget), classes, stage.size, stage.shape, stage.switches).build()
     return Teacher(net, stage.size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)

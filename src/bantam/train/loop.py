@@ -27,7 +27,7 @@ from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import raw_logits_of
 from bantam.nets.slimmable import each_switch
 from bantam.runs import checkpoint
-from bantam.runs.folder import Row
+from bantam.runs.runfolder import Row
 from bantam.runs.runlog import RunLog
 from bantam.train.arithmetic import FP32, Arithmetic
 from bantam.train.cohort import members_of

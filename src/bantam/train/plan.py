@@ -8,7 +8,7 @@ from torch import Tensor
 from bantam.data.augment import Augmentation, Viewing
 from bantam.data.splits import Normalisation, TrainingSplit
 from bantam.objectives.objective import Objective
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.train.answers import Answers
 
 

@@ -11,7 +11,7 @@ import pytest
 from bantam.errors import BadRunFile, RunBusy
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import dump, parse
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.runlog import RunLog
 from bantam.runs.watcher import Watcher
 from bantam.studies.quantize import quantize
@@ -20,7 +20,7 @@ from tiny_run import RECIPE
 HOLDS = """
 import sys, time
 from pathlib import Path
-from bantam.runs.folder import alone_in
+from bantam.runs.runfolder import alone_in
 with alone_in(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
