@@ -163,6 +163,20 @@ def scale(results: Path) -> str:
     return table(("what", "measured"), rows) + "\n\n" + made_by(measured["environment"])
 
 
+def cores(results: Path) -> str:
+    measured = read(results / "benchmarks" / "cores.json")
+    if measured is None:
+        return NOTHING
+    speeds, ratios = measured["images_per_second"], measured["against_one_thread"]
+    rows = [
+        [way, *(cell for place in speeds for cell in (f"{speeds[place][way]:,.0f}", f"{ratios[place][way]:.2f}"))]
+        for way in next(iter(speeds.values()))
+    ]
+    head = ("threads", *(cell for place in speeds for cell in (f"{place}, images/s", "against one thread")))
+    about = f"{measured['net']}, {measured['size']} px, batch {measured['batch']}, load {measured['load']:.1f}."
+    return table(head, rows) + f"\n\n{about} " + made_by(measured["environment"])
+
+
 def gpu(results: Path) -> str:
     measured = read(results / "benchmarks" / "throughput-cuda.json")
     if measured is None:
@@ -385,6 +399,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
     "scale": scale,
+    "cores": cores,
     "gpu": gpu,
     "time-to-accuracy": time_to_accuracy,
     "views": views,

@@ -47,12 +47,11 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
 from bantam.train.ahead import Ahead
 from bantam.train.allocator import keep_memory
-from bantam.train.arithmetic import Arithmetic
+from bantam.train.arithmetic import Arithmetic, choose
 from bantam.train.bench import answers_for, first
 from bantam.train.capture import Captured
 from bantam.train.place import Place
 from bantam.train.plan import Plan
-from bantam.train.probe import choose
 from bantam.train.step import Step
 from evidence import RESULTS, made_by, medians, synchronise, write
 from photographs import CLASSES, array_split, write_folder
@@ -111,7 +110,7 @@ def made(
     stage = medium.shipped
     student = describe(net, medium.budget, len(training.classes), SIZE).build()
     student = student.to(DEVICE).train()
-    choice = choose(student, SIZE, len(training.classes), batch, "auto")
+    choice = choose(student, SIZE, "auto")
     student = student.to(memory_format=choice.format)
     goals = pipeline.goals_of(stage)
     answers = None

@@ -1,6 +1,7 @@
 """How each kind of stage is run: the table STAGES, and what the kinds share, above all a training."""
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +34,12 @@ from bantam.runs import checkpoint, runfolder
 from bantam.runs.watcher import Watcher
 from bantam.tables import Table
 from bantam.train.answers import Answers, Live, ViewCache
-from bantam.train.arithmetic import Arithmetic
+from bantam.train.arithmetic import Arithmetic, choose, machine
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes
 from bantam.train.loop import train
 from bantam.train.place import Place
 from bantam.train.plan import Goal, Plan, viewing_of
-from bantam.train.probe import choose
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,15 @@ class Run:
     teachers: dict[str, Teacher]
 
 
-FILES = {kind: entry.partition(":")[0] for kind, entry in STAGE_KINDS.entries.items()}
-
 STAGES: Table[Callable[[Run, Any], dict[str, Any]]] = Table(
-    "bantam.pipeline.kinds", {kind: f"{file}:run" for kind, file in FILES.items()}
+    "bantam.pipeline.kinds",
+    {kind: entry.partition(":")[0] + ":run" for kind, entry in STAGE_KINDS.entries.items()},
 )
-"""How each kind of stage is run, finished stages included, which are read: its part of metrics.json, which has `kind`,
-`net` and `parameters`. A kind's file in `bantam.pipeline.kinds` is named like that in `bantam.recipes.kinds`."""
+"""How each kind of stage is run: the function `run` of the file named like the one in `bantam.recipes.kinds`.
+
+It reads what is finished and makes what is not. It gives the stage's part of metrics.json: `kind`, `net`, `parameters`
+and what else there is to tell.
+"""
 
 
 def goals_of(stage: Training) -> dict[str, Goal]:
@@ -130,13 +132,15 @@ def trained(
     result = runfolder.finished(folder)
     if result is None:
         with here.processes.first():
-            choice = probed(net, stage, len(split.classes), folder)
-        here.watcher.say(f"{stage.name}: {choice} ({choice.why})")
+            arithmetic = arithmetic_of(net, stage, folder, here.watcher)
+        here.watcher.say(f"{stage.name}: {arithmetic} ({arithmetic.why})")
+        if arithmetic.threads > 1 and "OMP_WAIT_POLICY" not in os.environ:
+            here.watcher.say("torch was imported before bantam: its threads spin while they wait; import bantam first")
         plan = plan_of(here, stage, split, fingerprint)
         cohort = Cohort.of([net, *(fresh(here, stage)[0] for _ in range(stage.peers - 1))])
-        cohort = cohort.to(memory_format=choice.format)
-        with choice.threading():
-            ended = train(cohort, plan, validation, Place(folder, here.watcher, here.processes), choice)
+        cohort = cohort.to(memory_format=arithmetic.format)
+        with arithmetic.threading():
+            ended = train(cohort, plan, validation, Place(folder, here.watcher, here.processes), arithmetic)
         result = {
             "kind": stage.kind,
             "net": stage.net or student_of(here, stage).family,
@@ -230,10 +234,12 @@ def as_teacher(net: nn.Module, size: int, own: Normalisation, views: Normalisati
     return Teacher(net, size, own.mean, own.std, views.mean, views.std)
 
 
-def probed(net: nn.Module, stage: Training, classes: int, folder: Path) -> Arithmetic:
-    """How this stage trains: chosen once, then kept for every resumption."""
+def arithmetic_of(net: nn.Module, stage: Training, folder: Path, watcher: Watcher) -> Arithmetic:
+    """How this stage trains: chosen once, then kept for every resumption, wherever that is."""
     if (kept := runfolder.probe(folder)) is not None:
-        return Arithmetic(kept.precision, kept.memory_format, kept.threads, kept.why)
-    choice = choose(net, stage.size, classes, stage.batch_size, stage.precision, cache.default_cache_dir() / "probes")
-    runfolder.write(folder / runfolder.PROBE, choice.to_json())
-    return choice
+        if kept.machine and kept.machine != machine() and (folder / runfolder.LAST).exists():
+            watcher.say(f"{stage.name} began on {kept.machine}: here, on {machine()}, its last bits may differ")
+        return Arithmetic(kept.precision, kept.memory_format, kept.threads, kept.why, kept.machine)
+    chosen = choose(net, stage.size, stage.precision)
+    runfolder.write(folder / runfolder.PROBE, chosen.to_json())
+    return chosen

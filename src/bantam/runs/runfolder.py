@@ -63,6 +63,7 @@ class Probe(_Checked):
     memory_format: Literal["channels_last", "contiguous"]
     threads: Count
     why: str
+    machine: str = ""  # runs begun by earlier versions do not say
 
 
 class Judged(_Checked):

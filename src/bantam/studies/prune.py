@@ -53,10 +53,10 @@ from bantam.runs import checkpoint, runfolder
 from bantam.runs.environment import environment
 from bantam.runs.watcher import Watcher
 from bantam.train.answers import digest_of
+from bantam.train.arithmetic import choose
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.place import Place
-from bantam.train.probe import choose
 
 TEMPLATE = "medium"
 """The shipped recipe that says how a given teacher's pruned form is trained."""
@@ -220,7 +220,7 @@ def finetuner(
     def finetune(net: nn.Module, place: str) -> nn.Module:
         torch.manual_seed(recipe.seed)
         net = net.requires_grad_(True)
-        choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
+        choice = choose(net, stage.size, stage.precision)
         with choice.threading():
             net = net.to(memory_format=choice.format)
             trained = train(

@@ -62,11 +62,10 @@ from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
 from bantam.runs.environment import environment
 from bantam.runs.watcher import Watcher
-from bantam.train.arithmetic import Arithmetic
+from bantam.train.arithmetic import Arithmetic, safe_format
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.place import Place
-from bantam.train.probe import safe_format
 
 PRECISIONS: dict[str, Precision] = {"int8": INT8, "int4": INT4}
 

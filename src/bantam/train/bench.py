@@ -22,11 +22,10 @@ from bantam.recipes.kinds.training import VIEWS, Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs.watcher import Watcher
 from bantam.train.answers import Answers, Live, ViewCache
-from bantam.train.arithmetic import Arithmetic
+from bantam.train.arithmetic import Arithmetic, choose
 from bantam.train.cohort import Cohort
 from bantam.train.place import Place
 from bantam.train.plan import Goal, Plan, viewing_of
-from bantam.train.probe import choose
 from bantam.train.step import Step
 
 PIECES: tuple[str, ...] = ("data", "augmentation", "teacher", "forward", "backward", "optimizer", "averaging")
@@ -123,7 +122,7 @@ def bench_train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = describe(stage.net, recipe.budget, len(splits.classes), stage.size, stage.shape, stage.switches)
     nets = [student.build().to(device) for _ in range(stage.peers)]
-    choice = choose(nets[0], stage.size, len(splits.classes), stage.batch_size, stage.precision)
+    choice = choose(nets[0], stage.size, stage.precision)
     net = Cohort.of(nets).to(memory_format=choice.format)
 
     if len(training) < 2:

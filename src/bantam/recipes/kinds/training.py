@@ -115,7 +115,7 @@ class Training(Stage):
         "decay a step of the averaged weights that are evaluated and shipped; 0 for none", 0.998, Range(0, 0.999999)
     )
     precision: Literal["auto", "fp32", "bf16"] = key(
-        "auto: this and the rest of the arithmetic as a probe of the net finds fastest; others: not probed", "auto"
+        "auto: bf16 on a GPU, and where the processor has it and the net is dense enough to gain by it", "auto"
     )
     augment: Augment = key("what the training views may differ in", Augment)
     optimizer: Optimizer = key("how the weights move", Optimizer)
