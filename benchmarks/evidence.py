@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from bantam.data.splits import LabelledSplit
-from bantam.deliver.predict import load_shipped
 from bantam.files import replacing, write_json
 from bantam.measure.accuracy import hits
 from bantam.measure.logits import logits_of
+from bantam.runs.finished import load_shipped
 from bantam.train.runlog import environment
 
 ROOT = Path(__file__).parents[1]

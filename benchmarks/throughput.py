@@ -45,12 +45,12 @@ from bantam.measure.turns import in_turns
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
+from bantam.runs.watcher import Watcher
 from bantam.train.ahead import Ahead
 from bantam.train.allocator import keep_memory
 from bantam.train.bench import answers_for, first
 from bantam.train.capture import Captured
 from bantam.train.probe import Choice, choose
-from bantam.train.runlog import Watcher
 from bantam.train.step import Step
 from evidence import RESULTS, made_by, medians, synchronise, write
 from photographs import CLASSES, array_split, write_folder

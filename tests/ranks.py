@@ -22,11 +22,11 @@ from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.watcher import Watcher
 from bantam.train import loop
 from bantam.train.answers import Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import ALONE, Processes, joined
-from bantam.train.runlog import Watcher
 from bantam.train.step import Step
 
 Work = Callable[..., None]

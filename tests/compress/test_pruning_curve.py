@@ -28,7 +28,7 @@ from bantam.errors import BadPruning
 from bantam.measure.accuracy import Accuracy
 from bantam.nets.fold import deploy
 from bantam.nets.students import describe
-from bantam.train.runlog import Watcher
+from bantam.runs.watcher import Watcher
 
 STUDENT = describe("mobilenet_v1", 5_000, 3, 32)
 

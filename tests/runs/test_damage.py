@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs import checkpoint, runfolder
+from bantam.runs.finished import load_shipped
+from bantam.runs.watcher import Watcher
 from bantam.train import loop
-from bantam.train.runlog import Row, Watcher
+from bantam.train.runlog import Row
 from damage import Command, Damage, copied, damages, flipped, outcome, tried
 from run_readers import READERS, commands_on, told
 from tiny_run import RECIPE

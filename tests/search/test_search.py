@@ -16,12 +16,14 @@ from bantam.errors import BudgetExceeded, TrainingStopped
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe as recipes
 from bantam.recipes.recipe import parse
+from bantam.runs import runfolder
+from bantam.runs.watcher import Watcher
 from bantam.search.queue import Queue, open_storage
 from bantam.search.result import pareto_front
 from bantam.search.search import Reporter, planned, search
 from bantam.train import loop
 from bantam.train.distributed import ALONE
-from bantam.train.runlog import Row, Watcher
+from bantam.train.runlog import Row
 from private_server import Server
 from tiny_run import RECIPE
 
@@ -96,7 +98,7 @@ def test_the_winners_recipe_runs(
     assert (judged["accuracy"], judged["n"]) == (winner["accuracy"], winner["n"])
     # The finalist's own folder is a finished run of that recipe.
     assert (out / winner["folder"] / "student_best.ckpt").exists()
-    assert pipeline.recipe_of(out / winner["folder"]) == recipe
+    assert runfolder.recipe(out / winner["folder"]) == recipe
 
 
 def test_the_same_search_again_has_nothing_to_do(

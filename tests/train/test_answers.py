@@ -23,8 +23,9 @@ from bantam.nets.teachers import Teacher
 from bantam.pipeline import run as pipeline
 from bantam.pipeline import stages
 from bantam.recipes.recipe import parse
+from bantam.runs.watcher import Watcher
 from bantam.train.answers import ROUNDING, Live, ViewCache
-from bantam.train.runlog import Watcher, read_rows
+from bantam.train.runlog import read_rows
 from damage import flipped
 from tiny_run import RECIPE
 

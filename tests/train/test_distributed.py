@@ -18,10 +18,11 @@ from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.watcher import Watcher
 from bantam.train.batchnorm import GlobalBatchNorm
 from bantam.train.distributed import ALONE, Processes, joined
 from bantam.train.loop import train
-from bantam.train.runlog import Row, Watcher, read_rows
+from bantam.train.runlog import Row, read_rows
 from tiny_run import RECIPE, write_photographs
 
 SHARED = RECIPE.replace("batch_size = 10", "batch_size = 20")

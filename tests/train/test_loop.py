@@ -26,9 +26,10 @@ from bantam.recipes.recipe import (
     override,
     parse,
 )
+from bantam.runs.watcher import Watcher
 from bantam.train import loop
 from bantam.train.loop import train
-from bantam.train.runlog import Row, Watcher, read_rows
+from bantam.train.runlog import Row, read_rows
 from bantam.train.step import Step
 from children import bound_to_parent
 from killed_run import assert_same, run_process

@@ -96,7 +96,7 @@ def photographs(
         load_classifier,
         ranked,
     )
-    from bantam.pipeline import run as pipeline
+    from bantam.runs.finished import open_run
 
     folder = next((path for path in paths if path.is_dir()), None)
     if folder is not None:
@@ -104,11 +104,11 @@ def photographs(
             f"{folder} is a folder, not a photograph; "
             f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
         )
-    run = run or FOOD11
-    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width, size)
+    opened = open_run(run or FOOD11)
+    classifier = load_classifier(opened, views, width, size)
     left = None
     if exit_confidence is not None:
-        left = classify_early(classifier, paths, exit_confidence, run)
+        left = classify_early(classifier, paths, exit_confidence, opened)
     elif view_confidence is not None:
         left = classify_while_unsure(classifier, paths, view_confidence)
     answers = classify_files(classifier, paths) if left is None else left.logits.softmax(1)
@@ -122,7 +122,7 @@ def photographs(
         typer.echo(f"{path!s:<{column}}  {'   '.join(best)}")
     if left is not None:
         typer.echo(left.text())
-    if run == FOOD11:
+    if opened.folder == FOOD11:
         typer.echo("by the food model that comes with Bantam (11 classes); --run RUN asks a run's student")
 
 
@@ -138,32 +138,31 @@ def evaluation_images(
     view_confidence: float | None,
 ) -> None:
     """Write the submission of the student of `run`, at `width` and `size`, or computing what a threshold asks for."""
-    from bantam.data import cache
-    from bantam.deliver.exits import leave_early, require_exits, require_some_left
-    from bantam.deliver.predict import load_shipped, write_answers
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
     from bantam.deliver.predict import predict as predicted
+    from bantam.deliver.predict import write_answers
+    from bantam.measure.leaving import leave_early, require_some_left
     from bantam.measure.tta import answer_while_unsure, ladder
     from bantam.nets.early_exit import without_exits
-    from bantam.pipeline import run as pipeline
-    from bantam.runs.finished import chosen_tta
+    from bantam.runs.finished import open_run
 
-    net, shipped = load_shipped(run, width, size)
-    early = None if exit_confidence is None else require_exits(net, run)
-    views = views or chosen_tta(run)
+    opened = open_run(run)
+    net, shipped = opened.at_switch(width, size)
+    early = None if exit_confidence is None else opened.require_exits(net)
+    views = views or opened.tta
     if view_confidence is not None:
         ladder(views)
-    size_stored = pipeline.recipe_of(run).data.size
-    images = cache.open_splits(data, size_stored, say=lambda line: typer.echo(line, err=True)).evaluation
-    if images is None:
-        raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
+    images = opened.evaluation(data, Bar(Console(stderr=True)))
+    side, normalisation = shipped.student.size, shipped.normalisation
+    left = None
     if early is not None and exit_confidence is not None:
-        left = leave_early(early, shipped, images, exit_confidence)
+        left = leave_early(early, images, side, normalisation, exit_confidence)
         require_some_left(left, exit_confidence)
     elif view_confidence is not None:
-        whole = without_exits(net)
-        left = answer_while_unsure(whole, images, shipped.student.size, shipped.normalisation, views, view_confidence)
+        left = answer_while_unsure(without_exits(net), images, side, normalisation, views, view_confidence)
     else:
-        left = None
         predicted(net, shipped, images, tta=views, path=out, probabilities=probabilities)
     if left is not None:
         write_answers(left.logits, shipped, images, out, probabilities)

@@ -22,7 +22,8 @@ from bantam.measure.accuracy import Accuracy
 from bantam.measure.audit import Audit
 from bantam.measure.cost import Cost
 from bantam.recipes.kinds import SHIPPED
-from bantam.train.runlog import Row, Watcher
+from bantam.runs.watcher import Watcher
+from bantam.train.runlog import Row
 
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
 

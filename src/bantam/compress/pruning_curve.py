@@ -27,8 +27,8 @@ from bantam.nets.budget import weigh
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 from bantam.runs import runfolder
+from bantam.runs.watcher import Watcher
 from bantam.train.reestimate import has_statistics, reestimated
-from bantam.train.runlog import Watcher
 
 UNSTRUCTURED = {f"unstructured-{name}": name for name in MASKS}
 STRUCTURED = {f"structured-{name}": name for name in IMPORTANCES}

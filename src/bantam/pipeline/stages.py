@@ -40,13 +40,13 @@ from bantam.recipes.kinds import (
 )
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
+from bantam.runs.watcher import Watcher
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes
 from bantam.train.loop import train
 from bantam.train.probe import Choice, choose
 from bantam.train.reestimate import reestimated
-from bantam.train.runlog import Watcher
 from bantam.train.step import Goal
 
 

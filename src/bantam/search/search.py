@@ -30,13 +30,14 @@ from bantam.recipes import recipe as recipes
 from bantam.recipes.kinds import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
+from bantam.runs.photographs import open_data
 from bantam.runs.runfolder import Row
+from bantam.runs.watcher import Watcher
 from bantam.search import space
 from bantam.search.queue import HEARTBEAT, Queue, hidden, open_storage, reachable
 from bantam.search.result import last_reason, write_result
 from bantam.search.team import Team
 from bantam.train.distributed import ALONE, Processes
-from bantam.train.runlog import Watcher
 
 FINALISTS = 3
 """How many of the best candidates are trained in full, but at most one for every SHORT_PER_FULL short trainings."""
@@ -208,7 +209,7 @@ def planned(
     pipeline.check(recipe)
     if refusal := space.refusal(recipe):
         raise BadRecipe(f'recipe "{recipe.name}": {refusal}')
-    splits = pipeline.open_data(recipe, root, watcher)
+    splits = open_data(recipe, root, watcher)
     classes = len(splits.classes)
     fits_somewhere(recipe, classes)
     with explained(out):

@@ -27,10 +27,12 @@ from bantam.measure.turns import in_turns
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
 from bantam.nets.students import PRUNED
-from bantam.pipeline import run as pipeline
 from bantam.recipes.kinds import GivenTeacher
+from bantam.runs.finished import FinishedRun
+from bantam.runs.photographs import open_data
+from bantam.runs.watcher import Watcher
 from bantam.studies.prune import Source
-from bantam.train.runlog import Watcher, environment
+from bantam.train.runlog import environment
 
 BATCHES = (1, 64)
 FASTER, SLOWER = 1.1, 0.9  # less than a tenth either way counts as no difference
@@ -51,8 +53,7 @@ def pruning_speed(
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         torch.manual_seed(0)
         for source in sources:
-            recipe = source.recipe(root)
-            subject = source.subject(recipe, pipeline.open_data(recipe, root, watcher))
+            subject = source.subject(open_data(source.recipe(root), root, watcher))
             watcher.say(f"{subject.student.family}: {len(BATCHES)} batches of 4 versions, {rounds} turns each")
             rows += rows_of(subject.student.family, subject, ratio, rounds)
     result = {
@@ -79,15 +80,15 @@ def text(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *result["explanation"]])
 
 
-def nets_of(run: Path, root: Path) -> list[Source]:
+def nets_of(run: FinishedRun, root: Path) -> list[Source]:
     """What the course asks about: the run's given teachers whose weights lie in `root`, and its student.
 
     Raises BadData where there is no run.
     """
-    given = [stage for stage in pipeline.recipe_of(run).stage if isinstance(stage, GivenTeacher)]
+    given = [stage for stage in run.recipe.stage if isinstance(stage, GivenTeacher)]
     files = [(root / stage.checkpoint, stage) for stage in given if stage.architecture in PRUNED]
     teachers = [Source(path, stage.architecture, stage.size) for path, stage in files if path.is_file()]
-    return [*teachers, Source(run)]
+    return [*teachers, Source(run.folder)]
 
 
 def versions(subject: Subject, ratio: float) -> dict[str, nn.Module]:

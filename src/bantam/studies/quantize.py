@@ -15,7 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,11 @@ from bantam.compress.integers import (
 from bantam.data.splits import Splits
 from bantam.deliver.export.forms import (
     PIXELS,
-    QUANTIZED,
     float_onnx,
     onnx_answer,
     onnx_session,
     quantized_onnx,
-    require_classes,
 )
-from bantam.deliver.predict import Shipped, load_whole_way
 from bantam.errors import BadData, RunMismatch
 from bantam.files import replacing, sha256_of, writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
@@ -51,7 +48,6 @@ from bantam.measure.plots import plot_quantization
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT
-from bantam.pipeline import run as pipeline
 from bantam.pipeline.stages import (
     STAGES,
     Run,
@@ -60,12 +56,14 @@ from bantam.pipeline.stages import (
     learned_from,
 )
 from bantam.recipes.kinds import Training
-from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
+from bantam.runs.finished import FinishedRun
+from bantam.runs.shipped import Shipped
+from bantam.runs.watcher import Watcher
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.probe import FORMATS, safe_format
-from bantam.train.runlog import Watcher, environment
+from bantam.train.runlog import environment
 
 PRECISIONS: dict[str, Precision] = {"int8": INT8, "int4": INT4}
 
@@ -76,7 +74,19 @@ ROUNDS, WARM_UP, TIMED = 30, 3, 5
 """Turns of each graph, and of a turn the passes that are not timed and those that are."""
 
 
-def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Quantization:
+    """What is quantized: the run's student without exits, on the photographs in `root`, with `epochs` of training."""
+
+    run: FinishedRun
+    shipped: Shipped
+    root: Path
+    splits: Splits
+    epochs: int
+    watcher: Watcher
+
+
+def quantize(run: FinishedRun, root: Path, epochs: int, watcher: Watcher) -> dict[str, Any]:
     """Quantize the student that `run` shipped, with the photographs in `root`; gives what quantization.json holds.
 
     Ranges are calibrated on training images; `epochs` of training, with the recipe's objectives and teachers, follow
@@ -85,39 +95,25 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
 
     Raises BadData, BadCheckpoint, RunMismatch.
     """
-    net, shipped = load_whole_way(run)
-    recipe = pipeline.recipe_of(run)
-    splits = pipeline.open_data(recipe, root, watcher)
-    require_classes(shipped, splits)
+    net, shipped = run.whole_way()
+    splits = run.open_data(root, watcher)
     if epochs:
-        require_teachers(recipe, run)
-    with runfolder.alone_in(run):
-        return measured_forms(net, shipped, recipe, run, root, splits, epochs, watcher)
+        require_teachers(run)
+    with runfolder.alone_in(run.folder):
+        return measured_forms(net, Quantization(run, shipped, root, splits, epochs, watcher))
 
 
-def measured_forms(
-    net: StagedNet,
-    shipped: Shipped,
-    recipe: Recipe,
-    run: Path,
-    root: Path,
-    splits: Splits,
-    epochs: int,
-    watcher: Watcher,
-) -> dict[str, Any]:
+def measured_forms(net: StagedNet, asked: Quantization) -> dict[str, Any]:
     """Make and measure every form of `net`, and write RUN/quantized; gives what quantization.json holds."""
-    folder = run / QUANTIZED
+    folder, shipped, splits = asked.run.quantized, asked.shipped, asked.splits
     forms: dict[str, StagedNet] = {}
     ways: dict[str, str] = {}
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
     for name, precision in PRECISIONS.items():
         form, ways[name] = post_training(net, precision, batches)
         forms[f"{name}-ptq"] = form
-        if epochs:
-            start = copy.deepcopy(form)
-            forms[f"{name}-qat"] = in_training(
-                start, f"{name}-qat", recipe, run, root, splits, epochs, shipped, watcher
-            )
+        if asked.epochs:
+            forms[f"{name}-qat"] = in_training(copy.deepcopy(form), f"{name}-qat", asked)
     plain = float_onnx(deploy(net), shipped)
     encoded = {"fp32": plain.SerializeToString()}
     encoded |= {name: quantized_onnx(form, plain, shipped, name) for name, form in forms.items()}
@@ -144,7 +140,7 @@ def measured_forms(
             temporary.write_bytes(graph)
     result = {
         "student": shipped.student.family,
-        "epochs": epochs,
+        "epochs": asked.epochs,
         "rows": rows,
         "post_training": ways,
         "chosen": best,
@@ -153,7 +149,7 @@ def measured_forms(
         "advice": advice(by_name["fp32"], by_name[best["int8"]]),
         "environment": {**environment(), "onnxruntime": onnxruntime.__version__},
     }
-    result = runfolder.write(folder / "quantization.json", result)
+    result = runfolder.write(folder / runfolder.QUANTIZATION, result)
     with writing(folder / "quantization.csv") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -162,32 +158,25 @@ def measured_forms(
     return result
 
 
-def in_training(
-    net: StagedNet,
-    name: str,
-    recipe: Recipe,
-    run: Path,
-    root: Path,
-    splits: Splits,
-    epochs: int,
-    shipped: Shipped,
-    watcher: Watcher,
-) -> StagedNet:
+def in_training(net: StagedNet, name: str, asked: Quantization) -> StagedNet:
     """Quantization-aware training of `net` in the run's folder quantized/NAME; goes on with one that was killed."""
+    run, splits, recipe = asked.run, asked.splits, asked.run.recipe
+    normalisation = asked.shipped.normalisation
     source = recipe.shipped
     stage = replace(
-        source, name=name, epochs=epochs, optimizer=replace(source.optimizer, lr=GENTLE * source.optimizer.lr)
+        source, name=name, epochs=asked.epochs, optimizer=replace(source.optimizer, lr=GENTLE * source.optimizer.lr)
     )
-    folder = run / QUANTIZED / name
-    settings, done = folder / "stage.json", folder / "best.ckpt"
-    weights = checkpoint_digest(run)
+    folder = run.quantized / name
+    settings, done = folder / "stage.json", folder / runfolder.BEST
+    weights = sha256_of(run.weights)
     told = {"stage": asdict(stage), "seed": recipe.seed, "data": splits.fingerprint, "student": weights}
     told = json.loads(json.dumps(told))
     if settings.exists() and runfolder.table(settings, f"delete the folder {folder} and run again") != told:
         raise RunMismatch(f"{folder} holds a training with other settings, such as another --epochs; delete the folder")
     runfolder.write(settings, told)
     if not done.exists():
-        here = Run(recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), watcher, ALONE, {})
+        device = torch.device("cpu")
+        here = Run(recipe, asked.root, run.folder, splits, normalisation, device, asked.watcher, ALONE, {})
         for earlier in recipe.stage:
             if earlier.name in stage.teachers:
                 STAGES[earlier.kind](here, earlier)
@@ -198,7 +187,7 @@ def in_training(
         kept = FORMATS[safe_format(net)]
         trained = train(
             net.to(memory_format=kept), stage, learned, splits.validation,
-            shipped.normalisation, goals, answers, recipe.seed, folder, watcher, memory_format=kept,
+            normalisation, goals, answers, recipe.seed, folder, asked.watcher, memory_format=kept,
         )  # fmt: skip
         checkpoint.save_weights(done, trained.weights)
         (folder / runfolder.LAST).unlink(missing_ok=True)
@@ -207,20 +196,15 @@ def in_training(
     return net.eval()
 
 
-def require_teachers(recipe: Recipe, run: Path) -> None:
+def require_teachers(run: FinishedRun) -> None:
     """Raises BadData where a teacher that quantization-aware training would ask is not in the run's folder."""
-    for stage in recipe.stage:
-        asked = isinstance(stage, Training) and stage.name in recipe.shipped.teachers
-        if asked and not (run / "stages" / stage.name / "best.ckpt").exists():
+    for stage in run.recipe.stage:
+        asked = isinstance(stage, Training) and stage.name in run.recipe.shipped.teachers
+        if asked and not (run.stage(stage.name) / runfolder.BEST).exists():
             raise BadData(
                 f'{run} has no weights of its teacher "{stage.name}", which training on integers asks; '
                 "give the whole run folder, or --epochs 0"
             )
-
-
-def checkpoint_digest(run: Path) -> str:
-    """A hexadecimal SHA-256 of the run's shipped weights."""
-    return sha256_of(run / runfolder.WEIGHTS)
 
 
 def row_of(

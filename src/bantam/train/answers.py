@@ -27,8 +27,8 @@ from bantam.files import read_sealed, replacing, sha256_of, write_json, write_se
 from bantam.measure.accuracy import require_finite
 from bantam.nets.output import Output
 from bantam.nets.teachers import AnyTeacher
+from bantam.runs.watcher import Watcher
 from bantam.train.distributed import ALONE, Processes
-from bantam.train.runlog import Watcher
 
 FORMAT = 2  # raise it when the same key would stand for other answers
 BUILD_BATCH = 128

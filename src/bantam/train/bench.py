@@ -25,10 +25,10 @@ from bantam.recipes.kinds import (
     Training,
 )
 from bantam.recipes.recipe import Recipe
+from bantam.runs.watcher import Watcher
 from bantam.train.answers import Answers, Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.probe import Choice, choose
-from bantam.train.runlog import Watcher
 from bantam.train.step import Goal, Step
 
 PIECES: tuple[str, ...] = ("data", "augmentation", "teacher", "forward", "backward", "optimizer", "averaging")

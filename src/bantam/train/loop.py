@@ -28,12 +28,13 @@ from bantam.measure.logits import raw_logits_of
 from bantam.nets.slimmable import each_switch
 from bantam.recipes.kinds import Training
 from bantam.runs import checkpoint
+from bantam.runs.watcher import Watcher
 from bantam.train.ahead import Ahead
 from bantam.train.answers import Answers
 from bantam.train.capture import Captured
 from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes
-from bantam.train.runlog import Row, RunLog, Watcher
+from bantam.train.runlog import Row, RunLog
 from bantam.train.step import Goal, Step
 
 SAVE_EVERY = 20.0  # seconds between checkpoints: what a kill can cost
