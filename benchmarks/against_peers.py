@@ -15,7 +15,8 @@ from typing import Any
 from bantam.data import cache
 from bantam.errors import RunMismatch
 from bantam.measure.accuracy import Accuracy, hits, mcnemar
-from bantam.measure.tta import logits_of_tta, tta_of
+from bantam.measure.crops import tta_of
+from bantam.measure.tta import logits_of_tta
 from bantam.runs import checkpoint
 from bantam.runs.finished import load_shipped, open_run
 from evidence import RESULTS, write

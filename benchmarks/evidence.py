@@ -16,8 +16,8 @@ from bantam.data.splits import LabelledSplit
 from bantam.files import replacing, write_json
 from bantam.measure.accuracy import hits
 from bantam.measure.logits import logits_of
+from bantam.runs.environment import environment
 from bantam.runs.finished import load_shipped
-from bantam.train.runlog import environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

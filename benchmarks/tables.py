@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.files import write_text
-from bantam.measure.tta import tta_of
+from bantam.measure.crops import tta_of
 from compression_tables import cascade, dynamic, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error

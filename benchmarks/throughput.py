@@ -45,12 +45,14 @@ from bantam.measure.turns import in_turns
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
-from bantam.runs.watcher import Watcher
 from bantam.train.ahead import Ahead
 from bantam.train.allocator import keep_memory
+from bantam.train.arithmetic import Arithmetic
 from bantam.train.bench import answers_for, first
 from bantam.train.capture import Captured
-from bantam.train.probe import Choice, choose
+from bantam.train.place import Place
+from bantam.train.plan import Plan
+from bantam.train.probe import choose
 from bantam.train.step import Step
 from evidence import RESULTS, made_by, medians, synchronise, write
 from photographs import CLASSES, array_split, write_folder
@@ -89,7 +91,7 @@ class NetAlone(Step):
         return self.resident or super().look(index, view)
 
 
-def step_of(net: str, training: LabelledSplit, batch: int) -> tuple[Step, Choice]:
+def step_of(net: str, training: LabelledSplit, batch: int) -> tuple[Step, Arithmetic]:
     """The training step of recipe `medium`, but for the teacher, of the student `net`; with its precision."""
     return made(Step, net, training, batch, [])
 
@@ -103,7 +105,7 @@ def net_alone(net: str, training: LabelledSplit, batch: int) -> NetAlone:
 
 def made(
     kind: type[AnyStep], net: str, training: LabelledSplit, batch: int, settings: list[str], folder: Path | None = None
-) -> tuple[AnyStep, Choice]:
+) -> tuple[AnyStep, Arithmetic]:
     """A step; with `folder` for cached answers it distils, and asks the teacher live where `settings` say views = 0."""
     medium = recipe.load("medium", [f"student.net={net}", f"student.batch_size={batch}", *settings])
     stage = medium.shipped
@@ -116,10 +118,8 @@ def made(
     if folder is None:
         goals = {"supervised": goals["supervised"]}
     else:
-        answers = answers_for(medium, stage, training, goals, DEVICE, folder, Watcher())
-    step = kind(
-        student, stage, training, IMAGENET, goals, answers, 0, 100_000, choice.autocast, memory_format=choice.format
-    )
+        answers = answers_for(medium, training, goals, DEVICE, Place(folder))
+    step = kind(student, Plan(stage, training, IMAGENET, goals, answers), 100_000, choice)
     if DEVICE.type == "cuda":
         step.settle()
     step.begin(0)
@@ -312,7 +312,7 @@ def peak_memory(data: Path, folder: Path, steps: int) -> dict[str, Any]:
 
 def show(console: Console, result: dict[str, Any]) -> None:
     for row in result["training"]:
-        console.print(f"[bold]{row['net']}[/], {Choice(**row['choice'])} ({row['choice']['why']})")
+        console.print(f"[bold]{row['net']}[/], {Arithmetic(**row['choice'])} ({row['choice']['why']})")
         if second := row["second_thread"]:
             kept = "kept" if second["kept"] else "not kept"
             console.print(f"  views in a second thread: {second['time_of_a_step']:.2f} of the time of a step, {kept}")

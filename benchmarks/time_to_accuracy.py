@@ -25,8 +25,8 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
 from bantam.recipes.recipe import Recipe
 from bantam.runs.photographs import open_data
+from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
-from bantam.train.runlog import Row
 from evidence import RESULTS, write
 from sample_code import SampleCode
 

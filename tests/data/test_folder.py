@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bantam.data.folder import EXTENSIONS, FOOD_11, SPLIT_FOLDERS, called, left_out, list_images, scan, shown_names
+from bantam.data.folder import FOOD_11, called, list_images, scan, shown_names
+from bantam.data.layouts.folders import SPLIT_FOLDERS, left_out
+from bantam.data.layouts.layout import EXTENSIONS
 from bantam.errors import BadData
 
 

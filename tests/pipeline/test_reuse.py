@@ -15,7 +15,7 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs import checkpoint
 from bantam.runs.finished import load_shipped
-from bantam.train.runlog import read_rows
+from bantam.runs.runfolder import rows as read_rows
 from tiny_run import RECIPE
 
 HEAD, STUDENT = RECIPE[: RECIPE.index("[[stage]]")], RECIPE[RECIPE.index("[[stage]]") :]

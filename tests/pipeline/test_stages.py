@@ -15,10 +15,10 @@ from bantam.nets.teachers import Ensemble, Mirrored
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs.finished import load_shipped, open_run
+from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.studies.audit import audit_run
 from bantam.train import answers
-from bantam.train.runlog import read_rows
 from tiny_run import RECIPE, write_photographs
 
 STUDENT = RECIPE[RECIPE.index("[[stage]]") :]
@@ -101,11 +101,9 @@ def test_teachers_with_one_voice_and_mirror_images_are_cached(
     assert all(one is cached for one in kept)
     assert isinstance(cached.teacher, Mirrored)
     assert isinstance(cached.teacher.teacher, Ensemble)
-    index, answer = next(iter(cached.ask(0, batches.pairing(len(cached.training), cached.seed, 0)[:8])))
+    index, answer = next(iter(cached.ask(0, batches.pairing(len(cached.training), cached.viewing.seed, 0)[:8])))
     with torch.no_grad():
-        images, _ = augment.render(
-            cached.training.images, index, 0, cached.seed, cached.augmentation, 32, *vars(cached.normalisation).values()
-        )
+        images, _ = augment.render(cached.training.images, index, 0, cached.viewing)
         said = torch.stack(
             [one.net(look) for one in cached.teacher.teacher.teachers for look in (images, images.flip(3))]  # pyright: ignore
         )

@@ -12,18 +12,13 @@ from bantam.data.augment import Augmentation
 from bantam.errors import BadRecipe, BantamError
 from bantam.pipeline.run import check
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import (
-    VIEWS,
-    Augment,
-    Data,
-    Exiting,
-    GivenTeacher,
-    Misfit,
-    Optimizer,
-    Pruning,
-    Training,
-)
+from bantam.recipes.keys import Misfit
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.pruning import Pruning
+from bantam.recipes.kinds.training import VIEWS, Augment, Optimizer, Training
 from bantam.recipes.recipe import (
+    Data,
     dump,
     load,
     parse,

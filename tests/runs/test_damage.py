@@ -12,9 +12,9 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs import checkpoint, runfolder
 from bantam.runs.finished import load_shipped
+from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
 from bantam.train import loop
-from bantam.train.runlog import Row
 from damage import Command, Damage, copied, damages, flipped, outcome, tried
 from run_readers import READERS, commands_on, told
 from tiny_run import RECIPE

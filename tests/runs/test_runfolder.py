@@ -13,9 +13,9 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import dump, parse
 from bantam.runs import runfolder
 from bantam.runs.finished import open_run
+from bantam.runs.runlog import RunLog
 from bantam.runs.watcher import Watcher
 from bantam.studies.quantize import quantize
-from bantam.train.runlog import RunLog
 from tiny_run import RECIPE
 
 HOLDS = """

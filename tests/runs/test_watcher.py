@@ -1,3 +1,5 @@
+"""What a run tells whoever looks on."""
+
 from bantam.runs.watcher import Counter, Watcher
 
 

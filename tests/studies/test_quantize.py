@@ -18,13 +18,14 @@ from bantam.nets.output import Output, StagedNet
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.pipeline import run as pipeline
+from bantam.pipeline.stages import Run
 from bantam.recipes.recipe import parse
 from bantam.runs import runfolder
 from bantam.runs.finished import open_run
+from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.studies.cascade import cascade, text
 from bantam.studies.quantize import (
-    Quantization,
     advice,
     in_training,
     quantize,
@@ -32,7 +33,7 @@ from bantam.studies.quantize import (
     table,
 )
 from bantam.train.answers import SAMPLED
-from bantam.train.runlog import read_rows
+from bantam.train.distributed import ALONE
 from tiny_run import RECIPE
 
 TAUGHT = RECIPE.replace(
@@ -82,7 +83,9 @@ def trained_on_integers(run: Path, root: Path) -> StagedNet:
     splits = opened.open_data(root, Watcher())
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
     start, _ = post_training(net, INT8, batches)
-    return in_training(start, "int8-qat", Quantization(opened, shipped, root, splits, 2, Watcher()))
+    normalisation = shipped.normalisation
+    here = Run(opened.recipe, root, run, splits, normalisation, torch.device("cpu"), Watcher(), ALONE, {})
+    return in_training(start, "int8-qat", 2, here)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from torch import nn
 from bantam.compress.integers import QuantizedLayer
 from bantam.nets.students import describe
 from bantam.train import probe
-from bantam.train.probe import FORMATS, Choice, choose, safe_format, time_of_step
+from bantam.train.arithmetic import FORMATS, Arithmetic
+from bantam.train.probe import choose, safe_format, time_of_step
 
 
 @pytest.fixture
@@ -58,8 +59,10 @@ def test_it_chooses_what_is_fastest(
 ) -> None:  # fmt: skip
     """On a machine where each property that differs from the fastest way costs a tenth of a second."""
 
-    def seconds(net: nn.Module, size: int, classes: int, batch: int, options: Sequence[Choice]) -> dict[Choice, float]:
-        def cost(option: Choice) -> float:
+    def seconds(
+        net: nn.Module, size: int, classes: int, batch: int, options: Sequence[Arithmetic]
+    ) -> dict[Arithmetic, float]:
+        def cost(option: Arithmetic) -> float:
             own = (option.precision, option.memory_format, option.threads)
             return 1 + 0.1 * sum(one != other for one, other in zip(own, fastest, strict=True))
 
@@ -108,7 +111,7 @@ def test_a_net_that_would_break_in_channels_last_trains_in_contiguous_format(
     net = nn.Sequential(nn.Conv2d(3, inputs, 3), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     timed: list[str] = []
 
-    def constant(*rest: object) -> dict[Choice, float]:
+    def constant(*rest: object) -> dict[Arithmetic, float]:
         options = rest[-1]
         assert isinstance(options, list)
         timed.extend(option.memory_format for option in options)
@@ -126,7 +129,7 @@ def test_a_layer_on_integers_is_no_safer() -> None:
 
 
 def test_every_way_is_timed(net: nn.Module) -> None:
-    options = [Choice(precision, form, 1, "") for precision in ("fp32", "bf16") for form in FORMATS]
+    options = [Arithmetic(precision, form, 1, "") for precision in ("fp32", "bf16") for form in FORMATS]
     seconds = time_of_step(net, 32, 3, 4, options)
     assert seconds.keys() == set(options)
     assert all(0 < value < 10 for value in seconds.values())
@@ -135,6 +138,6 @@ def test_every_way_is_timed(net: nn.Module) -> None:
 
 def test_threading_is_for_as_long_as_it_lasts() -> None:
     before = torch.get_num_threads()
-    with Choice("fp32", "channels_last", 1, "").threading():
+    with Arithmetic("fp32", "channels_last", 1, "").threading():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before

@@ -14,7 +14,8 @@ from bantam.cli.options import (
     print_study,
     whole,
 )
-from bantam.recipes.kinds import EPOCHS, LARGEST, PARAMETERS
+from bantam.recipes.keys import LARGEST, PARAMETERS
+from bantam.recipes.kinds.training import EPOCHS
 
 SourceArgument = Annotated[
     Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A finished run, or a teacher's state_dict.")

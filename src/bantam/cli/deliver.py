@@ -15,7 +15,12 @@ from bantam.cli.options import (
     print_json,
     whole,
 )
+from bantam.deliver.export import EXTRAS, TARGETS
 from bantam.errors import BadData
+
+*OTHERS, LAST = (f"{form} (an extra)" if form in EXTRAS else form for form in TARGETS)
+FORMS = f"{', '.join(OTHERS)}, or {LAST}."
+"""What `--to` takes."""
 
 
 def package(
@@ -84,8 +89,8 @@ def report(
 
     from bantam.cli.screen import Bar
     from bantam.deliver.report.report import report as reported
+    from bantam.runs.environment import environment
     from bantam.runs.finished import open_run
-    from bantam.train.runlog import environment
 
     opened = open_run(run)
     written = reported(opened, out or opened.report, data, environment(), Bar(Console(stderr=True)))
@@ -100,7 +105,7 @@ def report(
 def export(
     run: RunArgument,
     data: DataOption,
-    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript, or executorch (an extra).")] = "onnx",
+    to: Annotated[str, typer.Option(help=FORMS)] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,
@@ -123,7 +128,7 @@ def export(
     net, shipped = opened.whole_way(width, size)
     splits = opened.open_data(data, Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
-    path = out or opened.exported(f"student{switch}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}")
+    path = out or opened.exported(f"student{switch}{target.mark}{target.suffix}")
     parity = exported(Material(opened, net, shipped, splits), to, path)
     weight = path.stat().st_size
     if as_json:
@@ -155,7 +160,7 @@ def serve(
     from bantam.deliver.serve import app
     from bantam.deliver.serve.desk import Setting, TeacherFile
     from bantam.nets.weights import file_and_name
-    from bantam.recipes.kinds import GivenTeacher
+    from bantam.recipes.kinds.given_teacher import GivenTeacher
     from bantam.runs.finished import open_run
     from bantam.runs.photographs import open_data
 

@@ -17,7 +17,7 @@ from bantam.cli.options import (
     whole,
 )
 from bantam.errors import BadData
-from bantam.recipes.kinds import LARGEST, SMALLEST
+from bantam.recipes.keys import LARGEST, SMALLEST
 
 
 def data_check(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bantam.errors import BantamError, cut
-from bantam.recipes.kinds import LARGEST, PARAMETERS
+from bantam.recipes.keys import LARGEST, PARAMETERS
 
 if TYPE_CHECKING:
     from bantam.runs.finished import FinishedRun

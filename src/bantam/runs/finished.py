@@ -3,31 +3,30 @@
 `open_run` gives a FinishedRun. A part of it is read, and checked, when it is first asked for, and then kept; so a run
 whose folder was copied without its stages, or lost a file, still answers whatever does not need them. A student is
 given in one of its forms (docs/forms.md), each time as a new net on the CPU, in eval mode, with its description.
+What needs torch is imported where it is used: a run's files are read without it.
 """
 
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from bantam.data.augment import plain
-from bantam.data.splits import LabelledSplit, Splits, UnlabelledSplit
 from bantam.errors import BadCheckpoint, BadData, BadRunFile
-from bantam.measure.accuracy import Accuracy
-from bantam.measure.tta import TTA, tta_of
-from bantam.nets.early_exit import EarlyExitNet, without_exits
-from bantam.nets.output import StagedNet
-from bantam.nets.slimmable import Switch, SwitchableNet, extract
-from bantam.nets.unfold import unfold
+from bantam.measure.counts import Accuracy
+from bantam.measure.crops import TTA, tta_of
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint, runfolder
-from bantam.runs.photographs import open_data
-from bantam.runs.shipped import Shipped
+from bantam.runs import runfolder
+from bantam.runs.graph import graph
 from bantam.runs.watcher import Watcher
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bantam.data.splits import LabelledSplit, Splits, UnlabelledSplit
+    from bantam.nets.early_exit import EarlyExitNet
+    from bantam.nets.output import StagedNet
+    from bantam.runs.shipped import Shipped
 
 IMAGES = 1024
 """So many training images tell the statistics of the BatchNorms that come back where a student is unfolded."""
@@ -40,7 +39,7 @@ def open_run(run: "Path | FinishedRun") -> "FinishedRun":
 
 def load_shipped(
     run: "Path | FinishedRun", width: float | None = None, size: int | None = None
-) -> tuple[StagedNet, Shipped]:
+) -> "tuple[StagedNet, Shipped]":
     """The student that a run shipped, as an ordinary net, and its description: `FinishedRun.at_switch`."""
     return open_run(run).at_switch(width, size)
 
@@ -82,8 +81,10 @@ class FinishedRun:
         return runfolder.student(self.folder)
 
     @cached_property
-    def shipped(self) -> Shipped:
+    def shipped(self) -> "Shipped":
         """The description of the student, its normalisation and its classes. Raises as `described`, BadCheckpoint."""
+        from bantam.runs.shipped import Shipped
+
         try:
             return Shipped.from_json(self.described)
         except BadCheckpoint as error:
@@ -122,6 +123,11 @@ class FinishedRun:
         found = runfolder.checked(runfolder.Threshold, self.exits, runfolder.table(self.exits, advice), advice)
         return None if found.chosen is None else found.chosen.threshold
 
+    @property
+    def graph(self) -> bytes | None:
+        """The student as a graph that answers without torch; None where there is none. Raises as `runs.graph.graph`."""
+        return graph(self.folder)
+
     def quantized_graph(self, name: str) -> bytes:
         """The bytes of RUN/quantized/NAME as `bantam quantize` has written them. Raises BadRunFile for other ones."""
         path, record = self.quantized / name, self.quantized / runfolder.QUANTIZATION
@@ -138,14 +144,18 @@ class FinishedRun:
 
     # --- its photographs
 
-    def open_data(self, root: Path, watcher: Watcher) -> Splits:
+    def open_data(self, root: Path, watcher: Watcher) -> "Splits":
         """The photographs in `root` as the recipe stores them. Raises BadData where their classes are others."""
+        from bantam.runs.photographs import open_data
+
         splits = open_data(self.recipe, root, watcher)
         self.shipped.require_classes(splits)
         return splits
 
-    def evaluation(self, root: Path, watcher: Watcher) -> UnlabelledSplit:
+    def evaluation(self, root: Path, watcher: Watcher) -> "UnlabelledSplit":
         """The evaluation images in `root` as the recipe stores them. Raises BadData where there are none."""
+        from bantam.runs.photographs import open_data
+
         # Without those of `unlabelled/`, which only a training needs.
         images = open_data(self.recipe, root, watcher, unlabelled=False).evaluation
         if images is None:
@@ -154,23 +164,27 @@ class FinishedRun:
 
     # --- its student, in each of its forms
 
-    def as_shipped(self) -> tuple[StagedNet, Shipped]:
+    def as_shipped(self) -> "tuple[StagedNet, Shipped]":
         """What is weighed: folded, with all its switches and early exits.
 
         Raises BadData without a student, BadRunFile, BadCheckpoint and NotFinite for damaged files and unfit weights.
         """
+        from bantam.runs import checkpoint
+
         shipped = self.shipped
         net = shipped.student.shipped_net()
         weights = checkpoint.weights(self.weights, sha256=self.described.get("weights"))
         checkpoint.fill(net, weights, self.weights)
         return net.eval(), shipped
 
-    def at_switch(self, width: float | None = None, size: int | None = None) -> tuple[StagedNet, Shipped]:
+    def at_switch(self, width: float | None = None, size: int | None = None) -> "tuple[StagedNet, Shipped]":
         """As shipped, and an ordinary net: of a switchable one, one of its switches.
 
         The `width` and the `size` in pixels are a switch's, by default the largest. Raises BadData without this switch,
         and as `as_shipped`.
         """
+        from bantam.nets.slimmable import Switch, SwitchableNet, extract
+
         net, shipped = self.as_shipped()
         student = shipped.student
         whole = Switch(1.0, student.size)
@@ -185,18 +199,22 @@ class FinishedRun:
         ordinary = student.at(student.switches[number])
         return extract(net, number, ordinary.shipped_net()), replace(shipped, student=ordinary)
 
-    def whole_way(self, width: float | None = None, size: int | None = None) -> tuple[StagedNet, Shipped]:
+    def whole_way(self, width: float | None = None, size: int | None = None) -> "tuple[StagedNet, Shipped]":
         """As `at_switch`, without early exits: the one pass that other runtimes and integers compute."""
+        from bantam.nets.early_exit import without_exits
+
         net, shipped = self.at_switch(width, size)
         return without_exits(net), replace(shipped, student=replace(shipped.student, exits=()))
 
-    def with_exits(self, width: float | None = None, size: int | None = None) -> tuple[EarlyExitNet, Shipped]:
+    def with_exits(self, width: float | None = None, size: int | None = None) -> "tuple[EarlyExitNet, Shipped]":
         """As `at_switch`, where that has early exits. Raises BadData where it has none."""
         net, shipped = self.at_switch(width, size)
         return self.require_exits(net), shipped
 
-    def require_exits(self, net: nn.Module) -> EarlyExitNet:
+    def require_exits(self, net: "nn.Module") -> "EarlyExitNet":
         """`net`, the student of this run, if it has early exits. Raises BadData."""
+        from bantam.nets.early_exit import EarlyExitNet
+
         if not isinstance(net, EarlyExitNet):
             raise BadData(
                 f"the student of {self} has no early exits; a recipe's stage of kind exits gives them, as "
@@ -204,11 +222,13 @@ class FinishedRun:
             )
         return net
 
-    def as_trained(self, training: LabelledSplit) -> StagedNet:
+    def as_trained(self, training: "LabelledSplit") -> "StagedNet":
         """With BatchNorms, training-only branches, switches and exits: of its stage, or unfolded where that is gone.
 
         Raises as `unfolded`, and BadCheckpoint for a damaged stage.
         """
+        from bantam.runs import checkpoint
+
         folder = self.stage(self.recipe.shipped.name)
         if not (folder / runfolder.BEST).exists():
             return self.unfolded(training)
@@ -216,11 +236,16 @@ class FinishedRun:
         checkpoint.fill_from_stage(net, folder)
         return net.eval()
 
-    def unfolded(self, training: LabelledSplit) -> StagedNet:
+    def unfolded(self, training: "LabelledSplit") -> "StagedNet":
         """What was shipped, with BatchNorms and branches in front of it again: the same answers, and it can train.
 
         The BatchNorms' statistics are those of `training` images. Raises as `at_switch`.
         """
+        import torch
+
+        from bantam.data.augment import plain
+        from bantam.nets.unfold import unfold
+
         net, shipped = self.at_switch()
         chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:IMAGES]
         normalisation = shipped.normalisation

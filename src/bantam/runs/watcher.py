@@ -1,4 +1,4 @@
-"""Whoever looks on while a run works: what they are told."""
+"""What a run tells whoever looks on."""
 
 from bantam.runs.runfolder import Row
 

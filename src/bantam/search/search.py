@@ -27,7 +27,7 @@ from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
 from bantam.runs.photographs import open_data

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-from bantam.data.augment import Augmentation
 from bantam.errors import BadRecipe
 from bantam.measure.audit import Audit, audit
 from bantam.nets.teachers import AnyTeacher, joint
 from bantam.pipeline.stages import Run, teacher_of, weights_of
-from bantam.recipes.kinds import Refit
 from bantam.runs.finished import FinishedRun
 from bantam.runs.photographs import normalisation as normalisation_for
 from bantam.runs.photographs import open_data
 from bantam.runs.watcher import Watcher
 from bantam.train.distributed import ALONE
+from bantam.train.plan import viewing_of
 
 
 def audit_run(run: FinishedRun, root: Path, images: int, watcher: Watcher) -> dict[str, Audit]:
@@ -24,7 +23,7 @@ def audit_run(run: FinishedRun, root: Path, images: int, watcher: Watcher) -> di
     """
     recipe = run.recipe
     student = recipe.shipped
-    teaching = {name for stage in recipe.stage if not isinstance(stage, Refit) for name in stage.teachers}
+    teaching = {name for stage in recipe.stage for name in stage.teachers}
     if not teaching:
         raise BadRecipe(f'nobody teaches in the recipe "{recipe.name}" of {run}; audit a run with a teacher')
     splits = open_data(recipe, root, watcher)
@@ -37,10 +36,5 @@ def audit_run(run: FinishedRun, root: Path, images: int, watcher: Watcher) -> di
     if len(student.teachers) > 1 or student.teacher_flip:
         named = student.teacher + (", with mirror image" if student.teacher_flip else "")
         voices[named] = joint([teachers[name] for name in student.teachers], student.teacher_mean, student.teacher_flip)
-    return {
-        name: audit(
-            voice, splits.training, splits.validation, Augmentation(**vars(student.augment)), student.size,
-            normalisation, images, recipe.seed,
-        )
-        for name, voice in voices.items()
-    }  # fmt: skip
+    viewing = viewing_of(student, normalisation, recipe.seed)
+    return {name: audit(voice, splits.training, splits.validation, viewing, images) for name, voice in voices.items()}

@@ -22,10 +22,10 @@ from bantam.nets.footprint import footprint
 from bantam.nets.slimmable import Switch, SwitchableNet
 from bantam.nets.students import Student
 from bantam.runs import runfolder
+from bantam.runs.environment import environment
 from bantam.runs.finished import FinishedRun
 from bantam.runs.shipped import Shipped
 from bantam.runs.watcher import Watcher
-from bantam.train.runlog import environment
 
 SHARES = (0.75, 0.625, 0.5)
 """Sides of the first pass as shares of the student's own, where it was trained at one size alone."""

@@ -31,9 +31,9 @@ from bantam.measure.logits import logits_of
 from bantam.measure.plots import plot_dynamic
 from bantam.nets.early_exit import macs_alone, macs_of_exits
 from bantam.runs import runfolder
+from bantam.runs.environment import environment
 from bantam.runs.finished import FinishedRun
 from bantam.runs.watcher import Watcher
-from bantam.train.runlog import environment
 
 STEPS = 50
 """Points of the curve between all images going to the end and all leaving at once."""

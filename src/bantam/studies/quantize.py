@@ -15,7 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from bantam.compress.integers import (
     calibration_batches,
     post_training,
 )
-from bantam.data.splits import Splits
 from bantam.deliver.export.forms import (
     PIXELS,
     float_onnx,
@@ -51,19 +50,20 @@ from bantam.nets.portable import INPUT, OUTPUT
 from bantam.pipeline.stages import (
     STAGES,
     Run,
-    answers_for,
-    goals_of,
     learned_from,
+    plan_of,
 )
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.runs import checkpoint, runfolder
-from bantam.runs.finished import FinishedRun
+from bantam.runs.environment import environment
+from bantam.runs.finished import FinishedRun, open_run
 from bantam.runs.shipped import Shipped
 from bantam.runs.watcher import Watcher
+from bantam.train.arithmetic import Arithmetic
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
-from bantam.train.probe import FORMATS, safe_format
-from bantam.train.runlog import environment
+from bantam.train.place import Place
+from bantam.train.probe import safe_format
 
 PRECISIONS: dict[str, Precision] = {"int8": INT8, "int4": INT4}
 
@@ -72,18 +72,6 @@ GENTLE = 0.05
 
 ROUNDS, WARM_UP, TIMED = 30, 3, 5
 """Turns of each graph, and of a turn the passes that are not timed and those that are."""
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """What is quantized: the run's student without exits, on the photographs in `root`, with `epochs` of training."""
-
-    run: FinishedRun
-    shipped: Shipped
-    root: Path
-    splits: Splits
-    epochs: int
-    watcher: Watcher
 
 
 def quantize(run: FinishedRun, root: Path, epochs: int, watcher: Watcher) -> dict[str, Any]:
@@ -100,20 +88,23 @@ def quantize(run: FinishedRun, root: Path, epochs: int, watcher: Watcher) -> dic
     if epochs:
         require_teachers(run)
     with runfolder.alone_in(run.folder):
-        return measured_forms(net, Quantization(run, shipped, root, splits, epochs, watcher))
+        device = torch.device("cpu")
+        here = Run(run.recipe, root, run.folder, splits, shipped.normalisation, device, watcher, ALONE, {})
+        return measured_forms(net, shipped, epochs, here)
 
 
-def measured_forms(net: StagedNet, asked: Quantization) -> dict[str, Any]:
+def measured_forms(net: StagedNet, shipped: Shipped, epochs: int, here: Run) -> dict[str, Any]:
     """Make and measure every form of `net`, and write RUN/quantized; gives what quantization.json holds."""
-    folder, shipped, splits = asked.run.quantized, asked.shipped, asked.splits
+    splits, folder = here.splits, open_run(here.out).quantized
     forms: dict[str, StagedNet] = {}
     ways: dict[str, str] = {}
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
     for name, precision in PRECISIONS.items():
         form, ways[name] = post_training(net, precision, batches)
         forms[f"{name}-ptq"] = form
-        if asked.epochs:
-            forms[f"{name}-qat"] = in_training(copy.deepcopy(form), f"{name}-qat", asked)
+        if epochs:
+            start = copy.deepcopy(form)
+            forms[f"{name}-qat"] = in_training(start, f"{name}-qat", epochs, here)
     plain = float_onnx(deploy(net), shipped)
     encoded = {"fp32": plain.SerializeToString()}
     encoded |= {name: quantized_onnx(form, plain, shipped, name) for name, form in forms.items()}
@@ -140,7 +131,7 @@ def measured_forms(net: StagedNet, asked: Quantization) -> dict[str, Any]:
             temporary.write_bytes(graph)
     result = {
         "student": shipped.student.family,
-        "epochs": asked.epochs,
+        "epochs": epochs,
         "rows": rows,
         "post_training": ways,
         "chosen": best,
@@ -158,13 +149,12 @@ def measured_forms(net: StagedNet, asked: Quantization) -> dict[str, Any]:
     return result
 
 
-def in_training(net: StagedNet, name: str, asked: Quantization) -> StagedNet:
+def in_training(net: StagedNet, name: str, epochs: int, here: Run) -> StagedNet:
     """Quantization-aware training of `net` in the run's folder quantized/NAME; goes on with one that was killed."""
-    run, splits, recipe = asked.run, asked.splits, asked.run.recipe
-    normalisation = asked.shipped.normalisation
+    recipe, run, splits = here.recipe, open_run(here.out), here.splits
     source = recipe.shipped
     stage = replace(
-        source, name=name, epochs=asked.epochs, optimizer=replace(source.optimizer, lr=GENTLE * source.optimizer.lr)
+        source, name=name, epochs=epochs, optimizer=replace(source.optimizer, lr=GENTLE * source.optimizer.lr)
     )
     folder = run.quantized / name
     settings, done = folder / "stage.json", folder / runfolder.BEST
@@ -175,20 +165,14 @@ def in_training(net: StagedNet, name: str, asked: Quantization) -> StagedNet:
         raise RunMismatch(f"{folder} holds a training with other settings, such as another --epochs; delete the folder")
     runfolder.write(settings, told)
     if not done.exists():
-        device = torch.device("cpu")
-        here = Run(recipe, asked.root, run.folder, splits, normalisation, device, asked.watcher, ALONE, {})
         for earlier in recipe.stage:
             if earlier.name in stage.teachers:
                 STAGES[earlier.kind](here, earlier)
-        goals = goals_of(stage)
-        learned = learned_from(splits, stage)
-        answers = answers_for(here, stage, goals, learned, splits.fingerprint)
+        plan = plan_of(here, stage, learned_from(splits, stage), splits.fingerprint)
         torch.manual_seed(recipe.seed)
-        kept = FORMATS[safe_format(net)]
-        trained = train(
-            net.to(memory_format=kept), stage, learned, splits.validation,
-            normalisation, goals, answers, recipe.seed, folder, asked.watcher, memory_format=kept,
-        )  # fmt: skip
+        arithmetic = Arithmetic(memory_format=safe_format(net))
+        net = net.to(memory_format=arithmetic.format)
+        trained = train(net, plan, splits.validation, Place(folder, here.watcher), arithmetic)
         checkpoint.save_weights(done, trained.weights)
         (folder / runfolder.LAST).unlink(missing_ok=True)
     advice = f"delete the folder {folder} and run again"

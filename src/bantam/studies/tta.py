@@ -8,6 +8,7 @@ from typing import Any
 
 from bantam.measure.tta import answers_of_tta, ladder, macs_of_tta
 from bantam.runs import runfolder
+from bantam.runs.environment import environment
 from bantam.runs.finished import FinishedRun
 from bantam.runs.watcher import Watcher
 from bantam.studies.exits import (
@@ -17,7 +18,6 @@ from bantam.studies.exits import (
     require_one_target,
     written,
 )
-from bantam.train.runlog import environment
 
 
 def tta(

@@ -11,9 +11,8 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +21,8 @@ from torch.nn import functional as F
 
 from bantam.errors import BadRunFile
 from bantam.runs import runfolder
-from bantam.train.runlog import processor
+from bantam.runs.environment import processor
+from bantam.train.arithmetic import Arithmetic
 
 ROUNDS = 3
 WORTH_IT = 0.95  # a change must save at least 5% of the time to be made
@@ -32,44 +32,10 @@ SAFE_INPUTS = 8
 pass of torch 2.14.1 writes outside its memory, and the process aborts sooner or later. Nets pruned to very few
 channels have such layers; they train in contiguous format."""
 
-FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
-
-@dataclass(frozen=True)
-class Choice:
-    """How a net is trained: precision "fp32" or "bf16", memory format (a key of FORMATS), threads, and why."""
-
-    precision: str
-    memory_format: str
-    threads: int
-    why: str
-
-    @property
-    def autocast(self) -> torch.dtype | None:
-        return torch.bfloat16 if self.precision == "bf16" else None
-
-    @property
-    def format(self) -> torch.memory_format:
-        return FORMATS[self.memory_format]
-
-    def __str__(self) -> str:
-        return f"{self.precision}, {self.memory_format}, {self.threads} thread(s)"
-
-    @contextmanager
-    def threading(self) -> Iterator[None]:
-        """Within it torch uses this choice's threads; after it as many as before."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    def to_json(self) -> dict[str, str | int]:
-        return asdict(self)
-
-
-def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str, cache: Path | None = None) -> Choice:
+def choose(
+    net: nn.Module, size: int, classes: int, batch_size: int, wanted: str, cache: Path | None = None
+) -> Arithmetic:
     """How to train `net` on `size` x `size` pixels; `wanted` is "fp32", "bf16", or "auto" for what is fastest.
 
     A precision that is asked for is taken with all threads and in the `safe_format`: nothing is probed, so that the run
@@ -80,9 +46,9 @@ def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str
     """
     threads = torch.get_num_threads()
     if wanted == "auto" and next(net.parameters()).device.type == "cuda":
-        return Choice("bf16", "channels_last", threads, "the GPU has bf16 matrix units, which want channels_last")
+        return Arithmetic("bf16", "channels_last", threads, "the GPU has bf16 matrix units, which want channels_last")
     if wanted != "auto":
-        return Choice(wanted, safe_format(net), threads, "asked for by the recipe")
+        return Arithmetic(wanted, safe_format(net), threads, "asked for by the recipe")
     batch = min(batch_size, IMAGES)
     about = [str(net), size, batch, processor(), threads, os.cpu_count(), torch.__version__, safe_format(net)]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
@@ -90,7 +56,7 @@ def choose(net: nn.Module, size: int, classes: int, batch_size: int, wanted: str
     with contextlib.suppress(BadRunFile):  # a damaged one is measured again
         if path and path.exists():
             kept = runfolder.checked(runfolder.Probe, path, runfolder.table(path, ""), "")
-            return Choice(kept.precision, kept.memory_format, kept.threads, kept.why)
+            return Arithmetic(kept.precision, kept.memory_format, kept.threads, kept.why)
     choice = measured(net, size, classes, batch, threads)
     if path:
         runfolder.write(path, choice.to_json())
@@ -108,10 +74,10 @@ def safe_format(net: nn.Module) -> str:
     return "contiguous" if on_cpu and unsafe else "channels_last"
 
 
-def measured(net: nn.Module, size: int, classes: int, batch: int, threads: int) -> Choice:
+def measured(net: nn.Module, size: int, classes: int, batch: int, threads: int) -> Arithmetic:
     """The choice by timing, one property after the other: each question keeps what the ones before it have found."""
     halves = [threads >> shift for shift in range(1, threads.bit_length())]  # 16 threads: 8, 4, 2, 1
-    chosen = Choice("fp32", safe_format(net), threads, "")
+    chosen = Arithmetic("fp32", safe_format(net), threads, "")
     found: list[str] = []
     questions: dict[str, list[str] | list[int]] = {
         "threads": halves,
@@ -131,14 +97,14 @@ def measured(net: nn.Module, size: int, classes: int, batch: int, threads: int) 
 
 
 def time_of_step(
-    net: nn.Module, size: int, classes: int, batch_size: int, options: Sequence[Choice]
-) -> dict[Choice, float]:
+    net: nn.Module, size: int, classes: int, batch_size: int, options: Sequence[Arithmetic]
+) -> dict[Arithmetic, float]:
     """Median seconds of forward and backward with each of `options`, interleaved; everything is left as it was."""
     random, threads = torch.get_rng_state(), torch.get_num_threads()
     images = torch.randn(batch_size, 3, size, size)
     labels = torch.randint(classes, (batch_size,))
     nets = {option: copy.deepcopy(net).train().to(memory_format=option.format) for option in options}
-    seconds: dict[Choice, list[float]] = {option: [] for option in options}
+    seconds: dict[Arithmetic, list[float]] = {option: [] for option in options}
     for round_ in range(ROUNDS + 1):  # the first round warms up
         for option in options:
             torch.set_num_threads(option.threads)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +25,8 @@ from bantam.compress.integers import (
 )
 from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.deliver.export import executorch as pte
+from bantam.deliver.export import TARGETS
+from bantam.deliver.export.session import onnx_session
 from bantam.errors import BadData, ParityFailed
 from bantam.files import replacing
 from bantam.measure.accuracy import accuracy
@@ -92,12 +92,17 @@ class Material:
 
 @dataclass(frozen=True)
 class Target:
-    """A format: how a file's bytes are made, how they answer, how exact they have to be, how the file's name ends."""
+    """A format: how a file's bytes are made, how they answer, how exact they have to be, how the file's name ends.
+
+    `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
+    """
 
     encode: Callable[[Material], bytes]
     answer: Callable[[bytes], Answer]
     gate: Gate
     suffix: str
+    mark: str = ""
+    require: Callable[[], None] = lambda: None
 
 
 def export(material: Material, to: str, path: Path) -> Parity:
@@ -124,8 +129,7 @@ def target_of(to: str) -> Target:
     if to not in TARGETS:
         nearest = difflib.get_close_matches(to, TARGETS, n=1, cutoff=0.0)[0]
         raise BadData(f'cannot export to "{to}": did you mean "{nearest}"? There are {", ".join(TARGETS)}')
-    if to == "executorch":
-        pte.require_executorch()
+    TARGETS[to].require()
     return TARGETS[to]
 
 
@@ -178,14 +182,6 @@ def int8_onnx(material: Material) -> bytes:
     return quantized_onnx(student, float_onnx(deploy(material.net), shipped), shipped, "int8")
 
 
-def onnx_session(encoded: bytes) -> onnxruntime.InferenceSession:
-    """The graph in ONNX Runtime, on one thread of the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
-
-
 def onnx_answer(encoded: bytes) -> Answer:
     """What an ONNX file says, in ONNX Runtime."""
     session = onnx_session(encoded)
@@ -214,17 +210,13 @@ def torchscript_answer(encoded: bytes) -> Answer:
         return torch.jit.load(io.BytesIO(encoded), map_location="cpu")
 
 
-def executorch(material: Material) -> bytes:
-    """The program for ExecuTorch; the metadata is its second method."""
-    shipped = material.shipped
-    return pte.program(portable(material.net, shipped), shipped.student.size, about(shipped, "float32"))
+def plain_onnx(material: Material) -> bytes:
+    """The ONNX file of the student as it is."""
+    return float_onnx(material.net, material.shipped).SerializeToString()
 
 
-TARGETS: dict[str, Target] = {
-    "onnx": Target(
-        lambda material: float_onnx(material.net, material.shipped).SerializeToString(), onnx_answer, EXACT, ".onnx"
-    ),
-    "onnx-int8": Target(int8_onnx, onnx_answer, INTEGER, ".onnx"),
-    "torchscript": Target(torchscript, torchscript_answer, EXACT, ".pt"),
-    "executorch": Target(executorch, pte.Runtime, EXACT, ".pte"),
-}
+ONNX = Target(plain_onnx, onnx_answer, EXACT, ".onnx")
+
+ONNX_INT8 = Target(int8_onnx, onnx_answer, INTEGER, ".onnx", mark="-int8")
+
+TORCHSCRIPT = Target(torchscript, torchscript_answer, EXACT, ".pt")

@@ -11,7 +11,7 @@ from bantam.data.splits import LabelledSplit
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
 from bantam.measure.accuracy import Accuracy
-from bantam.measure.tta import tta_of
+from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
 from bantam.runs.finished import FinishedRun

@@ -16,7 +16,8 @@ from bantam.nets.budget import weigh
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
-from bantam.recipes.kinds import GivenTeacher, Training
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.training import Training
 from bantam.runs import checkpoint, runfolder
 from bantam.runs.finished import FinishedRun
 from bantam.runs.photographs import open_data
@@ -132,7 +133,7 @@ def teacher_of(run: FinishedRun, data: Path) -> tuple[str, Teacher] | None:
         if isinstance(stage, GivenTeacher):
             net = load_teacher(data / stage.checkpoint, stage.architecture, classes)
             return stage.name, as_teacher(net, stage.size, IMAGENET, views)
-        if stage.kind == "teacher":
+        if isinstance(stage, Training) and stage.kind == "teacher":
             net = build_teacher(stage.net, classes)
             folder = run.stage(stage.name)
             if not (folder / runfolder.BEST).exists():
@@ -191,11 +192,11 @@ def of_costs(run: FinishedRun, net: nn.Module, shipped: Shipped) -> dict[str, An
                     nets[stage.name] = net, shipped.student.size
                 elif isinstance(stage, GivenTeacher):
                     nets[stage.name] = build_teacher(stage.architecture, classes).eval(), stage.size
-                elif stage.kind == "teacher":
+                elif isinstance(stage, Training) and stage.kind == "teacher":
                     nets[stage.name] = build_teacher(stage.net, classes).eval(), stage.size
-                elif isinstance(stage, Training) and stage.kind in ("student", "assistant"):
+                elif isinstance(stage, Training) and stage.of_family:
                     built = describe(
-                        stage.net, stage.budget or recipe.budget, classes, stage.size, stage.shape, stage.switches
+                        stage.net, stage.limit(recipe.budget), classes, stage.size, stage.shape, stage.switches
                     ).shipped_net()
                     nets[stage.name] = built, stage.size
             except BantamError:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.runs import runfolder
 from bantam.runs.finished import FinishedRun
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode, v2
 
-from bantam.deliver.verify import rendering
+from bantam.deliver.verify import finding, rendering
 from bantam.errors import BadPackage
 
 Views = Callable[[Image.Image], list[Tensor]]
@@ -62,10 +62,10 @@ def inputs_of(paths: list[Path], views: Views) -> list[Tensor]:
 @pytest.mark.parametrize("name", CODES)
 def test_a_rendering_is_found_and_done_anew_exactly(paths: list[Path], name: str) -> None:
     calls = inputs_of(paths, CODES[name])
-    views = rendering.find_views(paths, paths, calls, {})
+    views = finding.find_views(paths, paths, calls, {})
     assert len(views) == len(calls)
     for view, call in zip(views, calls, strict=True):
-        assert view.error < rendering.EXACT
+        assert view.error < finding.EXACT
         assert (view.inputs(paths) - call).abs().max() < 0.02 * call.std()
 
 
@@ -76,11 +76,11 @@ def test_batches_and_orders_and_a_summary_s_call_are_sorted_out(paths: list[Path
     one_by_one = [row[None] for pair in zip(first, second, strict=True) for row in pair]
     summary = [torch.rand(2, 3, 32, 32), first, second]
     for calls in (by_batch, by_photograph, one_by_one, summary):
-        views = rendering.find_views(paths, paths, calls, {})
+        views = finding.find_views(paths, paths, calls, {})
         assert [view.rendering.mirrored for view in views] == [False, True]
-        assert max(view.error for view in views) < rendering.EXACT
+        assert max(view.error for view in views) < finding.EXACT
     turned = [first.flip(0), second.flip(0)]
-    assert len(rendering.find_views(paths, paths[::-1], turned, {})) == 2
+    assert len(finding.find_views(paths, paths[::-1], turned, {})) == 2
 
 
 HIDING: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -98,19 +98,19 @@ def test_what_is_in_the_pixels_for_one_photograph_alone_is_not_taken_over(paths:
     marked = torch.stack([HIDING[name](one, number + 1) for number, one in enumerate(honest)])
     found: list[rendering.View] = []
     with contextlib.suppress(BadPackage):
-        found = rendering.find_views(paths, paths, [marked], {})
+        found = finding.find_views(paths, paths, [marked], {})
     # Where it is not refused, all that is taken over is a rendering that is known to be inexact.
-    assert all(view.error > rendering.EXACT for view in found)
+    assert all(view.error > finding.EXACT for view in found)
 
 
 def test_calls_that_are_no_views_of_the_photographs_are_refused(paths: list[Path]) -> None:
     with pytest.raises(BadPackage, match="no whole number of views"):
-        rendering.find_views(paths, paths, [torch.rand(3, 3, 8, 8)], {})
+        finding.find_views(paths, paths, [torch.rand(3, 3, 8, 8)], {})
 
 
 def test_what_the_code_says_of_itself_is_tried_and_not_believed(paths: list[Path]) -> None:
     calls = inputs_of(paths, CODES["both sides"])
     for hints in ({"STORED": 32, "VIEWS": [[1.0, 0.0, 0.0, False, 1.0]]}, {"STORED": -1, "VIEWS": 3}, {"VIEWS": [[]]}):
-        (view,) = rendering.find_views(paths, paths, calls, hints)
-        assert view.error < rendering.EXACT
+        (view,) = finding.find_views(paths, paths, calls, hints)
+        assert view.error < finding.EXACT
         assert view.rendering.scale == "both"

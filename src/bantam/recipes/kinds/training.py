@@ -1,84 +1,17 @@
-"""The kinds of stages that a recipe may have, with their keys: types, defaults, ranges and what each key means."""
+"""The kinds of stages that train a net of their own: `student`, `assistant` and `teacher`."""
 
 import itertools
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-REQUIRED: Any = object()
+from bantam.recipes.keys import FINITE, PARAMETERS, SHARE, SIDE, SMALLEST, Keys, Misfit, Range, key
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.stage import Stage
+from bantam.recipes.toml import nearest
 
-
-class Misfit(ValueError):
-    """A value that is out of range or does not fit the others; `path` leads to its key from the table that raises."""
-
-    def __init__(self, path: tuple[str | int, ...] | str, message: str) -> None:
-        super().__init__(message)
-        self.path = (path,) if isinstance(path, str) else path
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers from `least` to `most`, both included; neither NaN nor an infinity is among them.
-
-    `bound` says that `most` only keeps out what no machine could hold or no training could use.
-    """
-
-    least: float
-    most: float
-    bound: bool = False
-
-    def check(self, **values: float) -> None:
-        """Raises Misfit for a named value outside."""
-        for name, value in values.items():
-            if self.least <= value <= self.most:
-                continue
-            wanted = f"lie in {self.least}..{self.most}"
-            if self.bound:
-                wanted = f"be at least {self.least}" if value < self.least else f"be at most {self.most}"
-            raise Misfit(name, f"{name} = {value} must {wanted}")
-
-
-def key(sense: str, default: Any = REQUIRED, range: Range | None = None) -> Any:
-    """A recipe key: `sense` is the line that explains it in errors; without a default it must be given.
-
-    A key of numbers has a `range`, which holds for each of several.
-    """
-    metadata = {"sense": sense, "range": range}
-    if default is REQUIRED:
-        return field(metadata=metadata)
-    if isinstance(default, dict | type):
-        return field(default_factory=dict if isinstance(default, dict) else default, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of a recipe: every number lies in the range of its key. Raises Misfit."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            if item.metadata["range"] is not None:
-                value = getattr(self, item.name)
-                for number in value if isinstance(value, tuple) else (value,):
-                    item.metadata["range"].check(**{item.name: number})
-
-
-def range_of(table: type[Table], name: str) -> Range:
-    """The range of the key `name` of `table`."""
-    return table.__dataclass_fields__[name].metadata["range"]
-
-
-SMALLEST, LARGEST = 8, 1024
-"""Sides of an image or a net's input, in pixels."""
-
-SIDE = Range(SMALLEST, LARGEST)
-
-SHARE = Range(0, 1)
-
-PARAMETERS = 100_000_000
-"""Most of a student, four times a ResNet-50's: the largest that is still built and weighed in seconds."""
-
-FINITE = 1e30
-"""Most of a number that has no natural end: what float32 holds, its products with small numbers too."""
+if TYPE_CHECKING:
+    from bantam.recipes.recipe import Recipe
 
 EPOCHS = 10_000
 """Most of one training: what changes from step to step is made for all of them before the first."""
@@ -94,18 +27,7 @@ VIEWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data(Table):
-    """The table [data]: how images are stored and normalised."""
-
-    size: int = key("side of the stored images in pixels", 64, SIDE)
-    normalisation: Literal["imagenet", "training"] = key(
-        "whose mean and standard deviation: ImageNet's, or the training split's", "imagenet"
-    )
-    unlabelled: bool = key("whether the images in unlabelled/ join the training of stages that have a teacher", False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment(Table):
+class Augment(Keys):
     """What a training view may differ in; the fields and ranges of `bantam.data.augment.Augmentation`."""
 
     scale: tuple[float, float] = key(
@@ -138,7 +60,7 @@ class Augment(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer(Table):
+class Optimizer(Keys):
     """The table [stage.optimizer]: the optimizer and its schedule."""
 
     name: Literal["adamw", "sgd"] = key("adamw, or sgd with Nesterov momentum", "adamw")
@@ -153,29 +75,10 @@ class Optimizer(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GivenTeacher(Table):
-    """A stage that loads weights which somebody else trained."""
-
-    name: str = key("the stage's name, by which later stages ask for it")
-    kind: Literal["given_teacher"] = key("what the stage does", "given_teacher")
-    architecture: str = key("the classifier that the weights belong to", "resnet18")
-    checkpoint: str = key(
-        "the file of its weights, relative to the data folder; FILE#NAME where the file holds several"
-    )
-    size: int = key("side in pixels at which the teacher looks at a view", range=SIDE)
-
-    @property
-    def teachers(self) -> list[str]:
-        """None: its weights are given."""
-        return []
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(Table):
+class Training(Stage):
     """A stage that trains a student, held to the recipe's budget, an assistant, held to its own, or a teacher."""
 
-    name: str = key("the stage's name, by which later stages ask for it")
-    kind: Literal["student", "teacher", "assistant", "prune", "exits"] = key(
+    kind: str = key(
         "student: held to the budget, shipped if it is the last; assistant: a student family at a budget of its own, "
         "which teaches; teacher: a classifier of any size"
     )
@@ -218,10 +121,26 @@ class Training(Table):
     optimizer: Optimizer = key("how the weights move", Optimizer)
     objectives: dict[str, dict[str, Any]] = key("one table for each objective: its weight and its own keys", {})
 
+    own_net: ClassVar[bool] = True
+    """Whether its keys say which net it is; otherwise it is what became of an earlier stage's."""
+
+    has_exits: ClassVar[bool] = False
+    """Whether its net has early exits."""
+
+    @classmethod
+    def ships(cls, kind: str) -> bool:
+        """Students are shipped; assistants and teachers teach."""
+        return kind == "student"
+
     @property
     def teachers(self) -> list[str]:
         """The names of the stages that teach this one; several are an ensemble."""
         return [name.strip() for name in self.teacher.split("+")] if self.teacher else []
+
+    @property
+    def cannot_teach(self) -> str:
+        """Nothing is against it."""
+        return ""
 
     @property
     def switches(self) -> tuple[tuple[float, int], ...]:
@@ -229,6 +148,15 @@ class Training(Table):
         pairs = itertools.product(self.widths or (1.0,), self.sizes or (self.size,))
         ordered = sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair), reverse=True)
         return tuple(ordered) if len(ordered) > 1 else ()
+
+    @property
+    def of_family(self) -> bool:
+        """Whether its net is a student family's largest within its limit, not a teacher's or an earlier one."""
+        return self.own_net and self.kind != "teacher"
+
+    def limit(self, budget: int) -> int:
+        """The most parameters of its net, in a recipe of `budget` parameters; a teacher has no limit."""
+        return self.budget or budget
 
     def __post_init__(self) -> None:
         if self.sizes:
@@ -265,11 +193,11 @@ class Training(Table):
                 f'budget = {self.budget} is not valid for kind = "{self.kind}": an assistant needs a budget of its '
                 "own, a student has the recipe's, a teacher has none",
             )
-        if self.start and (self.peers > 1 or self.kind in ("prune", "exits")):
+        if self.start and (self.peers > 1 or not self.own_net):
             raise Misfit(
                 "start", f'start = "{self.start}" is not valid here: peers start anew, a pruning or exits from `of`'
             )
-        if self.shape and self.kind not in ("student", "assistant"):
+        if self.shape and not self.of_family:
             raise Misfit(
                 "shape", f'shape is not valid for kind = "{self.kind}": only student families have such choices'
             )
@@ -278,9 +206,47 @@ class Training(Table):
                 "peers",
                 f"peers = {self.peers} is not valid: objectives.dml is for 2 peers or more, and they are for it",
             )
-        if ("self_distillation" in self.objectives) != (self.kind == "exits"):
+        if ("self_distillation" in self.objectives) != self.has_exits:
             raise Misfit(
                 "kind", f'kind = "{self.kind}" is not valid: objectives.self_distillation is what teaches early exits'
+            )
+
+    def check(self, recipe: "Recipe", earlier: Sequence[Stage]) -> None:
+        """What it starts from is the same net."""
+        if not self.start:
+            return
+        before = next((other for other in earlier if other.name == self.start), None)
+        if isinstance(before, GivenTeacher):
+            self._check_goes_on(recipe, before)
+            return
+        if not isinstance(before, Training) or not before.own_net:
+            raise Misfit(
+                "start",
+                f'stage "{self.name}" starts from "{self.start}", which is no earlier stage that has a net'
+                + nearest(self.start, [other.name for other in earlier]),
+            )
+        own, other = ((one.kind, one.net, one.shape, one.switches, one.budget) for one in (self, before))
+        # A classifier of any size may go on with larger views; a student's shape was fitted to its own.
+        if own != other or (self.kind != "teacher" and self.size != before.size):
+            raise Misfit(
+                "start",
+                f'stage "{self.name}" starts from "{self.start}", whose kind, net, shape, size, widths '
+                "or budget differs: both must be the same net",
+            )
+
+    def _check_goes_on(self, recipe: "Recipe", given: GivenTeacher) -> None:
+        """Refuse to train a given teacher on as another net, or on views normalised in another way than it knows."""
+        if self.kind != "teacher" or self.net != given.architecture:
+            raise Misfit(
+                "start",
+                f'stage "{self.name}" starts from the given teacher "{given.name}": it must have kind = "teacher" '
+                f'and net = "{given.architecture}"',
+            )
+        if recipe.data.normalisation != "imagenet":
+            raise Misfit(
+                "start",
+                f'stage "{self.name}" starts from the given teacher "{given.name}", which knows images as ImageNet '
+                'normalises them: it needs data.normalisation = "imagenet"',
             )
 
 
@@ -289,80 +255,3 @@ def is_weight(value: Any) -> bool:
     ends = value if isinstance(value, list | tuple) else [value, value]
     numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
     return len(ends) == 2 and numbers and all(WEIGHT.least <= end <= WEIGHT.most for end in ends)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refit(Table):
-    """A stage that trains the shipped student once more, as it was chosen, on training and validation together."""
-
-    name: str = key("the stage's name")
-    kind: Literal["refit"] = key("what the stage does", "refit")
-    of: str = key("the student stage that is repeated: the one that would be shipped")
-
-    @property
-    def teachers(self) -> list[str]:
-        """None of its own: it has those of the stage it repeats."""
-        return []
-
-
-@dataclass(frozen=True, kw_only=True)
-class Derived(Training):
-    """A stage that changes an earlier stage's net and trains it on."""
-
-    net: str = key("left empty: the net is that of the stage `of`", "")
-    of: str = key("the earlier stage whose net is changed")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.peers > 1:
-            raise Misfit("peers", "peers must be 1: copies of one net have nothing to teach one another")
-        if self.net:
-            raise Misfit(
-                "net", f"net must be left out of a stage of kind {self.kind}: `of` names the stage whose net it is"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pruning(Derived):
-    """A stage that prunes an earlier stage's net to an exact budget, whole channels at a time, and trains the rest."""
-
-    kind: Literal["prune"] = key("what the stage does", "prune")
-    to_params: int = key(
-        "most parameters of what is left, by the larger count of the shipped form",
-        range=Range(1, PARAMETERS, bound=True),
-    )
-    importance: Literal["magnitude", "taylor", "bn_scale"] = key(
-        "by what the least important channels are found", "taylor"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exiting(Derived):
-    """A stage that gives an earlier stage's net early exits, and trains the whole of it on."""
-
-    kind: Literal["exits"] = key("what the stage does", "exits")
-    after: tuple[int, ...] = key(
-        "numbers of the net's stages, from 1 on, after which there is an exit", range=Range(1, 100, bound=True)
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.objectives) == 1:
-            raise Misfit(
-                "objectives",
-                "objectives holds self_distillation alone; the net's end needs one too, such as supervised",
-            )
-
-
-Stage = GivenTeacher | Training | Refit
-STAGE_KINDS: dict[str, type[GivenTeacher] | type[Training] | type[Refit]] = {
-    "given_teacher": GivenTeacher,
-    "student": Training,
-    "assistant": Training,
-    "teacher": Training,
-    "refit": Refit,
-    "prune": Pruning,
-    "exits": Exiting,
-}
-SHIPPED = ("student", "prune", "exits")
-"""The kinds of stages whose nets make the weight."""

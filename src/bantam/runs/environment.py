@@ -1,4 +1,4 @@
-"""What a run writes about itself: its environment, and one line a finished epoch."""
+"""Where a run takes place: the machine, the versions, the commit."""
 
 import os
 import platform
@@ -8,33 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bantam.errors import BadRunFile
-from bantam.files import explained, write_text
-from bantam.runs import runfolder
-from bantam.runs.runfolder import Row
-from bantam.runs.runfolder import rows as read_rows  # noqa: F401
-
-
-class RunLog:
-    """metrics.jsonl: one JSON object a finished epoch, appended; on resume, lines past the checkpoint are dropped."""
-
-    def __init__(self, path: Path, epochs_done: int) -> None:
-        self.path = path
-        kept = [row for row in runfolder.rows(path) if row["epoch"] <= epochs_done]
-        if epochs_done and path.exists() and (not kept or kept[-1]["epoch"] != epochs_done):
-            raise BadRunFile(f"{path} is damaged, it lacks epoch {epochs_done}; delete it: the curves then begin later")
-        if path.exists() or not epochs_done:
-            write_text(path, "".join(map(runfolder.row_text, kept)))
-
-    def append(self, row: Row) -> None:
-        with explained(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(runfolder.row_text(row))
-
 
 def environment() -> dict[str, Any]:
     """The machine, the versions, the commit and the command, without any path or host name."""
+    import torch  # here alone: a Watcher also looks on where nothing needs torch
+
     packages = ["bantam", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"]
     return {
         "command": ["bantam", *(Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:])],
