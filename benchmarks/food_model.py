@@ -7,9 +7,9 @@
 
 from bantam.deliver.export.forms import float_onnx
 from bantam.deliver.photographs import FOOD11
-from bantam.deliver.predict import load_shipped
 from bantam.files import replacing, sha256_of
 from bantam.runs import runfolder
+from bantam.runs.finished import load_shipped
 from bantam.runs.graph import GRAPH, RECORD
 
 

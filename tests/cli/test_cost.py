@@ -12,12 +12,12 @@ import torch
 from bantam.cli import cost as cli_cost
 from bantam.cli import main as cli
 from bantam.data.splits import IMAGENET
-from bantam.deliver.predict import Shipped, ship
 from bantam.files import write_json
 from bantam.measure import cost
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
+from bantam.runs.shipped import Shipped, ship
 
 OPTIONS = ["--budget", "5000", "--size", "32", "--classes", "3"]
 

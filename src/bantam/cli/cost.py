@@ -80,9 +80,10 @@ def cost(
 ) -> None:
     """Show what finished runs' students cost, side by side: parameters, MACs, file, memory, latency, accuracy."""
     from bantam.cli.screen import cost_text
-    from bantam.deliver.costs import run_costs
+    from bantam.runs.finished import open_run
+    from bantam.studies.cost import run_costs
 
-    found = run_costs(runs)
+    found = run_costs([open_run(run) for run in runs])
     if as_json:
         print_json({str(run): row.to_json() for run, row in found.items()})
         return
@@ -118,11 +119,12 @@ def pruning(
     from rich.console import Console
 
     from bantam.cli.screen import Bar
-    from bantam.deliver.report.answers import SPEED
+    from bantam.runs.finished import open_run
     from bantam.studies.pruning_speed import nets_of, pruning_speed, text
 
-    where = out or run / SPEED
-    result = pruning_speed(nets_of(run, data), data, ratio, rounds, where, Bar(Console(stderr=True)))
+    opened = open_run(run)
+    where = out or opened.pruning_speed
+    result = pruning_speed(nets_of(opened, data), data, ratio, rounds, where, Bar(Console(stderr=True)))
     if as_json:
         print_json(result)
         return

@@ -145,6 +145,7 @@ def bench_train(
     from bantam.cli.screen import Bar
     from bantam.pipeline import run as pipeline
     from bantam.recipes import recipe as recipes
+    from bantam.runs.photographs import open_data
     from bantam.train.allocator import keep_memory
     from bantam.train.bench import bench_train as timed
 
@@ -152,7 +153,7 @@ def bench_train(
     loaded = recipes.load(recipe, settings or ())
     pipeline.check(loaded)
     keep_memory()
-    splits = pipeline.open_data(loaded, data, watcher)
+    splits = open_data(loaded, data, watcher)
     result = timed(loaded, splits, pipeline.goals_of(loaded.shipped), steps, watcher)
     if as_json:
         print_json(result.to_json())

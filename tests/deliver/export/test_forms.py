@@ -28,11 +28,12 @@ from bantam.deliver.export.forms import (
     quantized_onnx,
     torchscript_answer,
 )
-from bantam.deliver.predict import Shipped
 from bantam.errors import BadData, ParityFailed
 from bantam.nets.fold import deploy
 from bantam.nets.portable import Portable, with_weights
 from bantam.nets.students import STUDENTS, describe
+from bantam.runs.finished import open_run
+from bantam.runs.shipped import Shipped
 
 
 def student(family: str, classes: tuple[str, ...] = ("0", "1", "2")) -> tuple[torch.nn.Module, Shipped]:
@@ -47,7 +48,7 @@ def student(family: str, classes: tuple[str, ...] = ("0", "1", "2")) -> tuple[to
 @pytest.fixture
 def material(photographs: Path, tmp_path: Path) -> Material:
     net, shipped = student("mobilenet_v1")
-    return Material(tmp_path, net, shipped, cache.open_splits(photographs, 32))
+    return Material(open_run(tmp_path), net, shipped, cache.open_splits(photographs, 32))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_short_names_leave_the_inputs_and_outputs_theirs():
 
 
 def test_a_file_that_passes_is_written_and_one_that_fails_is_not(material: Material, monkeypatch: pytest.MonkeyPatch):
-    path = material.run / "student.pt"
+    path = material.run.folder / "student.pt"
     parity = export(material, "torchscript", path)
     assert parity.n == 30
     assert parity.agreement == 1
@@ -146,19 +147,19 @@ def test_a_file_that_passes_is_written_and_one_that_fails_is_not(material: Mater
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
     with pytest.raises(ParityFailed):
-        export(material, "torchscript", material.run / "new.pt")
-    assert not (material.run / "new.pt").exists()
+        export(material, "torchscript", material.run.folder / "new.pt")
+    assert not (material.run.folder / "new.pt").exists()
 
 
 def test_bad_input_is_one_line_and_writes_nothing(material: Material):
     with pytest.raises(BadData, match='did you mean "onnx"'):
-        export(material, "onxx", material.run / "a.onnx")
+        export(material, "onxx", material.run.folder / "a.onnx")
     with pytest.raises(BadData, match="end in .onnx"):
-        export(material, "onnx", material.run / "a.pt")
+        export(material, "onnx", material.run.folder / "a.pt")
     _, other = student("mobilenet_v1", ("a", "b", "c"))
     with pytest.raises(BadData, match="the photographs that it was trained on"):
-        export(replace(material, shipped=other), "onnx", material.run / "a.onnx")
-    assert list(material.run.iterdir()) == []
+        export(replace(material, shipped=other), "onnx", material.run.folder / "a.onnx")
+    assert list(material.run.folder.iterdir()) == []
 
 
 @pytest.mark.slow

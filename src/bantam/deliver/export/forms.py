@@ -6,7 +6,6 @@ ExecuTorch's programs), the normalisation inside; classes and preprocessing are 
 """
 
 import difflib
-import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -28,25 +27,21 @@ from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
 from bantam.deliver.export import TARGETS
 from bantam.deliver.export.session import onnx_session
-from bantam.deliver.predict import Shipped
-from bantam.errors import BadData, BadRunFile, ParityFailed
+from bantam.errors import BadData, ParityFailed
 from bantam.files import replacing
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT, Portable, metadata, onnx_model, quiet, with_weights
-from bantam.runs import runfolder
+from bantam.runs.finished import FinishedRun
+from bantam.runs.shipped import Shipped
 
 Answer = Callable[[Tensor], Tensor]
 """Images float32 [N, 3, S, S] in 0..1 to logits float32 [N, K]."""
 
 PIXELS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """What exported graphs want to see: 0..1."""
-
-
-QUANTIZED = "quantized"
-"""The folder of a run in which `bantam quantize` leaves its files."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +82,9 @@ class Parity:
 
 @dataclass(frozen=True)
 class Material:
-    """What an export is made of: the folder of a finished run, its shipped net, and the photographs."""
+    """What an export is made of: a finished run, its shipped net, and the photographs."""
 
-    run: Path
+    run: FinishedRun
     net: StagedNet
     shipped: Shipped
     splits: Splits
@@ -119,7 +114,7 @@ def export(material: Material, to: str, path: Path) -> Parity:
     target = target_of(to)
     if path.suffix != target.suffix:
         raise BadData(f"{to} files end in {target.suffix}, and {path} does not; choose another --out")
-    require_classes(material.shipped, material.splits)
+    material.shipped.require_classes(material.splits)
     encoded = target.encode(material)
     parity = compare(target.answer(encoded), material.net, material.shipped, material.splits.validation)
     if not parity.passes(target.gate):
@@ -136,15 +131,6 @@ def target_of(to: str) -> Target:
         raise BadData(f'cannot export to "{to}": did you mean "{nearest}"? There are {", ".join(TARGETS)}')
     TARGETS[to].require()
     return TARGETS[to]
-
-
-def require_classes(shipped: Shipped, splits: Splits) -> None:
-    """Raises BadData where the photographs have other classes than the student."""
-    if splits.classes != shipped.classes:
-        raise BadData(
-            f"the photographs have the classes {', '.join(splits.classes)}, the student {', '.join(shipped.classes)}; "
-            "give --data the photographs that it was trained on"
-        )
 
 
 def compare(answer: Answer, net: nn.Module, shipped: Shipped, validation: LabelledSplit) -> Parity:
@@ -188,28 +174,12 @@ def quantized_onnx(net: StagedNet, plain: onnx.ModelProto, shipped: Shipped, num
 
 def int8_onnx(material: Material) -> bytes:
     """What `bantam quantize` chose in this run, or post-training quantization, calibrated on training images."""
-    if (material.run / QUANTIZED / "int8.onnx").exists():
-        return quantized_file(material.run, "int8.onnx")
+    if (material.run.quantized / "int8.onnx").exists():
+        return material.run.quantized_graph("int8.onnx")
     shipped = material.shipped
     batches = calibration_batches(material.splits.training, shipped.student.size, shipped.normalisation)
     student, _ = post_training(material.net, INT8, batches)
     return quantized_onnx(student, float_onnx(deploy(material.net), shipped), shipped, "int8")
-
-
-def quantized_file(run: Path, name: str) -> bytes:
-    """The bytes of RUN/quantized/NAME as `bantam quantize` has written them. Raises BadRunFile for other ones."""
-    folder = run / QUANTIZED
-    path, record = folder / name, folder / "quantization.json"
-    advice = f"`bantam quantize {run} --data DIR` makes it anew"
-    known = runfolder.table(record, advice).get("files", {}) if record.exists() else {}
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadRunFile(f"cannot read {path}: {error.strerror or error}; {advice}") from error
-    # Files from before there was a record, and those that somebody has put there, have none.
-    if name in known and known[name] != hashlib.sha256(data).hexdigest():
-        raise BadRunFile(f"{path} is not what was written there, its SHA-256 is another; {advice}")
-    return data
 
 
 def onnx_answer(encoded: bytes) -> Answer:

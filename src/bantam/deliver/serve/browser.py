@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from bantam.deliver.predict import Shipped
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
+from bantam.runs.shipped import Shipped
 
 RUNTIME = Path(__file__).parent / "static" / "ort"
 """Where `make web` puts the runtime; it is 14 MB and not part of the repository."""
