@@ -95,7 +95,7 @@ def report(
 def export(
     run: RunArgument,
     data: DataOption,
-    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript, or executorch (an extra).")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript; executorch, openvino (extras).")] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,
@@ -120,11 +120,12 @@ def export(
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
     path = out or run / f"student{switch}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
     parity = exported(Material(run, net, shipped, splits), to, path)
-    weight = path.stat().st_size
+    files = target.paths(path)
+    weight = sum(file.stat().st_size for file in files)
     if as_json:
         print_json({"file": str(path), "bytes": weight, **asdict(parity)})
     else:
-        typer.echo(f"{path}: {weight:,} bytes\n{parity.text()}")
+        typer.echo(f"{' and '.join(map(str, files))}: {weight:,} bytes\n{parity.text()}")
 
 
 def serve(

@@ -36,9 +36,10 @@ from bantam.data.splits import Splits
 from bantam.deliver.export.forms import (
     PIXELS,
     QUANTIZED,
-    float_onnx,
+    for_runtime,
     onnx_answer,
     onnx_session,
+    plain_onnx,
     quantized_onnx,
     require_classes,
 )
@@ -119,8 +120,8 @@ def measured_forms(
             forms[f"{name}-qat"] = in_training(
                 start, f"{name}-qat", recipe, run, root, splits, epochs, shipped, watcher
             )
-    plain = float_onnx(deploy(net), shipped)
-    encoded = {"fp32": plain.SerializeToString()}
+    plain = plain_onnx(deploy(net), shipped)
+    encoded = {"fp32": for_runtime(plain, net, shipped).SerializeToString()}
     encoded |= {name: quantized_onnx(form, plain, shipped, name) for name, form in forms.items()}
 
     validation, size = splits.validation, shipped.student.size

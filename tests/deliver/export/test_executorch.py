@@ -18,6 +18,7 @@ from bantam.deliver.export.forms import (
 )
 from bantam.deliver.predict import Shipped
 from bantam.errors import BadData
+from bantam.nets.budget import weigh
 from bantam.nets.students import STUDENTS, describe
 
 HERE = importlib.util.find_spec("executorch") is not None
@@ -57,7 +58,8 @@ def test_a_program_passes_the_gate_and_says_what_it_wants(photographs: Path, tmp
     assert parity.agreement == 1
     assert parity.difference < 1e-4
     runtime = pte.Runtime((tmp_path / "student.pte").read_bytes())
-    assert runtime.metadata() == about(shipped, "float32")
+    count = weigh(net, 32).counted
+    assert runtime.metadata() == about(shipped, "float32", parameters_counted=count, parameters_in_file=count)
 
 
 @needs_executorch
