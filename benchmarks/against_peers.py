@@ -16,7 +16,8 @@ from bantam.data import cache
 from bantam.deliver.predict import load_shipped
 from bantam.errors import RunMismatch
 from bantam.measure.accuracy import Accuracy, hits, mcnemar
-from bantam.measure.tta import logits_of_tta, tta_of
+from bantam.measure.crops import tta_of
+from bantam.measure.tta import logits_of_tta
 from bantam.pipeline import run as pipeline
 from bantam.runs import checkpoint
 from evidence import RESULTS, write

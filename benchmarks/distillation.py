@@ -33,7 +33,7 @@ from bantam.measure.logits import logits_of
 from bantam.measure.plots import STYLE
 from bantam.nets.teachers import Teacher, load_teacher
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import GivenTeacher
+from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.recipe import Recipe
 from evidence import RESULTS, ROOT, finished_run, validation_hits, write
 

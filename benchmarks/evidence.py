@@ -17,7 +17,7 @@ from bantam.deliver.predict import load_shipped
 from bantam.files import replacing, write_json
 from bantam.measure.accuracy import hits
 from bantam.measure.logits import logits_of
-from bantam.train.runlog import environment
+from bantam.runs.environment import environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

@@ -20,6 +20,7 @@ from bantam.data.splits import IMAGENET, LabelledSplit
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 from photographs import array_split
 
@@ -38,7 +39,7 @@ def step_on(training: LabelledSplit, size: int) -> Step:
     stage = simple.shipped
     net = describe("mobilenet_v1", simple.budget, len(training.classes), size).build().train()
     net = net.to(memory_format=torch.channels_last)
-    return Step(net, stage, training, IMAGENET, pipeline.goals_of(stage), None, simple.seed, 1000, None)
+    return Step(net, Plan(stage, training, IMAGENET, pipeline.goals_of(stage), None, simple.seed), 1000)
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "compress/*.py": ("tests/compress", "tests/studies/test_quantize.py", "tests/deliver/export/test_forms.py"),
     "data/*.py": ("tests/data", "tests/train/test_step.py"),
+    "data/layouts/*.py": ("tests/data/test_folder.py", "tests/data/test_check.py"),
     "train/step.py": ("tests/train/test_step.py", "tests/train/test_switches.py", "tests/objectives"),
     "deliver/verify/*.py": ("tests/deliver/verify",),
 }

@@ -23,7 +23,7 @@ from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.logits import logits_of
 from bantam.nets.footprint import footprint
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import GivenTeacher
+from bantam.recipes.kinds.given_teacher import GivenTeacher
 from evidence import RESULTS, write
 
 DESIGNED, PRUNED, TEACHER = "designed", "pruned", "teacher pruned"

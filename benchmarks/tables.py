@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.files import write_text
-from bantam.measure.tta import tta_of
+from bantam.measure.crops import tta_of
 from compression_tables import cascade, dynamic, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
@@ -82,6 +82,26 @@ def food_11(results: Path) -> str:
         rows.append((judged["accuracy"], cells))
     head = ("recipe", "student", "validation accuracy", "n", "parameters", "epochs", "minutes", "hardware")
     return table(head, [cells for _, cells in sorted(rows)])
+
+
+def start(results: Path) -> str:
+    study = read(results / "benchmarks" / "start.json")
+    if study is None:
+        return NOTHING
+    versions = [version for version in ("before", "now") if version in study["rows"][0]]
+
+    def cells(figures: dict[str, Any]) -> list[str]:
+        low, high = figures["quartiles"]
+        more = (
+            [f"{figures['core_seconds']:.2f}", f"{figures['megabytes']:.0f}"] if "megabytes" in figures else ["-"] * 2
+        )
+        return [f"{figures['seconds']:.2f} ({low:.2f} to {high:.2f})", *more]
+
+    rows = [[row["what"], *(cell for version in versions for cell in cells(row[version]))] for row in study["rows"]]
+    head = ("command", *(f"{version}, {unit}" for version in versions for unit in ("s", "s of a core", "MB")))
+    before = f", before at commit {study['before'][:8]}" if "before" in study else ""
+    below = f"Medians of {study['rounds']} rounds and their quartiles{before}. "
+    return table(head, rows) + "\n\n" + below + made_by(study["environment"])
 
 
 def throughput(results: Path) -> str:
@@ -167,6 +187,20 @@ def scale(results: Path) -> str:
     if kept := measured["kept_memory"]:
         rows.append(["speed of the net alone with freed memory kept / given back", f"{kept['gain']:.2f}"])
     return table(("what", "measured"), rows) + "\n\n" + made_by(measured["environment"])
+
+
+def cores(results: Path) -> str:
+    measured = read(results / "benchmarks" / "cores.json")
+    if measured is None:
+        return NOTHING
+    speeds, ratios = measured["images_per_second"], measured["against_one_thread"]
+    rows = [
+        [way, *(cell for place in speeds for cell in (f"{speeds[place][way]:,.0f}", f"{ratios[place][way]:.2f}"))]
+        for way in next(iter(speeds.values()))
+    ]
+    head = ("threads", *(cell for place in speeds for cell in (f"{place}, images/s", "against one thread")))
+    about = f"{measured['net']}, {measured['size']} px, batch {measured['batch']}, load {measured['load']:.1f}."
+    return table(head, rows) + f"\n\n{about} " + made_by(measured["environment"])
 
 
 def gpu(results: Path) -> str:
@@ -387,10 +421,12 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "faults": faults,
     "mutants": mutants,
     "food-11": food_11,
+    "start": start,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
     "answers": answers,
     "scale": scale,
+    "cores": cores,
     "gpu": gpu,
     "time-to-accuracy": time_to_accuracy,
     "views": views,

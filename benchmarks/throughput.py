@@ -47,10 +47,11 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
 from bantam.train.ahead import Ahead
 from bantam.train.allocator import keep_memory
+from bantam.train.arithmetic import Arithmetic, choose
 from bantam.train.bench import answers_for, first
 from bantam.train.capture import Captured
-from bantam.train.probe import Choice, choose
-from bantam.train.runlog import Watcher
+from bantam.train.place import Place
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 from evidence import RESULTS, made_by, medians, synchronise, write
 from photographs import CLASSES, array_split, write_folder
@@ -89,7 +90,7 @@ class NetAlone(Step):
         return self.resident or super().look(index, view)
 
 
-def step_of(net: str, training: LabelledSplit, batch: int) -> tuple[Step, Choice]:
+def step_of(net: str, training: LabelledSplit, batch: int) -> tuple[Step, Arithmetic]:
     """The training step of recipe `medium`, but for the teacher, of the student `net`; with its precision."""
     return made(Step, net, training, batch, [])
 
@@ -103,23 +104,21 @@ def net_alone(net: str, training: LabelledSplit, batch: int) -> NetAlone:
 
 def made(
     kind: type[AnyStep], net: str, training: LabelledSplit, batch: int, settings: list[str], folder: Path | None = None
-) -> tuple[AnyStep, Choice]:
+) -> tuple[AnyStep, Arithmetic]:
     """A step; with `folder` for cached answers it distils, and asks the teacher live where `settings` say views = 0."""
     medium = recipe.load("medium", [f"student.net={net}", f"student.batch_size={batch}", *settings])
     stage = medium.shipped
     student = describe(net, medium.budget, len(training.classes), SIZE).build()
     student = student.to(DEVICE).train()
-    choice = choose(student, SIZE, len(training.classes), batch, "auto")
+    choice = choose(student, SIZE, "auto")
     student = student.to(memory_format=choice.format)
     goals = pipeline.goals_of(stage)
     answers = None
     if folder is None:
         goals = {"supervised": goals["supervised"]}
     else:
-        answers = answers_for(medium, stage, training, goals, DEVICE, folder, Watcher())
-    step = kind(
-        student, stage, training, IMAGENET, goals, answers, 0, 100_000, choice.autocast, memory_format=choice.format
-    )
+        answers = answers_for(medium, training, goals, DEVICE, Place(folder))
+    step = kind(student, Plan(stage, training, IMAGENET, goals, answers), 100_000, choice)
     if DEVICE.type == "cuda":
         step.settle()
     step.begin(0)
@@ -312,7 +311,7 @@ def peak_memory(data: Path, folder: Path, steps: int) -> dict[str, Any]:
 
 def show(console: Console, result: dict[str, Any]) -> None:
     for row in result["training"]:
-        console.print(f"[bold]{row['net']}[/], {Choice(**row['choice'])} ({row['choice']['why']})")
+        console.print(f"[bold]{row['net']}[/], {Arithmetic(**row['choice'])} ({row['choice']['why']})")
         if second := row["second_thread"]:
             kept = "kept" if second["kept"] else "not kept"
             console.print(f"  views in a second thread: {second['time_of_a_step']:.2f} of the time of a step, {kept}")

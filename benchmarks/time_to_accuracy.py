@@ -24,7 +24,8 @@ from bantam.files import explained
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
 from bantam.recipes.recipe import Recipe
-from bantam.train.runlog import Row, Watcher
+from bantam.runs.runfolder import Row
+from bantam.runs.watcher import Watcher
 from evidence import RESULTS, write
 from sample_code import SampleCode
 

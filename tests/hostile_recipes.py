@@ -26,17 +26,12 @@ import tomli_w
 from bantam.cli import main as cli
 from bantam.errors import BantamError
 from bantam.pipeline import run as pipeline
-from bantam.recipes.kinds import (
-    Augment,
-    Data,
-    Exiting,
-    GivenTeacher,
-    Optimizer,
-    Pruning,
-    Range,
-    Training,
-)
-from bantam.recipes.recipe import Recipe, load
+from bantam.recipes.keys import Range
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.pruning import Pruning
+from bantam.recipes.kinds.training import Augment, Optimizer, Training
+from bantam.recipes.recipe import Data, Recipe, load
 
 SUPERVISED = {"supervised": {"weight": 1.0}}
 GOOD: dict[str, Any] = {

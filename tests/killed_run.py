@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bantam.train.runlog import read_rows
+from bantam.runs.runfolder import rows as read_rows
 
 # Runs the pipeline with a checkpoint after every step, and kills itself at the given step, there in the given place.
 RUNS_AND_DIES = """
@@ -19,7 +19,8 @@ torch.set_num_threads(1)
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
 from bantam.runs import checkpoint
-from bantam.train import loop, runlog
+from bantam.runs import runlog
+from bantam.train import loop
 from bantam.train.step import Step
 
 text, root, out, place, at = sys.argv[1:]

@@ -15,7 +15,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from bantam.cli import main as cli
 from bantam.data import cache
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
 from bantam.data.splits import IMAGENET
 from bantam.errors import BadRecipe, BantamError
 from bantam.nets.students import describe
@@ -26,7 +26,8 @@ from bantam.train import loop
 from bantam.train.answers import Live, ViewCache
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import ALONE, Processes, joined
-from bantam.train.runlog import Watcher
+from bantam.train.place import Place
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 
 Work = Callable[..., None]
@@ -137,8 +138,8 @@ def batch_norms(processes: Processes, folder: Path) -> None:
 class Exact(Step):
     """A step in float64, where another order of summation changes nothing that can be seen."""
 
-    def __init__(self, net: nn.Module, *arguments: Any) -> None:
-        super().__init__(net.double(), *arguments)
+    def __init__(self, net: nn.Module, *arguments: Any, **options: Any) -> None:
+        super().__init__(net.double(), *arguments, **options)
 
     def look(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         images, targets = super().look(index, view)
@@ -155,7 +156,7 @@ def steps(processes: Processes, text: str, root: Path) -> dict[str, Any]:
     student = describe("mobilenet_v1", 5000, 3, 32, {}, stage.switches)
     net = Cohort.of([student.build() for _ in range(stage.peers)]).train()
     goals = pipeline.goals_of(stage)
-    step = Exact(net, stage, splits.taught, IMAGENET, goals, Live(teacher.double()), 0, 4, None, processes)
+    step = Exact(net, Plan(stage, splits.taught, IMAGENET, goals, Live(teacher.double())), 4, processes=processes)
     curve: list[dict[str, float]] = []
     for number in range(4):
         order = loop.batches.epoch(len(splits.taught), 20, 0, number, 0, processes.rank, processes.world)[0]
@@ -179,9 +180,8 @@ def views_in(root: Path, folder: Path, processes: Processes = ALONE) -> ViewCach
     torch.manual_seed(0)
     teacher = Teacher(describe("mobilenet_v1", 5000, 3, 32).build(), 32, *[IMAGENET.mean, IMAGENET.std] * 2)
     mixed = Augmentation(scale=(0.5, 1.0), cutmix=0.5)
-    return ViewCache(
-        folder, teacher, splits.training, splits.fingerprint, mixed, 32, IMAGENET, 3, True, Watcher(), processes
-    )  # fmt: skip
+    place, viewing = Place(folder, processes=processes), Viewing(3, mixed, 32, IMAGENET)
+    return ViewCache(place, teacher, splits.training, splits.fingerprint, viewing, True)
 
 
 def build_views(processes: Processes, root: Path, folder: Path, views: int) -> None:

@@ -15,7 +15,7 @@ from bantam.deliver.serve.progress import curves
 from bantam.pipeline import reuse
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.studies.prune import Source
 from damage import Command
 from killed_run import essence

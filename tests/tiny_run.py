@@ -11,6 +11,7 @@ from bantam.data.splits import IMAGENET
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 
 RECIPE = """
@@ -45,6 +46,7 @@ torch.set_num_threads(1)
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
 from bantam.train import loop
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 
 text, root, out, at = sys.argv[1:]
@@ -88,4 +90,4 @@ def tiny_step(photographs: Path) -> Step:
     splits = cache.open_splits(photographs, 32)
     torch.manual_seed(0)
     net = describe(recipe.shipped.net, recipe.budget, 3, 32).build().train()
-    return Step(net, recipe.shipped, splits.training, IMAGENET, pipeline.goals_of(recipe.shipped), None, 0, 100, None)
+    return Step(net, Plan(recipe.shipped, splits.training, IMAGENET, pipeline.goals_of(recipe.shipped)), 100)

@@ -9,8 +9,15 @@ What is named here stays; everything else may move. The names are imported when 
 line starts without torch.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# A thread that spins while it waits takes a core from whoever computes: where a neighbour is at work, two threads that
+# spin are many times slower than one, two that sleep are not. The OpenMP runtime reads this once, as torch loads it.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from bantam.deliver.grade import grade

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -141,6 +142,23 @@ def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_whole_archive(source: Path | IO[bytes]) -> None:
+    """Raises ValueError unless `source` is a zip archive, as torch.save writes, in which every CRC-32 fits."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            broken = archive.testzip()
+    # The archive's own tables may be damaged too, and then zipfile fails in many ways.
+    except Exception as error:
+        raise ValueError(one_line(error)) from error
+    if broken is not None:
+        raise ValueError(f"the CRC-32 of {broken} does not fit")
+
+
+def one_line(error: Exception) -> str:
+    """What `error` says, at most 200 characters in one line; its type where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def sweep(folder: Path) -> None:

@@ -19,6 +19,7 @@ import gpu  # noqa: E402
 import peer_nets  # noqa: E402
 import peers  # noqa: E402
 import pictures  # noqa: E402
+import start  # noqa: E402
 import tables  # noqa: E402
 import throughput  # noqa: E402
 import time_to_accuracy  # noqa: E402
@@ -51,6 +52,39 @@ def test_a_data_set_larger_than_a_limit_on_the_process_trains(tmp_path: Path) ->
     assert said["array_bytes"] > 1.4 * said["limit_bytes"]
     assert said["private_bytes"] < said["limit_bytes"]
     assert said["a_copy_of_the_array_is_refused"]
+
+
+# --- how soon commands answer
+
+
+def test_a_command_is_timed_to_its_end_with_its_memory_and_to_the_first_byte_on_its_terminal(tmp_path: Path) -> None:
+    source, used = {**os.environ, "PYTHONPATH": str(ROOT / "src")}, []
+    assert 0 < start.to_the_end(["recipes", "list"], source, used) < 60
+    assert 0 < used[0][0] < 60
+    assert 5 < used[0][1] < 200
+    with pytest.raises(SystemExit, match="ended with status 1"):
+        start.to_the_end(["recipes", "show", "none"], source, used)
+    assert 0 < start.to_the_first_sign(["recipes", "list"], source) < 60
+
+
+def test_the_table_of_starts_has_medians_quartiles_and_memory_of_each_version(tmp_path: Path) -> None:
+    rows = [
+        {
+            "what": "a",
+            "now": start.measured([1.0, 3.0, 2.0], [(9, 9), (0.5, 90), (0.5, 90), (7, 90)]),
+            "before": start.measured([9.0], [(8, 900)]),
+        },
+        {"what": "b", "now": start.measured([0.5], None), "before": start.measured([8.0], None)},
+    ]
+    environment = {"commit": "c" * 40, "command": ["x"], "cores": 2, "processor": "y", "versions": {"torch": "2"}}
+    (tmp_path / "benchmarks").mkdir()
+    study = {"rounds": 3, "before": "d" * 40, "rows": rows, "environment": environment}
+    (tmp_path / "benchmarks" / "start.json").write_text(json.dumps(study))
+    said = tables.start(tmp_path)
+    assert "| command | before, s | before, s of a core | before, MB | now, s | now, s of a core | now, MB |" in said
+    assert "| a | 9.00 (9.00 to 9.00) | 8.00 | 900 | 2.00 (1.00 to 3.00) | 0.50 | 90 |" in said
+    assert "| b | 8.00 (8.00 to 8.00) | - | - | 0.50 (0.50 to 0.50) | - | - |" in said
+    assert "3 rounds and their quartiles, before at commit dddddddd." in said
 
 
 # --- throughput

@@ -18,7 +18,7 @@ import tables  # noqa: E402
 from bantam.nets.teachers import build_teacher  # noqa: E402
 from bantam.pipeline import run as pipeline  # noqa: E402
 from bantam.recipes.recipe import dump, parse  # noqa: E402
-from bantam.train.runlog import read_rows  # noqa: E402
+from bantam.runs.runfolder import rows as read_rows  # noqa: E402
 from tiny_run import RECIPE, write_photographs  # noqa: E402
 
 TINY = RECIPE.replace(

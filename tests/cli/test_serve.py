@@ -13,7 +13,7 @@ from bantam.deliver.classify import FOOD11
 from bantam.deliver.serve import app as page
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.desk import Desk, Setting
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 
 @pytest.fixture

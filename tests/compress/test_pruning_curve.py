@@ -13,6 +13,7 @@ from bantam.compress.masks import masked, one_branch, zeros_in
 from bantam.compress.pruning_curve import (
     METHODS,
     Point,
+    Prunings,
     Subject,
     curve,
     curve_text,
@@ -28,7 +29,7 @@ from bantam.errors import BadPruning
 from bantam.measure.accuracy import Accuracy
 from bantam.nets.fold import deploy
 from bantam.nets.students import describe
-from bantam.train.runlog import Watcher
+from bantam.runs.watcher import Watcher
 
 STUDENT = describe("mobilenet_v1", 5_000, 3, 32)
 
@@ -92,7 +93,13 @@ def test_some_images_are_drawn_evenly_and_always_the_same():
 def test_a_curve_holds_what_was_asked_for(tmp_path: Path):
     kept: list[int] = []
     points = curve(
-        subject(), METHODS, [0.0, 0.5], TRAINING, VALIDATION, Watcher(), (), lambda found: kept.append(len(found))
+        Prunings(subject(), TRAINING),
+        METHODS,
+        [0.0, 0.5],
+        VALIDATION,
+        Watcher(),
+        (),
+        lambda found: kept.append(len(found)),
     )
     assert kept == list(range(1, 11))
     assert [(point.method, point.ratio) for point in points] == [(m, r) for m in METHODS for r in (0.0, 0.5)]
@@ -126,8 +133,8 @@ def test_each_look_is_at_the_net_of_its_own_time():
                 parameter.zero_()
         return net
 
-    alone = curve(subject(), METHODS, [0.3], TRAINING, VALIDATION, Watcher())
-    trained = curve(subject(), METHODS, [0.3], TRAINING, VALIDATION, Watcher(), finetune=spoiled)
+    alone = curve(Prunings(subject(), TRAINING), METHODS, [0.3], VALIDATION, Watcher())
+    trained = curve(Prunings(subject(), TRAINING), METHODS, [0.3], VALIDATION, Watcher(), finetune=spoiled)
     first = Accuracy(int((VALIDATION.labels == 0).sum()), len(VALIDATION))  # what equal logits answer
     assert [replace(point, finetuned=None) for point in trained] == alone
     assert {point.finetuned for point in trained} == {first}
@@ -149,16 +156,24 @@ def test_branches_that_ship_as_one_are_masked_as_one():
     shipped = deploy(single)
     assert sum(parameter.numel() for parameter in shipped.parameters()) == dense
     assert zeros_in(deploy(masked(single, dense, "global", 0.5))) == round(0.5 * dense)  # pyright: ignore
-    found = curve(branched, ["unstructured-global", "structured-magnitude"], [0], TRAINING, VALIDATION, Watcher())
+    found = curve(
+        Prunings(branched, TRAINING), ["unstructured-global", "structured-magnitude"], [0], VALIDATION, Watcher()
+    )
     assert found[0].before == found[1].before
     assert found[0].reestimated is not None
 
 
 def test_known_points_are_not_made_again(tmp_path: Path):
-    first = curve(subject(), METHODS[:1], [0.5], TRAINING, VALIDATION, Watcher())
+    first = curve(Prunings(subject(), TRAINING), METHODS[:1], [0.5], VALIDATION, Watcher())
     kept: list[int] = []
     again = curve(
-        subject(), METHODS[:1], [0.5], TRAINING, VALIDATION, Watcher(), first, lambda found: kept.append(len(found))
+        Prunings(subject(), TRAINING),
+        METHODS[:1],
+        [0.5],
+        VALIDATION,
+        Watcher(),
+        first,
+        lambda found: kept.append(len(found)),
     )
     assert again == first
     assert kept == []
@@ -172,7 +187,13 @@ def test_the_largest_ratio_is_tried_first():
     kept: list[int] = []
     with pytest.raises(BadPruning, match="empt"):
         curve(
-            subject(), METHODS, [0.1, 0.999], TRAINING, VALIDATION, Watcher(), (), lambda found: kept.append(len(found))
+            Prunings(subject(), TRAINING),
+            METHODS,
+            [0.1, 0.999],
+            VALIDATION,
+            Watcher(),
+            (),
+            lambda found: kept.append(len(found)),
         )
     assert kept == []
 
@@ -197,8 +218,8 @@ def test_progress_is_told_from_the_first_to_the_last_net():
         def end(self) -> None:
             told.append("end")
 
-    known = curve(subject(), METHODS[:1], [0.5], TRAINING, VALIDATION, Watcher())
-    curve(subject(), METHODS[:1], [0.5], TRAINING, VALIDATION, Telling(), known)
+    known = curve(Prunings(subject(), TRAINING), METHODS[:1], [0.5], VALIDATION, Watcher())
+    curve(Prunings(subject(), TRAINING), METHODS[:1], [0.5], VALIDATION, Telling(), known)
     assert told == [("pruning", 1, 0), 1, "end"]
 
 

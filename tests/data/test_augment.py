@@ -14,7 +14,8 @@ from scipy import stats
 from torch import Tensor
 
 from bantam.data import augment, draws
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
+from bantam.data.splits import Normalisation
 
 MEAN, STD = (0.55, 0.45, 0.34), (0.27, 0.27, 0.28)
 PLAIN = Augmentation(flip=0.0)
@@ -49,6 +50,16 @@ OPTIONS = {
     "cutmix": replace(PLAIN, cutmix=0.7),
     "all": ALL,
 }
+
+
+def viewing(
+    seed: int,
+    augmentation: Augmentation,
+    size: int,
+    mean: tuple[float, float, float] = MEAN,
+    std: tuple[float, float, float] = STD,
+) -> Viewing:
+    return Viewing(seed, augmentation, size, Normalisation(mean, std))
 
 
 def photographs(n: int, height: int, width: int) -> Tensor:
@@ -211,7 +222,7 @@ def test_equals_the_slow_reference(option: str, side: int, size: int) -> None:
     images = photographs(6, side, side)
     index = torch.tensor([4, 2, 0, 1, 5, 3])
     for view in range(4):
-        rendered, ratio = augment.render(images, index, view, 11, augmentation, size, MEAN, STD)
+        rendered, ratio = augment.render(images, index, view, viewing(11, augmentation, size))
         expected = [reference_view(images[i].numpy(), i, view, 11, augmentation, size) for i in index.tolist()]
         for p, i in enumerate(index.tolist()):
             mixed, share = reference_mix(expected[p], expected[p ^ 1], i, view, 11, augmentation)
@@ -225,7 +236,7 @@ def test_photographs_need_not_be_square() -> None:
         images = photographs(4, height, width)
         index = torch.arange(4)
         for view in range(4):
-            got = augment.views(images, index, index * 0 + view, 3, augmentation, 8, MEAN, STD)
+            got = augment.views(images, index, index * 0 + view, viewing(3, augmentation, 8))
             for i in range(4):
                 expected = reference_view(images[i].numpy(), i, view, 3, augmentation, 8)
                 np.testing.assert_allclose(got[i].permute(1, 2, 0).numpy(), expected, atol=1e-4)
@@ -238,11 +249,11 @@ def test_same_bits_whatever_the_batch_order_and_threads(option: str, size: int, 
     pairs = torch.randperm(64, generator=torch.Generator().manual_seed(0)).view(-1, 2)
     whole = torch.arange(64)
     views = whole % 5
-    arguments = (8, OPTIONS[option], size, MEAN, STD)
+    how = viewing(8, OPTIONS[option], size)
     partner = torch.empty_like(whole)
     partner[pairs[:, 0]], partner[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
 
-    expected, shares = augment.render(images, pairs.flatten(), views[pairs.flatten()], *arguments)
+    expected, shares = augment.render(images, pairs.flatten(), views[pairs.flatten()], how)
     threads = torch.get_num_threads()
     try:
         for count in (1, 3):
@@ -251,7 +262,7 @@ def test_same_bits_whatever_the_batch_order_and_threads(option: str, size: int, 
                 order = pairs[torch.randperm(32, generator=torch.Generator().manual_seed(batch))].flatten()
                 place = {image: p for p, image in enumerate(pairs.flatten().tolist())}
                 for part in order.split(batch)[:6]:
-                    got, share = augment.render(images, part, views[part], *arguments)
+                    got, share = augment.render(images, part, views[part], how)
                     rows = torch.tensor([place[image] for image in part.tolist()])
                     assert torch.equal(got, expected[rows])
                     assert torch.equal(share, shares[rows])
@@ -261,15 +272,15 @@ def test_same_bits_whatever_the_batch_order_and_threads(option: str, size: int, 
 
 def test_seed_and_view_change_the_view() -> None:
     images, index = photographs(8, 16, 16), torch.arange(8)
-    first = augment.render(images, index, 0, 0, ALL, 16, MEAN, STD)[0]
-    assert not torch.equal(first, augment.render(images, index, 1, 0, ALL, 16, MEAN, STD)[0])
-    assert not torch.equal(first, augment.render(images, index, 0, 1, ALL, 16, MEAN, STD)[0])
+    first = augment.render(images, index, 0, viewing(0, ALL, 16))[0]
+    assert not torch.equal(first, augment.render(images, index, 1, viewing(0, ALL, 16))[0])
+    assert not torch.equal(first, augment.render(images, index, 0, viewing(1, ALL, 16))[0])
 
 
 def test_an_option_leaves_the_draws_of_the_others() -> None:
     images, index = photographs(32, 16, 16), torch.arange(32)
-    flipped = augment.views(images, index, index, 0, Augmentation(), 16, MEAN, STD)
-    erased = augment.views(images, index, index, 0, Augmentation(erase=1.0), 16, MEAN, STD)
+    flipped = augment.views(images, index, index, viewing(0, Augmentation(), 16))
+    erased = augment.views(images, index, index, viewing(0, Augmentation(erase=1.0), 16))
     kept = erased != 0
     assert torch.equal(erased[kept], flipped[kept])
     assert 0.6 < kept.float().mean() < 0.95
@@ -278,15 +289,15 @@ def test_an_option_leaves_the_draws_of_the_others() -> None:
 def test_no_generator_is_used() -> None:
     images, index = photographs(4, 16, 16), torch.arange(4)
     before = torch.random.get_rng_state()
-    augment.render(images, index, 0, 0, ALL, 16, MEAN, STD)
+    augment.render(images, index, 0, viewing(0, ALL, 16))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_layout_and_type() -> None:
     images, index = photographs(4, 20, 20), torch.arange(4)
     for rendered in (
-        augment.render(images, index, 0, 0, ALL, 16, MEAN, STD)[0],
-        augment.views(images, index, index, 0, ALL, 16, MEAN, STD),
+        augment.render(images, index, 0, viewing(0, ALL, 16))[0],
+        augment.views(images, index, index, viewing(0, ALL, 16)),
         augment.plain(images, 16, MEAN, STD),
     ):
         assert rendered.shape == (4, 3, 16, 16)
@@ -308,8 +319,8 @@ def test_plain_is_the_normalised_photograph() -> None:
 def test_a_view_without_options_is_plain(side: int, size: int) -> None:
     images, index = photographs(4, side, side), torch.arange(4)
     plain = augment.plain(images, size, MEAN, STD)
-    assert torch.equal(augment.views(images, index, index, 0, PLAIN, size, MEAN, STD), plain)
-    rendered, ratio = augment.render(images, index, 9, 0, PLAIN, size, MEAN, STD)
+    assert torch.equal(augment.views(images, index, index, viewing(0, PLAIN, size)), plain)
+    rendered, ratio = augment.render(images, index, 9, viewing(0, PLAIN, size))
     assert torch.equal(rendered, plain)
     assert torch.equal(ratio, torch.ones(4))
 
@@ -318,7 +329,7 @@ def test_flips_are_exact() -> None:
     images, index = photographs(64, 16, 16), torch.arange(64)
     plain = augment.plain(images, 16, MEAN, STD)
     for axis, options in ((3, Augmentation()), (2, replace(PLAIN, vertical_flip=0.5))):
-        got = augment.views(images, index, index, 0, options, 16, MEAN, STD)
+        got = augment.views(images, index, index, viewing(0, options, 16))
         same = (got == plain).flatten(1).all(1)
         turned = (got == plain.flip(axis)).flatten(1).all(1)
         assert torch.equal(same, ~turned)
@@ -336,7 +347,7 @@ def test_plain_resizing_is_torchvisions() -> None:
 def test_rotation_is_counter_clockwise(monkeypatch: pytest.MonkeyPatch) -> None:
     images, index = photographs(2, 16, 16), torch.arange(2)
     forced(monkeypatch, angle=0.75)
-    got = augment.views(images, index, index, 0, replace(PLAIN, rotation=180.0), 16, MEAN, STD)
+    got = augment.views(images, index, index, viewing(0, replace(PLAIN, rotation=180.0), 16))
     expected = torch.rot90(augment.plain(images, 16, MEAN, STD), 1, (2, 3))
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
@@ -346,7 +357,7 @@ def test_a_large_photograph_does_not_alias() -> None:
     board = ((torch.arange(128)[:, None] + torch.arange(128)) % 2 * 255).to(torch.uint8)
     images = board[None, :, :, None].expand(2, -1, -1, 3)
     crop = replace(PLAIN, scale=(0.8, 1.0))
-    got = augment.render(images, torch.arange(2), 0, 0, crop, 16, (0.5,) * 3, (0.5,) * 3)[0]
+    got = augment.render(images, torch.arange(2), 0, viewing(0, crop, 16, (0.5,) * 3, (0.5,) * 3))[0]
     assert got.abs().mean() < 0.01
     assert got[:, :, 2:-2, 2:-2].abs().max() < 1e-5  # at the edge the filter has fewer pixels
 
@@ -384,18 +395,18 @@ def test_up_to_twice_the_view_nothing_but_the_one_resampling_touches_a_photograp
 
     monkeypatch.setattr(augment, "_antialiased", never)
     for height, width in ((16, 16), (32, 32), (31, 20), (9, 9)):
-        augment.render(photographs(4, height, width), torch.arange(4), 0, 0, ALL, 16, MEAN, STD)
+        augment.render(photographs(4, height, width), torch.arange(4), 0, viewing(0, ALL, 16))
         assert augment.version(ALL, (4, height, width, 3), 16) == 1
     assert augment.version(PLAIN, (4, 64, 64, 3), 16) == 1
     for height, width in ((33, 16), (16, 33), (64, 64)):
         assert augment.version(ALL, (4, height, width, 3), 16) == 2
         with pytest.raises(AssertionError, match="before the crop"):
-            augment.render(photographs(4, height, width), torch.arange(4), 0, 0, ALL, 16, MEAN, STD)
+            augment.render(photographs(4, height, width), torch.arange(4), 0, viewing(0, ALL, 16))
 
 
 def test_golden_view() -> None:
     images = torch.stack([torch.arange(32 * 32 * 3).view(32, 32, 3) * k % 251 for k in (1, 3, 7, 11)]).to(torch.uint8)
-    got = augment.render(images, torch.arange(4), 3, 5, ALL, 32, MEAN, STD)[0]
+    got = augment.render(images, torch.arange(4), 3, viewing(5, ALL, 32))[0]
     np.testing.assert_allclose(got[:, :, 3::13, 5::11].mean(1).flatten().numpy(), GOLDEN_PIXELS, atol=1e-4)
 
 
@@ -448,7 +459,7 @@ def test_colour_factors_are_torchvisions(option: str, drawn: float, monkeypatch:
     images, index = photographs(1, 24, 24), torch.arange(1)
     forced(monkeypatch, **{option: drawn})
     augmentation = replace(PLAIN, **{option: 0.7})
-    got = augment.views(images, index, index, 0, augmentation, 24, (0.0,) * 3, (1.0,) * 3)
+    got = augment.views(images, index, index, viewing(0, augmentation, 24, (0.0,) * 3, (1.0,) * 3))
     expected = getattr(tv, f"adjust_{option}")(images.permute(0, 3, 1, 2) / 255, 0.3 + 1.4 * drawn)
     # torchvision's grey weights add up to 0.9999.
     torch.testing.assert_close(got, expected, atol=3e-4, rtol=0)
@@ -462,7 +473,7 @@ def test_hue_keeps_grey_and_luma_and_turns_the_hue(monkeypatch: pytest.MonkeyPat
     weights = torch.tensor((0.299, 0.587, 0.114)).double()
     for drawn in (0.0, 0.6, 0.75):  # the YIQ and the HSV circle run in opposite directions
         forced(monkeypatch, hue=drawn)
-        got = augment.views(images, index, index, 0, replace(PLAIN, hue=0.5), 8, (0.0,) * 3, (1.0,) * 3)
+        got = augment.views(images, index, index, viewing(0, replace(PLAIN, hue=0.5), 8, (0.0,) * 3, (1.0,) * 3))
         after = got[:, :, 0, 0].double()
         torch.testing.assert_close(after[0], before[0], atol=1e-6, rtol=0)
         torch.testing.assert_close(after @ weights, before @ weights, atol=1e-6, rtol=0)
@@ -480,7 +491,7 @@ def test_rates_of_flipping_and_erasing() -> None:
     ramp = torch.arange(0, 160, 10, dtype=torch.uint8)[None, None, :, None].expand(1, 16, -1, 3)
     images = ramp.expand(4000, -1, -1, -1)
     options = replace(PLAIN, flip=0.3, erase=0.25)
-    got = augment.views(images, MANY, MANY, 1, options, 16, (-0.1,) * 3, (1.0,) * 3)
+    got = augment.views(images, MANY, MANY, viewing(1, options, 16, (-0.1,) * 3, (1.0,) * 3))
     bright = got.amax(2)[:, 0]  # [B, columns]; a whole column is never erased twice
     flipped = (bright.argmax(1) < 8).float().mean().item()
     assert flipped == pytest.approx(0.3, abs=0.03)
@@ -501,7 +512,7 @@ def test_crops_have_the_drawn_area_and_ratio() -> None:
     images = images.expand(1500, -1, -1, -1)
     index = MANY[:1500]
     options = replace(PLAIN, scale=(0.2, 0.9))
-    got = augment.views(images, index, index, 2, options, 16, (0.0,) * 3, (1.0,) * 3) * 255 / 4
+    got = augment.views(images, index, index, viewing(2, options, 16, (0.0,) * 3, (1.0,) * 3)) * 255 / 4
     wide = (got[:, 0, 8, 12] - got[:, 0, 8, 3]) * 16 / 9 / 64
     high = (got[:, 1, 12, 8] - got[:, 1, 3, 8]) * 16 / 9 / 64
     area, ratio = (wide * high).numpy(), (wide / high).numpy()
@@ -594,7 +605,7 @@ def test_a_file_larger_than_memory_is_read_where_needed(tmp_path: Path) -> None:
     index = torch.tensor([n - 1, 0, 12_345_678, 7])
     photos[index.numpy()] = photographs(4, 64, 64).numpy()
     images = torch.from_numpy(photos)
-    got, _ = augment.render(images, index, 0, 0, PLAIN, 64, MEAN, STD)
+    got, _ = augment.render(images, index, 0, viewing(0, PLAIN, 64))
     assert torch.equal(got, augment.plain(photographs(4, 64, 64), 64, MEAN, STD))
 
 
@@ -636,7 +647,7 @@ def test_compiles_as_one_graph(option: str) -> None:
     images, index = photographs(8, 24, 24), torch.arange(8)
     compiled = torch.compile(augment.render, fullgraph=True)
     # Other shares than uniform ones come from a table by scipy, which cannot be traced.
-    arguments = (images, index, index * 3, 5, replace(OPTIONS[option], mix_alpha=1.0), 24, MEAN, STD)
+    arguments = (images, index, index * 3, viewing(5, replace(OPTIONS[option], mix_alpha=1.0), 24))
     got, expected = compiled(*arguments), augment.render(*arguments)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
@@ -650,7 +661,7 @@ def test_captured_on_the_gpu(option: str) -> None:
     index, view = torch.arange(8).cuda(), torch.zeros(8, dtype=torch.int64).cuda()
 
     def step() -> tuple[Tensor, Tensor]:
-        return augment.render(resident, index, view, 5, OPTIONS[option], 24, MEAN, STD)
+        return augment.render(resident, index, view, viewing(5, OPTIONS[option], 24))
 
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -670,6 +681,6 @@ def test_captured_on_the_gpu(option: str) -> None:
         index.copy_(chosen)
         view.fill_(number)
         graph.replay()
-        expected, ratio = augment.render(images, chosen, number, 5, OPTIONS[option], 24, MEAN, STD)
+        expected, ratio = augment.render(images, chosen, number, viewing(5, OPTIONS[option], 24))
         torch.testing.assert_close(captured.cpu(), expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(shares.cpu(), ratio, atol=1e-6, rtol=0)

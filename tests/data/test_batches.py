@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bantam.data import augment, batches
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
+from bantam.data.splits import Normalisation
 
 
 def partners(order: torch.Tensor) -> set[frozenset[int]]:
@@ -100,8 +101,9 @@ def test_the_odd_image_is_mixed_with_nothing() -> None:
     for view in range(4):
         order = batches.pairing(7, 0, view)
         mixes, plain = Augmentation(mixup=0.5, cutmix=0.5), Augmentation()
-        mixed, ratio = augment.render(images, order, view, 0, mixes, 8, (0.5,) * 3, (0.5,) * 3)
-        own = augment.render(images, order, view, 0, plain, 8, (0.5,) * 3, (0.5,) * 3)[0]
+        grey = Normalisation((0.5,) * 3, (0.5,) * 3)
+        mixed, ratio = augment.render(images, order, view, Viewing(0, mixes, 8, grey))
+        own = augment.render(images, order, view, Viewing(0, plain, 8, grey))[0]
         torch.testing.assert_close(mixed[-2:], own[-2:])
         targets = augment.soft_targets(order % 3, ratio, 3)
         torch.testing.assert_close(targets[-2:], torch.eye(3)[order[-2:] % 3])

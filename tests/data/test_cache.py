@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bantam.data import cache, images
+from bantam.data import cache, contents, images
 from bantam.data.cache import open_splits
 from bantam.data.folder import Record
 from bantam.data.splits import Splits, UnlabelledSplit
@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hashes of these new files be remembered as those of old files are."""
-    monkeypatch.setattr(cache, "_TIMESTAMP_GRANULARITY_NS", 0)
+    monkeypatch.setattr(contents, "_TIMESTAMP_GRANULARITY_NS", 0)
     time.sleep(0.02)
 
 
@@ -361,7 +361,7 @@ def test_the_check_sums_are_of_every_byte(tmp_path: Path, monkeypatch: pytest.Mo
 def test_another_format_or_label_is_another_entry(root: Path, store: Path, monkeypatch: pytest.MonkeyPatch):
     """The same bytes with another label are other data; what an older format has stored is never opened."""
     record = Record("0_0", root / "training/0_0.png", 0)
-    keys = {cache._digest({"training": [cache._Source(replace(record, label=label), "x")]}, SIZE) for label in (0, 1)}
+    keys = {cache._digest({"training": [contents.Source(replace(record, label=label), "x")]}, SIZE) for label in (0, 1)}
     assert len(keys) == 2
     before = open_splits(root, SIZE, store)
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
@@ -429,7 +429,7 @@ def test_a_cache_that_can_only_be_read(root: Path, store: Path, monkeypatch: pyt
     def refuse(path: Path, value: object) -> None:
         raise CannotWrite(str(path))
 
-    monkeypatch.setattr(cache, "write_sealed", refuse)
+    monkeypatch.setattr(contents, "write_sealed", refuse)
     (store / "lock").unlink()
     (root / "training/0_0.png").touch()
     assert_good(open_splits(root, SIZE, store), root)

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bantam.data.folder import EXTENSIONS, FOOD_11, SPLIT_FOLDERS, called, left_out, list_images, scan, shown_names
+from bantam.data.folder import FOOD_11, called, list_images, scan, shown_names
+from bantam.data.layouts import LAYOUTS, Layout
+from bantam.data.layouts.folders import SPLIT_FOLDERS, left_out
+from bantam.data.layouts.layout import EXTENSIONS, Found, Notes
 from bantam.errors import BadData
 
 
@@ -304,3 +307,44 @@ def test_food_11(food_11: Path):
     assert folder.classes == tuple(str(label) for label in range(11))
     assert [record.id for record in folder.evaluation] == [f"{n:04d}" for n in range(2218)]
     assert shown_names(folder) == FOOD_11
+
+
+class Anywhere(Layout):
+    """What is listed is what the test says."""
+
+    def __init__(self, *names: str) -> None:
+        self.listed = names
+
+    def recognises(self, root: Path) -> bool:
+        return (root / "anywhere").exists()
+
+    def find(self, root: Path, notes: Notes) -> Found:
+        pairs = [(root / name, "a") for name in self.listed]
+        return Found(pairs, pairs[:1], [], [])
+
+    def keys(self, root: Path, found: Found, notes: Notes) -> tuple[str, ...]:
+        return ("a",)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["x/1.jpg", "y/2.jpg"], ["1", "2"]),
+        (["x/1.jpg", "y/1.jpg"], ["x/1", "y/1"]),
+        (["x/1.jpg", "x/1.png"], ["x/1.jpg", "x/1.png"]),
+        (["p/x/1.jpg", "q/x/1.jpg"], ["p/x/1.jpg", "q/x/1.jpg"]),
+        (["x/1.jpg", "x/1.jpg"], ["x/1.jpg", "x/1.jpg"]),  # listed twice: `data check` says so
+    ],
+)
+def test_another_layout_is_asked_in_its_turn_and_its_images_have_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], ids: list[str]
+):
+    plant(tmp_path, "training/0_0.jpg", "validation/0_0.jpg")
+    entries = {"anywhere": "this test's", **LAYOUTS.entries}
+    monkeypatch.setattr(LAYOUTS, "entries", entries)
+    monkeypatch.setitem(LAYOUTS.found, "anywhere", Anywhere(*names))
+    assert scan(tmp_path).layout == "flat"
+    plant(tmp_path, "anywhere")
+    folder = scan(tmp_path)
+    assert (folder.layout, folder.classes) == ("anywhere", ("a",))
+    assert [record.id for record in folder.training] == ids

@@ -17,8 +17,8 @@ from PIL import ExifTags, Image
 
 import hostile_images
 from bantam.data import images, rgb
-from bantam.data.folder import EXTENSIONS
 from bantam.data.images import FORMATS, MAX_PIXELS, decode, decode_bytes, in_parallel, inspect, to_rgb
+from bantam.data.layouts.layout import EXTENSIONS
 from bantam.data.remarks import listening
 from bantam.data.room import Room
 from bantam.errors import BadImage

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from bantam.data import augment
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
 from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.errors import SplitLeak
 from bantam.measure.accuracy import Accuracy, accuracy, calibration, soft_label_facts
@@ -66,7 +66,7 @@ def test_the_verdict_is_memorised_better_on_training_or_within_the_noise():
 def test_both_splits_are_seen_plain_and_augmented():
     torch.manual_seed(0)
     teacher, training, validation = Colours(), split("training", 300), split("validation", 9)
-    found = audit(teacher, training, validation, STRONG, 16, IMAGENET, seed=3)
+    found = audit(teacher, training, validation, Viewing(3, STRONG, 16, IMAGENET))
     assert [(look.split, look.augmented) for look in found.looks] == [
         ("training", False), ("validation", False), ("training", True), ("validation", True),
     ]  # fmt: skip
@@ -76,8 +76,7 @@ def test_both_splits_are_seen_plain_and_augmented():
         asked = training if look.split == "training" else validation
         index = torch.arange(len(asked) // 2 * 2)
         used = STRONG if look.augmented else Augmentation(flip=0.0)
-        mean, std = IMAGENET.mean, IMAGENET.std
-        images, ratio = augment.render(asked.images, index, torch.zeros_like(index), 3, used, 16, mean, std)
+        images, ratio = augment.render(asked.images, index, 0, Viewing(3, used, 16, IMAGENET))
         logits, targets = teacher.observe(images).logits.detach(), augment.soft_targets(asked.labels[index], ratio, 3)
         assert look.accuracy == accuracy(logits, targets.argmax(1))
         assert look.calibration == pytest.approx(calibration(logits, targets.argmax(1)), abs=1e-6)
@@ -103,11 +102,10 @@ def test_a_few_images_are_drawn_evenly_from_both_ends():
             return super().observe(images)
 
     training = split("training", 10)
-    audit(Noting(), training, split("validation", 2), STRONG, 16, IMAGENET, images=4)
+    audit(Noting(), training, split("validation", 2), Viewing(0, STRONG, 16, IMAGENET), images=4)
     chosen = torch.tensor([0, 3, 6, 9])
-    images = augment.render(
-        training.images, chosen, torch.zeros_like(chosen), 0, Augmentation(flip=0.0), 16, IMAGENET.mean, IMAGENET.std
-    )[0]
+    viewing = Viewing(0, Augmentation(flip=0.0), 16, IMAGENET)
+    images = augment.render(training.images, chosen, 0, viewing)[0]
     assert torch.equal(asked[0], images)
     assert len(asked[1]) == 2
 
@@ -115,4 +113,4 @@ def test_a_few_images_are_drawn_evenly_from_both_ends():
 def test_evaluation_images_are_refused():
     unlabelled = UnlabelledSplit(torch.zeros(2, 16, 16, 3, dtype=torch.uint8), ("0", "1"))
     with pytest.raises(SplitLeak, match="audit"):
-        audit(Colours(), split("training", 4), unlabelled, STRONG, 16, IMAGENET)  # pyright: ignore[reportArgumentType]
+        audit(Colours(), split("training", 4), unlabelled, Viewing(0, STRONG, 16, IMAGENET))  # pyright: ignore[reportArgumentType]

@@ -13,6 +13,7 @@ from bantam.data.splits import IMAGENET
 from bantam.errors import BadData, SplitLeak
 from bantam.measure import tta as views
 from bantam.measure.accuracy import accuracy
+from bantam.measure.crops import tta_of
 from bantam.measure.dynamic import combined
 from bantam.measure.logits import logits_of
 from bantam.measure.tta import (
@@ -24,7 +25,6 @@ from bantam.measure.tta import (
     cropped,
     ladder,
     logits_of_tta,
-    tta_of,
 )
 from bantam.nets.early_exit import confidence
 from bantam.nets.footprint import footprint

@@ -11,10 +11,11 @@ from bantam.data import cache
 from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadRecipe
 from bantam.measure.logits import logits_of
+from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs import checkpoint
-from bantam.train.runlog import read_rows
+from bantam.runs.runfolder import rows as read_rows
 from tiny_run import RECIPE
 
 HEAD, STUDENT = RECIPE[: RECIPE.index("[[stage]]")], RECIPE[RECIPE.index("[[stage]]") :]
@@ -110,7 +111,7 @@ def test_no_run_is_named_as_such(photographs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({'start = "student"': 'start = "stduent"'}, 'no earlier stage that trains a net; did you mean "student"'),
+        ({'start = "student"': 'start = "stduent"'}, 'no earlier stage that has a net; did you mean "student"'),
         ({'start = "student"': 'start = "student"\npeers = 2'}, "peers start anew"),
         ({'net = "mobilenet_v1"\nsize = 32\nstart': 'net = "reparam"\nsize = 32\nstart'}, "must be the same net"),
     ],
@@ -122,3 +123,48 @@ def test_a_wrong_start_is_refused(changes: dict[str, str], said: str) -> None:
         text = text.replace(old, new)
     with pytest.raises(BadRecipe, match=said):
         parse(text)
+
+
+GOES_ON = """
+[[stage]]
+name = "given"
+kind = "given_teacher"
+architecture = "shufflenet_v2_x0_5"
+checkpoint = "teacher.ckpt"
+size = 32
+[[stage]]
+name = "on"
+kind = "teacher"
+net = "shufflenet_v2_x0_5"
+start = "given"
+size = 32
+epochs = 1
+[stage.optimizer]
+lr = 0.0
+[stage.objectives.supervised]
+weight = 1.0
+"""
+
+
+def test_a_given_teacher_is_trained_on_from_its_weights(photographs: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(photographs, tmp_path / "root")
+    given = build_teacher("shufflenet_v2_x0_5", 3)
+    torch.save(given.state_dict(), root / "teacher.ckpt")
+    pipeline.run(parse(HEAD + GOES_ON + STUDENT.replace("epochs = 4", "epochs = 1")), root, tmp_path / "run")
+    trained = checkpoint.load(tmp_path / "run" / "stages" / "on" / "best.ckpt")
+    assert all(torch.equal(value, trained[name]) for name, value in given.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('kind = "teacher"\nnet = "shufflenet_v2_x0_5"', 'kind = "student"\nnet = "resnet"', 'kind = "teacher"'),
+        ('net = "shufflenet_v2_x0_5"', 'net = "resnet18"', 'and net = "shufflenet_v2_x0_5"'),
+        ("[[stage]]", '[data]\nnormalisation = "training"\n[[stage]]', 'normalisation = "imagenet"'),
+    ],
+)
+def test_a_given_teacher_goes_on_as_itself_alone(old: str, new: str, said: str) -> None:
+    text = 'name = "on"\n' + GOES_ON + STUDENT
+    assert old in text
+    with pytest.raises(BadRecipe, match=said):
+        parse(text.replace(old, new, 1))

@@ -17,7 +17,7 @@ from bantam.nets import budget
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.train.runlog import Watcher
+from bantam.runs.watcher import Watcher
 from tiny_run import RECIPE, write_photographs
 
 GIVEN = RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "given"').replace(

@@ -1,8 +1,10 @@
 """Stages together: assistants that teach, several teachers with one voice, and the refit."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +14,17 @@ from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint, BadRecipe, BudgetExceeded, SplitLeak
 from bantam.measure.accuracy import accuracy
 from bantam.measure.tta import logits_of_tta
+from bantam.nets.students import describe
 from bantam.nets.teachers import Ensemble, Mirrored
 from bantam.pipeline import run as pipeline
+from bantam.pipeline import stages
 from bantam.recipes.recipe import parse
+from bantam.runs.runfolder import rows as read_rows
+from bantam.runs.watcher import Watcher
 from bantam.studies.audit import audit_run
-from bantam.train import answers
-from bantam.train.runlog import Watcher, read_rows
+from bantam.train import ahead, answers
+from bantam.train.arithmetic import Arithmetic
+from killed_run import assert_same
 from tiny_run import RECIPE, write_photographs
 
 STUDENT = RECIPE[RECIPE.index("[[stage]]") :]
@@ -100,11 +107,9 @@ def test_teachers_with_one_voice_and_mirror_images_are_cached(
     assert all(one is cached for one in kept)
     assert isinstance(cached.teacher, Mirrored)
     assert isinstance(cached.teacher.teacher, Ensemble)
-    index, answer = next(iter(cached.ask(0, batches.pairing(len(cached.training), cached.seed, 0)[:8])))
+    index, answer = next(iter(cached.ask(0, batches.pairing(len(cached.training), cached.viewing.seed, 0)[:8])))
     with torch.no_grad():
-        images, _ = augment.render(
-            cached.training.images, index, 0, cached.seed, cached.augmentation, 32, *vars(cached.normalisation).values()
-        )
+        images, _ = augment.render(cached.training.images, index, 0, cached.viewing)
         said = torch.stack(
             [one.net(look) for one in cached.teacher.teacher.teachers for look in (images, images.flip(3))]  # pyright: ignore
         )
@@ -188,3 +193,65 @@ def test_a_run_from_before_a_key_was_added_goes_on(chain: Path, photographs: Pat
     (out / "metrics.json").unlink()
     pipeline.run(parse(CHAIN), photographs, out)
     assert (out / "metrics.json").exists()
+
+
+class Said(Watcher):
+    """Keeps the lines that a person would see."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_no_stopwatch_changes_the_bits(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs with caches of their own, each with a clock by which the other way to take a step is the faster one."""
+    monkeypatch.setattr(ahead, "TRIED", 2)
+    text = RECIPE.replace('precision = "fp32"', 'precision = "auto"')
+    found: list[str] = []
+    for seconds in ((1, 2), (2, 1)):
+        # A step without the second thread and one with it take turns; the clock is read before and after each.
+        ticks = itertools.accumulate(itertools.cycle((0, seconds[0], 0, seconds[1])))
+        monkeypatch.setattr(ahead, "time", SimpleNamespace(perf_counter=ticks.__next__))
+        monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / f"cache {seconds}"))
+        watcher = Said()
+        pipeline.run(parse(text), photographs, tmp_path / f"run {seconds}", watcher)
+        found += [line for line in watcher.lines if "the next views are made" in line]
+    assert ["does not pay" in line for line in found] == [True, False]
+    assert_same(tmp_path / "run (1, 2)", tmp_path / "run (2, 1)")
+    kept = [(tmp_path / f"run {which}" / "stages/student/probe.json").read_text() for which in ((1, 2), (2, 1))]
+    assert kept[0] == kept[1]
+
+
+def test_a_stage_keeps_its_arithmetic_and_says_where_it_may_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, stage, watcher = describe("mobilenet_v1", 5000, 3, 32).build(), parse(RECIPE).shipped, Said()
+    chosen = stages.arithmetic_of(net, stage, tmp_path, watcher)
+    (tmp_path / "last.ckpt").touch()
+    monkeypatch.setattr(stages, "choose", None)  # nothing is chosen again
+    assert stages.arithmetic_of(net, stage, tmp_path, watcher) == chosen
+    assert not watcher.lines
+    monkeypatch.setattr(stages, "machine", lambda: "another one")
+    assert stages.arithmetic_of(net, stage, tmp_path, watcher) == chosen
+    (line,) = watcher.lines
+    assert line == f"student began on {chosen.machine}: here, on another one, its last bits may differ"
+    # As an earlier version wrote it, on a machine that it did not name.
+    old = {"precision": "bf16", "memory_format": "contiguous", "threads": 3, "why": "time of a step, ..."}
+    (tmp_path / "probe.json").write_text(json.dumps(old))
+    assert stages.arithmetic_of(net, stage, tmp_path, watcher) == Arithmetic(**old)  # pyright: ignore[reportArgumentType]
+    assert len(watcher.lines) == 1
+
+
+@pytest.mark.parametrize(("threads", "policy", "warned"), [(2, None, True), (2, "passive", False), (1, None, False)])
+def test_threads_that_spin_are_told_of(
+    threads: int, policy: str | None, warned: bool, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(stages, "choose", lambda *_: Arithmetic(threads=threads))
+    watcher = Said()
+    pipeline.run(parse(RECIPE.replace("epochs = 4", "epochs = 1")), photographs, tmp_path / "run", watcher)
+    assert any("spin while they wait" in line for line in watcher.lines) is warned

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from bantam.data import augment, batches, cache
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
 from bantam.data.splits import IMAGENET, SemiLabelledSplit
 from bantam.errors import BadRecipe, RunMismatch, SplitLeak
 from bantam.nets.students import describe
@@ -20,8 +20,9 @@ from bantam.nets.teachers import Teacher
 from bantam.objectives.kd import kd_divergence
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.answers import Live
-from bantam.train.runlog import read_rows
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 from killed_run import assert_same, run_process
 from tiny_run import RECIPE, write_photographs
@@ -89,11 +90,11 @@ def test_a_step_by_hand(root: Path) -> None:
     torch.manual_seed(0)
     teacher = Teacher(describe("mobilenet_v1", 9000, 3, 32).build(), 32, *[IMAGENET.mean, IMAGENET.std] * 2)
     net = describe("mobilenet_v1", 5000, 3, 32).build().train()
-    step = Step(net, stage, splits.taught, IMAGENET, pipeline.goals_of(stage), Live(teacher), 0, 9, None)
+    step = Step(net, Plan(stage, splits.taught, IMAGENET, pipeline.goals_of(stage), Live(teacher)), 9)
     index = batches.epoch(91, 40, 0, 0)[0]
     view = torch.zeros_like(index)
     augmentation = Augmentation(scale=(0.6, 1.0), cutmix=0.5)
-    images, ratio = augment.render(splits.taught.images, index, 0, 0, augmentation, 32, IMAGENET.mean, IMAGENET.std)
+    images, ratio = augment.render(splits.taught.images, index, 0, Viewing(0, augmentation, 32, IMAGENET))
     with torch.no_grad():
         said, heard = net(images), teacher(images)
     labels = splits.taught.labels[index]

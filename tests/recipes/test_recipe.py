@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -12,18 +13,14 @@ from bantam.data.augment import Augmentation
 from bantam.errors import BadRecipe, BantamError
 from bantam.pipeline.run import check
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import (
-    VIEWS,
-    Augment,
-    Data,
-    Exiting,
-    GivenTeacher,
-    Misfit,
-    Optimizer,
-    Pruning,
-    Training,
-)
+from bantam.recipes.keys import Misfit
+from bantam.recipes.kinds import STAGE_KINDS, Stage
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.pruning import Pruning
+from bantam.recipes.kinds.training import VIEWS, Augment, Optimizer, Training
 from bantam.recipes.recipe import (
+    Data,
     dump,
     load,
     parse,
@@ -325,3 +322,43 @@ def test_a_shape_is_read_kept_and_checked_against_its_family() -> None:
         load("strong", ["student.shape=4"])
     with pytest.raises(BadRecipe, match='shape is not valid for kind = "teacher"'):
         load("demo", ["teacher.shape.kernel=9"])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Note(Stage):
+    """A kind of stage without a net."""
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"student": 'teacher = "note"'}, 'stage "student": "note" has no net that could teach'),
+        ({"student": 'start = "note"'}, '"note", which is no earlier stage that has a net'),
+        (
+            {"student": 'kind = "prune"\nof = "note"\nto_params = 9'},
+            'stage "student" starts from "note", which has no net',
+        ),
+        ({"note": "size = 3"}, 'unknown key "stage[0].size"'),
+        ({}, ""),
+    ],
+)
+def test_a_kind_of_stage_without_a_net(monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], words: str) -> None:
+    monkeypatch.setitem(STAGE_KINDS.entries, "note", "this test's")
+    monkeypatch.setitem(STAGE_KINDS.found, "note", Note)
+    student = changed.get("student", "")
+    text = (
+        f'name = "x"\n[[stage]]\nname = "note"\nkind = "note"\n{changed.get("note", "")}\n'
+        f'[[stage]]\nname = "student"\n{student}\nsize = 32\nepochs = 1\n'
+        + ("" if "kind" in student else 'kind = "student"\nnet = "mobilenet_v1"\n')
+        + "[stage.objectives.supervised]\nweight = 1.0\n"
+    )
+    if not words:
+        assert [stage.kind for stage in parse(text).stage] == ["note", "student"]
+        return
+    with pytest.raises(BadRecipe, match=re.escape(words)):
+        parse(text)
+
+
+def test_what_could_be_shipped_is_named_from_the_table() -> None:
+    with pytest.raises(BadRecipe, match='no stage has kind = "student", "prune" or "exits", so nothing would be shipp'):
+        parse('name = "x"\n[[stage]]\nname = "t"\nkind = "given_teacher"\ncheckpoint = "a.ckpt"\nsize = 112\n')

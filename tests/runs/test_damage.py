@@ -11,10 +11,10 @@ from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
+from bantam.runs.runfolder import Row
+from bantam.runs.watcher import Watcher
 from bantam.train import loop
-from bantam.train.runlog import Row, Watcher
 from damage import Command, Damage, copied, damages, flipped, outcome, tried
 from run_readers import READERS, commands_on, told
 from tiny_run import RECIPE

@@ -16,12 +16,13 @@ from bantam.errors import BudgetExceeded, TrainingStopped
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe as recipes
 from bantam.recipes.recipe import parse
+from bantam.runs.runfolder import Row
+from bantam.runs.watcher import Watcher
 from bantam.search.queue import Queue, open_storage
 from bantam.search.result import pareto_front
 from bantam.search.search import Reporter, planned, search
 from bantam.train import loop
 from bantam.train.distributed import ALONE
-from bantam.train.runlog import Row, Watcher
 from private_server import Server
 from tiny_run import RECIPE
 

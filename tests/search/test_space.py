@@ -9,7 +9,7 @@ from bantam.data.augment import Augmentation
 from bantam.pipeline import run as pipeline
 from bantam.pipeline.run import check
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import Augment
+from bantam.recipes.kinds.training import Augment
 from bantam.recipes.recipe import Recipe
 from bantam.search import space
 

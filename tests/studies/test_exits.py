@@ -26,7 +26,8 @@ from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
 from bantam.nets.footprint import footprint
 from bantam.nets.students import Student, describe
 from bantam.pipeline import run as pipeline
-from bantam.recipes.kinds import Exiting, Training
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import dump, load, parse
 from tiny_run import RECIPE
 

@@ -80,7 +80,7 @@ def test_a_stage_prunes_and_ships_and_goes_on_where_it_was(photographs: Path, tm
     shutil.rmtree(out / "stages" / "student")
     (out / "metrics.json").unlink()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("bantam.pipeline.stages.prune_to", None)
+        patched.setattr("bantam.pipeline.kinds.pruning.prune_to", None)
         pipeline.run(recipe, photographs, out)
     again = torch.load(out / "student_best.ckpt", weights_only=True)
     assert all(torch.equal(again[name], value) for name, value in weights.items())

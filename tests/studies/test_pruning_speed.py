@@ -14,8 +14,8 @@ from bantam.data.splits import IMAGENET
 from bantam.deliver.report import answers
 from bantam.errors import BadPruning
 from bantam.nets.students import describe
+from bantam.runs.watcher import Watcher
 from bantam.studies import pruning_speed
-from bantam.train.runlog import Watcher
 
 
 def test_the_versions_have_the_same_ratio_and_sparse_answers_as_masked() -> None:

@@ -20,6 +20,8 @@ from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import Recipe, parse
+from bantam.runs.runfolder import rows as read_rows
+from bantam.runs.watcher import Watcher
 from bantam.studies.cascade import cascade, text
 from bantam.studies.quantize import (
     advice,
@@ -29,7 +31,6 @@ from bantam.studies.quantize import (
     table,
 )
 from bantam.train.answers import SAMPLED
-from bantam.train.runlog import Watcher, read_rows
 from tiny_run import RECIPE
 
 TAUGHT = RECIPE.replace(

@@ -28,11 +28,11 @@ from bantam.pipeline import run as pipeline
 from bantam.pipeline.reuse import found
 from bantam.pipeline.run import check
 from bantam.recipes.recipe import dump, load, parse
+from bantam.runs.watcher import Watcher
 from bantam.search.search import planned
 from bantam.studies.cascade import cascade, text
 from bantam.studies.prune import Source
 from bantam.studies.slim import slim
-from bantam.train.runlog import Watcher
 from tiny_run import RECIPE
 
 BOTH = RECIPE.replace("epochs = 4", "epochs = 6\nwidths = [0.5, 1.0]\nsizes = [20, 32]")

@@ -1,5 +1,6 @@
 """Views made ahead are the same views, and the second thread is kept only where it pays."""
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bantam.data import batches
+from bantam.train import ahead as ahead_module
 from bantam.train.ahead import TRIED, WARM_UP, Ahead
 from tiny_run import tiny_step
 
@@ -81,6 +83,44 @@ def test_the_faster_way_stays(sleeper: Sleeper, pays: bool, line: str) -> None:
     ahead.close()
     assert [index for index, _ in sleeper.looked] == list(range(tried + 6)), "every batch is looked at once"
     assert [main for _, main in sleeper.looked[-5:]] == [not pays] * 5
+    assert len(said) == 1
+
+
+class Clock:
+    """A step that moves a clock: by a second for views, or by `apart` where another thread makes them."""
+
+    def __init__(self, apart: float) -> None:
+        self.now, self.apart = 0.0, apart
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def look(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        main = threading.current_thread() is threading.main_thread()
+        self.now += 1.0 if main else self.apart
+        return index, view
+
+    def learn(self, images: Tensor, targets: Tensor, index: Tensor, view: Tensor) -> dict[str, Tensor]:
+        return {"loss": index}
+
+
+def test_both_ways_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that becomes another one while it trains; one line is said of it."""
+    clock = Clock(apart=0.5)
+    monkeypatch.setattr(ahead_module, "time", clock)
+    monkeypatch.setattr(ahead_module, "AGAIN", 5)
+    monkeypatch.setattr(ahead_module, "TRIED", 1)
+    said: list[str] = []
+    ahead = Ahead(cast(Any, clock), said.append)
+    chosen: list[bool | None] = []
+    for number in range(29):
+        if number == 8:
+            clock.apart = 3.0
+        ahead(torch.tensor(number), torch.tensor(0), torch.tensor(number + 1))
+        chosen.append(ahead.pays)
+    ahead.close()
+    found = [(choice, len(list(steps))) for choice, steps in itertools.groupby(chosen)]
+    assert found == [(None, 5), (True, 6), (None, 6), (False, 6), (None, 6)]
     assert len(said) == 1
 
 

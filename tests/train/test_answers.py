@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bantam.data import augment, batches, cache
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
 from bantam.data.splits import IMAGENET, Normalisation
 from bantam.errors import BadCheckpoint, NotFinite
 from bantam.files import read_sealed, sha256_of, write_sealed
@@ -23,12 +23,15 @@ from bantam.nets.teachers import Teacher
 from bantam.pipeline import run as pipeline
 from bantam.pipeline import stages
 from bantam.recipes.recipe import parse
+from bantam.runs.runfolder import rows as read_rows
+from bantam.runs.watcher import Watcher
 from bantam.train.answers import ROUNDING, Live, ViewCache
-from bantam.train.runlog import Watcher, read_rows
+from bantam.train.place import Place
 from damage import flipped
 from tiny_run import RECIPE
 
 MIXED = Augmentation(scale=(0.5, 1.0), brightness=0.2, cutmix=0.5, mixup=0.3, erase=0.2)
+VIEWING = Viewing(3, MIXED, 32, IMAGENET)
 
 
 def teacher(seed: int = 0) -> Teacher:
@@ -40,14 +43,11 @@ def teacher(seed: int = 0) -> Teacher:
 def opened(photographs: Path, folder: Path, **changes: Any) -> ViewCache:
     splits = cache.open_splits(photographs, 32)
     arguments: dict[str, Any] = {
-        "folder": folder,
+        "place": Place(folder),
         "teacher": teacher(),
         "training": splits.training,
         "fingerprint": splits.fingerprint,
-        "augmentation": MIXED,
-        "size": 32,
-        "normalisation": IMAGENET,
-        "seed": 3,
+        "viewing": VIEWING,
         "embedding": True,
     }
     return ViewCache(**(arguments | changes))

@@ -15,8 +15,8 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.train import bench
 from bantam.train.answers import Answers, Live
+from bantam.train.arithmetic import Arithmetic
 from bantam.train.bench import PIECES, Breakdown, bench_train, time_step
-from bantam.train.probe import Choice
 from tiny_run import RECIPE, tiny_step
 
 TAUGHT = (
@@ -112,7 +112,7 @@ def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
 )
 def test_the_hint_names_what_to_change(slow: dict[str, float], cached: bool, says: str) -> None:
     result = Breakdown(
-        dict.fromkeys(PIECES, 1.0) | slow, 64, 20, "cpu", Choice("fp32", "channels_last", 1, "asked for"), cached
+        dict.fromkeys(PIECES, 1.0) | slow, 64, 20, "cpu", Arithmetic("fp32", "channels_last", 1, "asked for"), cached
     )
     if slow.get("teacher") and cached:
         result.seconds.update(dict.fromkeys(("data", "augmentation", "optimizer", "averaging"), 0.1))

@@ -13,6 +13,7 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.train.answers import Live
 from bantam.train.capture import Captured, state_of
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 from tiny_run import RECIPE
 
@@ -30,7 +31,7 @@ def build(photographs: Path, family: str, text: str = TAUGHT) -> Step:
     budget = 60_000 if family == "sample" else 20_000
     net = describe(family, budget, 3, 32).build().cuda().to(memory_format=torch.channels_last).train()
     teacher = Teacher(build_teacher("resnet18", 3).cuda(), 32, *[IMAGENET.mean, IMAGENET.std] * 2).cuda()
-    step = Step(net, stage, splits.training, IMAGENET, pipeline.goals_of(stage), Live(teacher), 0, 200, None)
+    step = Step(net, Plan(stage, splits.training, IMAGENET, pipeline.goals_of(stage), Live(teacher)), 200)
     step.settle()
     return step
 

@@ -13,16 +13,17 @@ import torch
 from torch.nn import functional as F
 
 from bantam.data import augment, cache
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
 from bantam.data.splits import IMAGENET
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.objectives import OBJECTIVES
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.answers import Live
 from bantam.train.cohort import Cohort, members_of
-from bantam.train.runlog import read_rows
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 from ranks import Exact
 from tiny_run import RECIPE, RUNS_AND_DIES
@@ -42,7 +43,7 @@ def test_steps_equal_deep_mutual_learning_by_hand(photographs: Path) -> None:
     stage = parse(PEERS.replace("lr = 5e-3", 'lr = 0.05\nname = "sgd"\nclip = 0.5')).shipped
     net = cohort(3)
     slow = copy.deepcopy(net).double()
-    step = Exact(net, stage, splits.training, IMAGENET, pipeline.goals_of(stage), None, 0, 100, None)
+    step = Exact(net, Plan(stage, splits.training, IMAGENET, pipeline.goals_of(stage)), 100)
     optimizers = [
         torch.optim.SGD(
             [
@@ -58,9 +59,7 @@ def test_steps_equal_deep_mutual_learning_by_hand(photographs: Path) -> None:
         index = torch.arange(10) * 3 % 60
         view = torch.full_like(index, number)
         terms = step(index, view)
-        images, ratio = augment.render(
-            splits.training.images, index, view, 0, augmentation, 32, IMAGENET.mean, IMAGENET.std
-        )
+        images, ratio = augment.render(splits.training.images, index, view, Viewing(0, augmentation, 32, IMAGENET))
         images = images.double()
         targets = augment.soft_targets(splits.training.labels[index], ratio, 3)
         logits = [peer(images) for peer in slow.members]
@@ -113,7 +112,7 @@ def test_each_member_has_objectives_of_its_own(name: str, photographs: Path) -> 
     splits = cache.open_splits(photographs, 32)
     stage = parse(text).shipped
     teacher = Teacher(build_teacher("resnet18", 3), 48, *[IMAGENET.mean, IMAGENET.std] * 2)
-    step = Step(cohort(3), stage, splits.training, IMAGENET, pipeline.goals_of(stage), Live(teacher), 0, 10, None)
+    step = Step(cohort(3), Plan(stage, splits.training, IMAGENET, pipeline.goals_of(stage), Live(teacher)), 10)
     step(torch.arange(10), torch.zeros(10, dtype=torch.int64))
     assert set(step.objectives()) == {f"{own}{end}" for own in ("supervised", "dml", name) for end in ("", ".1", ".2")}
     assert all(isinstance(objective, OBJECTIVES[own.split(".")[0]]) for own, objective in step.objectives().items())

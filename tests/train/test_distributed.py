@@ -18,10 +18,13 @@ from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.runfolder import Row
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.batchnorm import GlobalBatchNorm
 from bantam.train.distributed import ALONE, Processes, joined
 from bantam.train.loop import train
-from bantam.train.runlog import Row, Watcher, read_rows
+from bantam.train.place import Place
+from bantam.train.plan import Plan
 from tiny_run import RECIPE, write_photographs
 
 SHARED = RECIPE.replace("batch_size = 10", "batch_size = 20")
@@ -246,10 +249,8 @@ def test_too_few_photographs_for_the_processes_are_refused(photographs: Path, tm
     splits = cache.open_splits(photographs, 32)
     net = describe("mobilenet_v1", 5000, 3, 32).build()
     with pytest.raises(BadData, match="training split has 60 .* 62 are needed"):
-        train(
-            net, many.shipped, splits.training, splits.validation, IMAGENET, pipeline.goals_of(many.shipped), None, 0,
-            tmp_path, Watcher(), None, Processes(0, 31),
-        )  # fmt: skip
+        plan = Plan(many.shipped, splits.training, IMAGENET, pipeline.goals_of(many.shipped))
+        train(net, plan, splits.validation, Place(tmp_path, processes=Processes(0, 31)))
 
 
 @pytest.mark.parametrize(("n", "world"), [(10, 1), (10, 2), (10, 3), (2, 4), (0, 2)])

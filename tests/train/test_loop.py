@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,13 @@ from bantam.recipes.recipe import (
     override,
     parse,
 )
+from bantam.runs.runfolder import Row
+from bantam.runs.runfolder import rows as read_rows
+from bantam.runs.watcher import Watcher
 from bantam.train import loop
 from bantam.train.loop import train
-from bantam.train.runlog import Row, Watcher, read_rows
+from bantam.train.place import Place
+from bantam.train.plan import Plan
 from bantam.train.step import Step
 from children import bound_to_parent
 from killed_run import assert_same, run_process
@@ -101,19 +106,11 @@ def trained(recipe: Recipe, photographs: Path, folder: Path, **changes: Any) -> 
     splits = cache.open_splits(photographs, recipe.data.size)
     torch.manual_seed(0)
     stage = recipe.shipped
-    arguments: dict[str, Any] = {
-        "net": describe(stage.net, recipe.budget, 3, stage.size).build(),
-        "stage": stage,
-        "training": splits.training,
-        "validation": splits.validation,
-        "normalisation": IMAGENET,
-        "goals": pipeline.goals_of(stage),
-        "answers": None,
-        "seed": 0,
-        "folder": folder,
-        "watcher": Watcher(),
-    }
-    return train(**(arguments | changes))
+    net = changes.pop("net", None) or describe(stage.net, recipe.budget, 3, stage.size).build()
+    validation = changes.pop("validation", splits.validation)
+    place = Place(folder, changes.pop("watcher", Watcher()))
+    plan = Plan(stage, splits.training, IMAGENET, pipeline.goals_of(stage))
+    return train(net, replace(plan, **changes), validation, place)
 
 
 class Dropping(nn.Module):

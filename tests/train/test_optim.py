@@ -1,11 +1,13 @@
+import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from bantam.recipes.kinds import Optimizer
-from bantam.train.optim import averaging_decay, build_optimizer, learning_rate
+from bantam.recipes.kinds.training import Optimizer
+from bantam.train.optim import averaging_decay, build_optimizer, learning_rate, without_compiler
 
 
 def test_the_learning_rate_rises_peaks_and_falls_as_by_hand() -> None:
@@ -62,3 +64,26 @@ def test_sgd_matches_nesterov_by_hand() -> None:
         velocity = 0.9 * velocity + total
         expected -= 0.5 * (total + 0.9 * velocity)
     assert weight.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_without_the_compilers_wrappers_an_optimizer_computes_the_same(kind: Any, fused: bool) -> None:
+    nets = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    theirs, ours = (
+        each(net.parameters(), lr=torch.tensor(0.1), fused=fused)
+        for each, net in zip((kind, without_compiler(kind)), nets, strict=True)
+    )
+    assert isinstance(ours, kind)
+    for step in range(3):
+        for optimizer, net in zip((theirs, ours), nets, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            net(torch.ones(2, 3, 5, 5) * (step + torch.arange(5))).square().sum().backward()
+            optimizer.step()
+        if step == 1:
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))  # which a loading shares
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert str(theirs.state_dict()) == str(ours.state_dict())
+    assert without_compiler(kind) is without_compiler(kind)

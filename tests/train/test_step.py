@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from bantam.data import augment, cache
-from bantam.data.augment import Augmentation
+from bantam.data.augment import Augmentation, Viewing
 from bantam.data.splits import IMAGENET
 from bantam.nets.output import Output
 from bantam.nets.students import describe
@@ -16,6 +16,7 @@ from bantam.objectives.kd import loss_fn_kd
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.train.answers import Live
+from bantam.train.plan import Plan
 from bantam.train.step import Step, peers_of
 from ranks import Exact
 from tiny_run import RECIPE
@@ -39,7 +40,7 @@ def build(photographs: Path, text: str = KD, total: int = 100, kind: type[Step] 
     goals = pipeline.goals_of(stage)
     if kind is Exact:
         teacher.double()
-    return kind(net, stage, splits.training, IMAGENET, goals, Live(teacher), 0, total, None), teacher
+    return kind(net, Plan(stage, splits.training, IMAGENET, goals, Live(teacher)), total), teacher
 
 
 def test_a_step_equals_the_same_sequence_by_hand(photographs: Path) -> None:
@@ -64,9 +65,7 @@ def test_a_step_equals_the_same_sequence_by_hand(photographs: Path) -> None:
         view = torch.full_like(index, number)
         terms = step(index, view)
 
-        images, ratio = augment.render(
-            splits.training.images, index, view, 0, augmentation, 32, IMAGENET.mean, IMAGENET.std
-        )
+        images, ratio = augment.render(splits.training.images, index, view, Viewing(0, augmentation, 32, IMAGENET))
         images = images.double()
         targets = augment.soft_targets(splits.training.labels[index], ratio, 3)
         # The terms are computed in float32 whatever the net computes in.
@@ -152,7 +151,7 @@ def test_a_frozen_parameter_stays_and_is_not_the_optimizers(photographs: Path, n
     frozen, *others = net.parameters()
     frozen.requires_grad_(False)
     before = [item.detach().clone() for item in (frozen, *others)]
-    step = Step(net, stage, splits.training, IMAGENET, pipeline.goals_of(stage), None, 0, 100, None)
+    step = Step(net, Plan(stage, splits.training, IMAGENET, pipeline.goals_of(stage)), 100)
     held = {id(item) for group in step.optimizer.param_groups for item in group["params"]}
     assert held == {id(item) for item in others} == {id(item) for item in step.parameters}
     step(torch.arange(10), torch.zeros(10, dtype=torch.int64))

@@ -14,15 +14,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from bantam.data import augment, cache
-from bantam.data.augment import Augmentation, plain
+from bantam.data.augment import Augmentation, Viewing, plain
 from bantam.data.splits import IMAGENET
 from bantam.nets.slimmable import SwitchableNet
 from bantam.nets.students import Student, describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.runfolder import rows as read_rows
 from bantam.train.loop import selected_by
+from bantam.train.plan import Plan
 from bantam.train.reestimate import reestimated
-from bantam.train.runlog import read_rows
 from ranks import Exact
 from tiny_run import RECIPE, RUNS_AND_DIES
 
@@ -47,7 +48,7 @@ def test_steps_equal_in_place_distillation_by_hand(text: str, photographs: Path)
     stage = parse(text.replace("lr = 5e-3", 'lr = 0.05\nname = "sgd"\nclip = 0.5')).shipped
     _, net = switchable(text)
     slow = copy.deepcopy(net).double()
-    step = Exact(net, stage, splits.training, IMAGENET, pipeline.goals_of(stage), None, 0, 100, None)
+    step = Exact(net, Plan(stage, splits.training, IMAGENET, pipeline.goals_of(stage)), 100)
     optimizer = torch.optim.SGD(
         [
             {"params": [item for item in slow.parameters() if item.ndim > 1], "weight_decay": 0.05},
@@ -60,9 +61,8 @@ def test_steps_equal_in_place_distillation_by_hand(text: str, photographs: Path)
         view = torch.full_like(index, number)
         terms = step(index, view)
         images, ratio = augment.render(
-            splits.training.images, index, view, 0, Augmentation(scale=(0.6, 1.0), cutmix=0.5), 32, IMAGENET.mean,
-            IMAGENET.std,
-        )  # fmt: skip
+            splits.training.images, index, view, Viewing(0, Augmentation(scale=(0.6, 1.0), cutmix=0.5), 32, IMAGENET)
+        )
         images = images.double()
         targets = augment.soft_targets(splits.training.labels[index], ratio, 3)
         whole = slow(images)

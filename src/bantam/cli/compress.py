@@ -13,7 +13,8 @@ from bantam.cli.options import (
     print_json,
     whole,
 )
-from bantam.recipes.kinds import EPOCHS, LARGEST, PARAMETERS
+from bantam.recipes.keys import LARGEST, PARAMETERS
+from bantam.recipes.kinds.training import EPOCHS
 
 
 def prune(

@@ -15,7 +15,12 @@ from bantam.cli.options import (
     print_json,
     whole,
 )
+from bantam.deliver.export import EXTRAS, TARGETS
 from bantam.errors import BadData
+
+*OTHERS, LAST = (f"{form} (an extra)" if form in EXTRAS else form for form in TARGETS)
+FORMS = f"{', '.join(OTHERS)}, or {LAST}."
+"""What `--to` takes."""
 
 
 def package(
@@ -79,7 +84,7 @@ def report(
 ) -> None:
     """Write the report: the course's questions answered from the run, as one HTML file and as Markdown."""
     from bantam.deliver.report.report import report as reported
-    from bantam.train.runlog import environment
+    from bantam.runs.environment import environment
 
     written = reported(
         run, out or run / "report" / "report.html", data, environment(), lambda line: typer.echo(line, err=True)
@@ -95,7 +100,7 @@ def report(
 def export(
     run: RunArgument,
     data: DataOption,
-    to: Annotated[str, typer.Option(help="onnx, onnx-int8, torchscript; executorch, openvino (extras).")] = "onnx",
+    to: Annotated[str, typer.Option(help=FORMS)] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
     ] = None,
@@ -118,7 +123,7 @@ def export(
     net, shipped = load_whole_way(run, width, size)
     splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
-    path = out or run / f"student{switch}{'-int8' if to == 'onnx-int8' else ''}{target.suffix}"
+    path = out or run / f"student{switch}{target.mark}{target.suffix}"
     parity = exported(Material(run, net, shipped, splits), to, path)
     files = target.paths(path)
     weight = sum(file.stat().st_size for file in files)
@@ -152,7 +157,7 @@ def serve(
     from bantam.deliver.serve.desk import Setting, TeacherFile
     from bantam.nets.weights import file_and_name
     from bantam.pipeline import run as pipeline
-    from bantam.recipes.kinds import GivenTeacher
+    from bantam.recipes.kinds.given_teacher import GivenTeacher
 
     run = run or FOOD11
     recipe = pipeline.recipe_of(run)

@@ -17,7 +17,7 @@ from bantam.cli.options import (
     whole,
 )
 from bantam.errors import BadData
-from bantam.recipes.kinds import LARGEST, SMALLEST
+from bantam.recipes.keys import LARGEST, SMALLEST
 
 
 def data_check(
@@ -28,7 +28,7 @@ def data_check(
 
     from bantam.cli.screen import Bar
     from bantam.data.check import check
-    from bantam.train.runlog import Counter
+    from bantam.runs.watcher import Counter
 
     report = check(data, progress=Counter(Bar(Console(stderr=True)), "reading"))
     if as_json:
@@ -53,7 +53,7 @@ def data_prepare(
 
     from bantam.cli.screen import Bar
     from bantam.data import cache
-    from bantam.train.runlog import Counter
+    from bantam.runs.watcher import Counter
 
     bar = Bar(Console(stderr=True))
     splits = cache.open_splits(data, size, progress=Counter(bar, "decoding"), say=bar.say)

@@ -91,24 +91,27 @@ TORCH_TAKES = 3_500_000_000
 """Bytes of addresses that importing torch takes: with fewer it fails, or ends the process without a word."""
 
 
-class EnoughMemory(MetaPathFinder):
-    """Asks before torch is imported whether this process may have the memory. Raises MemoryError."""
+class BeforeTorch(MetaPathFinder):
+    """Asks before torch is imported whether this process may have the memory, and says what a person waits for."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        """Find nothing: others do."""
-        if fullname != "torch" or sys.platform == "win32":
+        """Find nothing: others do. Raises MemoryError."""
+        if fullname != "torch":
             return
-        import resource
+        if sys.platform != "win32":
+            import resource
 
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY and limit < TORCH_TAKES:
-            raise MemoryError(f"this process may have {limit / 1e9:.1f} GB, torch takes {TORCH_TAKES / 1e9:.1f}")
+            limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+            if limit != resource.RLIM_INFINITY and limit < TORCH_TAKES:
+                raise MemoryError(f"this process may have {limit / 1e9:.1f} GB, torch takes {TORCH_TAKES / 1e9:.1f}")
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":  # of several processes one
+            print("loading PyTorch ...", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Run the command line; an error that a user can cause is one line on stderr and exit status 1."""
-    if not any(isinstance(finder, EnoughMemory) for finder in sys.meta_path):
-        sys.meta_path.insert(0, EnoughMemory())
+    if not any(isinstance(finder, BeforeTorch) for finder in sys.meta_path):
+        sys.meta_path.insert(0, BeforeTorch())
     try:
         app()
     except BantamError as error:
@@ -121,7 +124,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+    except Exception as error:
         if (lack := lack_of_memory(error)) is None:
             raise
         print(f"bantam: there is too little memory ({lack}); end other programs or raise the limit", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bantam.errors import BantamError, cut
-from bantam.recipes.kinds import LARGEST, PARAMETERS
+from bantam.recipes.keys import LARGEST, PARAMETERS
 
 
 def whole(option: str, least: int, most: int) -> Callable[[str], int]:

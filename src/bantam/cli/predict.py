@@ -1,7 +1,7 @@
 """The command `bantam predict`: the classes of single photographs, or the submission of a run's student."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from bantam.cli.options import (
     print_json,
 )
 from bantam.errors import BadData
+
+if TYPE_CHECKING:
+    from bantam.measure.dynamic import Left
 
 SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
@@ -88,15 +91,8 @@ def photographs(
     `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
     early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
-    from bantam.deliver.classify import (
-        FOOD11,
-        classify_early,
-        classify_files,
-        classify_while_unsure,
-        load_classifier,
-        ranked,
-    )
-    from bantam.pipeline import run as pipeline
+    from bantam.deliver.photographs import FOOD11, graph_classifier, ranked
+    from bantam.runs import runfolder
 
     folder = next((path for path in paths if path.is_dir()), None)
     if folder is not None:
@@ -105,14 +101,13 @@ def photographs(
             f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
         )
     run = run or FOOD11
-    classifier = load_classifier(run, pipeline.recipe_of(run).data.size, views, width, size)
-    left = None
-    if exit_confidence is not None:
-        left = classify_early(classifier, paths, exit_confidence, run)
-    elif view_confidence is not None:
-        left = classify_while_unsure(classifier, paths, view_confidence)
-    answers = classify_files(classifier, paths) if left is None else left.logits.softmax(1)
-    labels = classifier.shipped.classes
+    stored = runfolder.recipe(run).data.size
+    asked = (width, size, exit_confidence, view_confidence)
+    by_graph = graph_classifier(run, stored, views) if asked == (None,) * 4 else None
+    if by_graph is not None:
+        labels, answers, left = by_graph.labels, [by_graph.classify(path).tolist() for path in paths], None
+    else:
+        labels, answers, left = by_pytorch(paths, run, stored, views, *asked)
     if as_json:
         print_json({str(path): dict(ranked(row, labels)) for path, row in zip(paths, answers, strict=True)})
         return
@@ -124,6 +119,29 @@ def photographs(
         typer.echo(left.text())
     if run == FOOD11:
         typer.echo("by the food model that comes with Bantam (11 classes); --run RUN asks a run's student")
+
+
+def by_pytorch(
+    paths: list[Path],
+    run: Path,
+    stored: int,
+    views: str | None,
+    width: float | None,
+    size: int | None,
+    exit_confidence: float | None,
+    view_confidence: float | None,
+) -> "tuple[tuple[str, ...], list[list[float]], Left | None]":
+    """The classes' names, each file's probabilities, and with a threshold what became of it; as in `photographs`."""
+    from bantam.deliver.classify import classify_early, classify_files, classify_while_unsure, load_classifier
+
+    classifier = load_classifier(run, stored, views, width, size)
+    left = None
+    if exit_confidence is not None:
+        left = classify_early(classifier, paths, exit_confidence, run)
+    elif view_confidence is not None:
+        left = classify_while_unsure(classifier, paths, view_confidence)
+    answers = classify_files(classifier, paths) if left is None else left.logits.softmax(1)
+    return classifier.shipped.classes, answers.tolist(), left
 
 
 def evaluation_images(
@@ -145,7 +163,7 @@ def evaluation_images(
     from bantam.measure.tta import answer_while_unsure, ladder
     from bantam.nets.early_exit import without_exits
     from bantam.pipeline import run as pipeline
-    from bantam.runs.finished import chosen_tta
+    from bantam.runs.chosen import chosen_tta
 
     net, shipped = load_shipped(run, width, size)
     early = None if exit_confidence is None else require_exits(net, run)

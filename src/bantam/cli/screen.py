@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -18,11 +18,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bantam.measure.accuracy import Accuracy
-from bantam.measure.audit import Audit
-from bantam.measure.cost import Cost
-from bantam.recipes.kinds import SHIPPED
-from bantam.train.runlog import Row, Watcher
+from bantam.measure.counts import Accuracy
+from bantam.recipes.kinds import shipped_kinds
+from bantam.runs.runfolder import Row
+from bantam.runs.watcher import Watcher
+
+if TYPE_CHECKING:
+    from bantam.measure.audit import Audit
+    from bantam.measure.cost import Cost
 
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
 
@@ -98,7 +101,7 @@ def with_error(value: float, standard_error: float) -> str:
     return f"{value:.3f} ± {standard_error:.3f}"
 
 
-OURS = (*SHIPPED, "refit")
+OURS = (*shipped_kinds(), "refit")
 """The kinds of stages that the budget holds for."""
 
 
@@ -151,7 +154,7 @@ def search_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def cost_text(rows: Mapping[str, Cost | str], accuracies: Mapping[str, Accuracy] | None = None) -> str:
+def cost_text(rows: "Mapping[str, Cost | str]", accuracies: Mapping[str, Accuracy] | None = None) -> str:
     """One line a net: its cost, and its validation accuracy where there is one; or the reason why there is no net."""
     heads = ["parameters", "torchsummary", "M MACs", "activations", "file", "median", "95%"]
     lines = {name: [cost] if isinstance(cost, str) else cost_cells(cost) for name, cost in rows.items()}
@@ -170,7 +173,7 @@ def cost_text(rows: Mapping[str, Cost | str], accuracies: Mapping[str, Accuracy]
     return "\n".join([line("net", heads), *(line(name, cells) for name, cells in lines.items())])
 
 
-def cost_cells(cost: Cost) -> list[str]:
+def cost_cells(cost: "Cost") -> list[str]:
     """The columns of `cost_text` for one net."""
     return [
         f"{cost.weight.unique:,}",
@@ -183,7 +186,7 @@ def cost_cells(cost: Cost) -> list[str]:
     ]
 
 
-def audit_table(audit: Audit, name: str = "the teacher") -> Table:
+def audit_table(audit: "Audit", name: str = "the teacher") -> Table:
     """One line a split and kind of view: accuracy, calibration, and each temperature's entropy / off-class mass."""
     title = f"what {name} says: entropy in nats / probability off the label"
     n = " and ".join(f"{look.accuracy.n:,} {look.split}" for look in audit.looks if not look.augmented)

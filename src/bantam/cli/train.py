@@ -20,6 +20,8 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
 ) -> None:
     """Run the main job in minutes, on scikit-learn's digits: a teacher, a student alone and distilled, a grade."""
+    typer.echo(f"demo on scikit-learn's digits, into {out}")  # before torch is loaded
+
     from rich.console import Console
 
     from bantam.cli.screen import Bar, run_table
@@ -62,12 +64,14 @@ def run(
     from bantam.recipes import recipe as recipes
 
     if "RANK" not in os.environ:  # a mistake is said at once, not after torch is loaded; of several processes by one
-        recipes.load(recipe, settings or ())
+        stages = recipes.load(recipe, settings or ()).stage
+        if not as_json:
+            typer.echo(f"{recipe} ({', '.join(stage.name for stage in stages)}) on {data}, into {out}")
 
     from bantam.cli.screen import Bar, run_table
     from bantam.pipeline import run as pipeline
+    from bantam.runs.watcher import Watcher
     from bantam.train.distributed import joined
-    from bantam.train.runlog import Watcher
 
     console = Console(stderr=as_json)
     with joined() as processes:
@@ -109,12 +113,16 @@ def search(
     """Search families, input sizes and training knobs for the best student; started again or elsewhere, it joins in."""
     from rich.console import Console
 
-    from bantam.cli.screen import Bar, search_table
     from bantam.recipes import recipe as recipes
+
+    base = recipes.load(recipe, [f"budget={budget}"])
+    if not as_json:  # before torch is loaded
+        typer.echo(f"search for {budget:,} parameters on {data}, into {out}")
+
+    from bantam.cli.screen import Bar, search_table
     from bantam.search.search import search as searched
 
     console = Console(stderr=as_json)
-    base = recipes.load(recipe, [f"budget={budget}"])
     result = searched(base, data, out, trials, storage, workers, Bar(console))
     if as_json:
         print_json(result)

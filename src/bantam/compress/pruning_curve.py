@@ -2,15 +2,14 @@
 
 import copy
 import csv
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bantam.compress.channels import IMPORTANCES, Bundle, Sample, bundles, prune_to
@@ -26,9 +25,12 @@ from bantam.nets.blocks import ParallelConv
 from bantam.nets.budget import weigh
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
+from bantam.runs.watcher import Watcher
 from bantam.train.reestimate import has_statistics, reestimated
-from bantam.train.runlog import Watcher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNSTRUCTURED = {f"unstructured-{name}": name for name in MASKS}
 STRUCTURED = {f"structured-{name}": name for name in IMPORTANCES}
@@ -144,78 +146,96 @@ def sample_of(training: LabelledSplit, size: int, normalisation: Normalisation) 
     return plain(few.images, size, normalisation.mean, normalisation.std), few.labels
 
 
+class Prunings:
+    """The nets that come of pruning `subject` by any method at any ratio; what these share is made once.
+
+    `training` has the images on which importance and BatchNorm statistics are taken.
+    """
+
+    def __init__(self, subject: Subject, training: LabelledSplit) -> None:
+        self.subject, self.training = subject, training
+        self.dense = weigh(subject.student.shipped_form(subject.net), subject.student.size).counted
+        self._bundles: dict[str, list[Bundle]] = {}
+
+    @functools.cached_property
+    def single(self) -> nn.Module:
+        """The net with one branch where it trains with several: single weights are masked in what ships."""
+        student, net = self.subject.student, self.subject.net
+        if not any(isinstance(module, ParallelConv) for module in net.modules()):
+            return net
+        return one_branch(student, net, plain_views(self.training, student.size, self.subject.normalisation))
+
+    def at(self, method: str, ratio: float) -> tuple[nn.Module, int, float | None]:
+        """A new net with the share `ratio` of its parameters gone, how many are left, and the share of channels."""
+        left = self.dense - round(ratio * self.dense)
+        if method in UNSTRUCTURED:
+            return masked(self.single, self.dense, UNSTRUCTURED[method], ratio).eval(), left, None
+        student, net = self.subject.student, self.subject.net
+        if method not in self._bundles:
+            sample = sample_of(self.training, student.size, self.subject.normalisation)
+            self._bundles[method] = bundles(student, net, STRUCTURED[method], sample)
+        smaller = prune_to(student, net, self._bundles[method], left)
+        return smaller.net, smaller.parameters, smaller.channel_ratio
+
+    def with_own_statistics(self, net: nn.Module) -> nn.Module | None:
+        """A copy of `net` whose BatchNorms have statistics of its own; None where it has none."""
+        if not has_statistics(net):
+            return None
+        size, normalisation = self.subject.student.size, self.subject.normalisation
+        return reestimated(copy.deepcopy(net), self.training, size, normalisation, STATISTICS_IMAGES)
+
+    def point(self, method: str, ratio: float, validation: LabelledSplit, finetune: Finetune | None) -> Point:
+        """One net of the curve, judged as pruned, with its own statistics, and after `finetune`."""
+        size, normalisation = self.subject.student.size, self.subject.normalisation
+
+        def judged(net: nn.Module | None) -> Accuracy | None:
+            return accuracy(logits_of(net, validation, size, normalisation), validation.labels) if net else None
+
+        pruned, left, channel_ratio = self.at(method, ratio)
+        before = judged(pruned)
+        assert before is not None
+        renewed = self.with_own_statistics(pruned)
+        after = judged(renewed)  # before the training, which changes the net itself
+        tuned = finetune(renewed or pruned, f"{method}-{ratio:g}") if finetune and ratio else None
+        return Point(method, ratio, 1 - left / self.dense, left, channel_ratio, before, after, judged(tuned))
+
+
 def curve(
-    subject: Subject,
+    prunings: Prunings,
     methods: Sequence[str],
     ratios: Sequence[float],
-    training: LabelledSplit,
     validation: LabelledSplit,
     watcher: Watcher,
     known: Sequence[Point] = (),
     keep: Callable[[list[Point]], None] = lambda _: None,
     finetune: Finetune | None = None,
 ) -> list[Point]:
-    """Prune `subject` by every method at every ratio, and judge each net on `validation`.
+    """Prune by every method at every ratio, and judge each net on `validation`.
 
     `known` points are taken as they are; `keep` is given all points after each new one. The largest ratios come first,
     so that one which would empty a layer is refused (BadPruning) before the long work.
     """
-    student, net, normalisation = subject.student, subject.net, subject.normalisation
-    dense = weigh(student.shipped_form(net), student.size).counted
-    branched = any(isinstance(module, ParallelConv) for module in net.modules())
-    single = one_branch(student, net, plain_views(training, student.size, normalisation)) if branched else net
-    found: dict[str, list[Bundle]] = {}
-
-    def judged(candidate: nn.Module) -> Accuracy:
-        return accuracy(logits_of(candidate, validation, student.size, normalisation), validation.labels)
-
-    def point(method: str, ratio: float) -> Point:
-        if not ratio:  # the dense net, which is the same for each method of a kind
-            twins = (each for each in points.values() if not each.ratio)
-            for twin in twins:
-                if (twin.method in UNSTRUCTURED) == (method in UNSTRUCTURED):
-                    return replace(twin, method=method)
-        channel_ratio: float | None = None
-        if method in UNSTRUCTURED:
-            pruned = masked(single, dense, UNSTRUCTURED[method], ratio).eval()
-            left = dense - round(ratio * dense)
-        else:
-            if method not in found:
-                sample = sample_of(training, student.size, normalisation)
-                found[method] = bundles(student, net, STRUCTURED[method], sample)
-            smaller = prune_to(student, net, found[method], dense - round(ratio * dense))
-            pruned, left, channel_ratio = smaller.net, smaller.parameters, smaller.channel_ratio
-        before = judged(pruned)
-        renewed = (
-            reestimated(copy.deepcopy(pruned), training, student.size, normalisation, STATISTICS_IMAGES)
-            if has_statistics(pruned)
-            else None
-        )
-        after = judged(renewed) if renewed else None  # before the training, which changes the net itself
-        tuned = finetune(renewed or pruned, f"{method}-{ratio:g}") if finetune and ratio else None
-        return Point(
-            method,
-            ratio,
-            1 - left / dense,
-            left,
-            channel_ratio,
-            before,
-            after,
-            judged(tuned) if tuned else None,
-        )
-
     points = {(each.method, each.ratio): each for each in known}
     todo = [(method, ratio) for ratio in sorted(ratios, reverse=True) for method in methods]
     watcher.begin("pruning", len(todo), 0)
     try:
         for done, (method, ratio) in enumerate(todo, start=1):
             if (method, ratio) not in points:
-                points[method, ratio] = point(method, ratio)
+                twin = None if ratio else dense_point(points.values(), method)
+                points[method, ratio] = twin or prunings.point(method, ratio, validation, finetune)
                 keep(list(points.values()))
             watcher.advance(done)
     finally:
         watcher.end()
     return [points[method, ratio] for method in methods for ratio in sorted(ratios)]
+
+
+def dense_point(points: Iterable[Point], method: str) -> Point | None:
+    """The dense net's point, which is the same for each method of a kind, where another one has it already."""
+    for point in points:
+        if not point.ratio and (point.method in UNSTRUCTURED) == (method in UNSTRUCTURED):
+            return replace(point, method=method)
+    return None
 
 
 def kept_points(path: Path, made_of: dict[str, Any]) -> list[Point]:
@@ -244,6 +264,8 @@ def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) ->
                 found: Accuracy | None = getattr(point, look)
                 cells += [f"{found.value:.6f}", f"{found.standard_error:.6f}"] if found else ["", ""]
             rows.writerow(cells)
+    import matplotlib  # Slow to import, and a recipe that prunes to a budget draws nothing.
+
     with matplotlib.rc_context(STYLE):
         figure = drawn(points, about["title"])
         for ending in ("svg", "png"):
@@ -273,8 +295,10 @@ def curve_text(points: Sequence[Point]) -> str:
     return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)
 
 
-def drawn(points: Sequence[Point], title: str) -> Figure:
+def drawn(points: Sequence[Point], title: str) -> "Figure":
     """Validation accuracy over the share of parameters gone, a panel for each look that was taken; and the channels."""
+    from matplotlib.figure import Figure
+
     looks = [look for look in LOOKS if any(getattr(point, look) for point in points)]
     structured = [point for point in points if point.channel_ratio is not None]
     panels = len(looks) + bool(structured)

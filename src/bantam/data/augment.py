@@ -10,7 +10,6 @@ differ in the last bit with the place in the batch. Images are processed as [B, 
 outermost, where a CPU is several times faster at it, and handed over in channels_last.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bantam.data import draws
+from bantam.data.colour import between, normalised, recolour
+from bantam.data.splits import Normalisation
 
 VERSION, SHRUNK = 1, 2
 """Raise one when the same draw would give other pixels: answers cached for the old views are then void. SHRUNK is that
@@ -103,6 +104,16 @@ class Augmentation:
         return self.mixup + self.cutmix > 0
 
 
+@dataclass(frozen=True)
+class Viewing:
+    """What the views of a data set have in common: pixels [3, size, size], and what is done to them."""
+
+    seed: int
+    augmentation: Augmentation
+    size: int
+    normalisation: Normalisation
+
+
 def version(augmentation: Augmentation, shape: Sequence[int], size: int) -> int:
     """The version of views of `size` pixels of photographs that are stored in an array of `shape`, (N, H, W, 3)."""
     return SHRUNK if augmentation.moves and max(shape[1:3]) > 2 * size else VERSION
@@ -120,16 +131,7 @@ _MIX_DRAWS = 4  # kind, share, column, row
 # --- From stored photographs to what a net sees ---
 
 
-def render(
-    images: Tensor,
-    index: Tensor,
-    view: Tensor | int,
-    seed: int,
-    augmentation: Augmentation,
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> tuple[Tensor, Tensor]:
+def render(images: Tensor, index: Tensor, view: Tensor | int, viewing: Viewing) -> tuple[Tensor, Tensor]:
     """Gathers, augments and mixes one batch.
 
     `images` is the whole split, uint8 [N, H, W, 3]: resident on the device, or on the CPU (memory-mapped as
@@ -141,8 +143,8 @@ def render(
     """
     batch = images.index_select(0, index.to(images.device)).to(index.device, non_blocking=True)
     numbers = view if isinstance(view, Tensor) else torch.full_like(index, view)
-    rendered = _views(batch, index, numbers, seed, augmentation, size, mean, std)
-    rendered, ratio = mix(rendered, index, numbers, seed, augmentation)
+    rendered = _views(batch, index, numbers, viewing)
+    rendered, ratio = mix(rendered, index, numbers, viewing.seed, viewing.augmentation)
     return rendered.contiguous(memory_format=torch.channels_last), ratio
 
 
@@ -151,51 +153,35 @@ def plain(images: Tensor, size: int, mean: Sequence[float], std: Sequence[float]
 
     Bilinear with antialiasing where the sizes differ, whatever the aspect; nothing is random.
     """
-    pixels = _normalise(_resize(_planes(images), size), 255.0, mean, std)
+    pixels = normalised(_resize(_planes(images), size), 255.0, mean, std)
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def views(
-    images: Tensor,
-    index: Tensor,
-    view: Tensor,
-    seed: int,
-    augmentation: Augmentation,
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Tensor:
+def views(images: Tensor, index: Tensor, view: Tensor, viewing: Viewing) -> Tensor:
     """The augmented views of a batch, not yet mixed: float32 [B, 3, size, size] in channels_last.
 
-    `images` is uint8 [B, H, W, 3], `index` and `view` are int64 [B]; `mean` and `std` are three numbers on
-    the scale 0..1. In order: crop and resize, flip, rotate (one bilinear resampling); brightness,
-    contrast, saturation, hue (one affine map), clamped to 0..1; normalise; erase. Without crop and rotation
-    the image is resized as in `plain` and the flips are exact.
+    `images` is uint8 [B, H, W, 3], `index` and `view` are int64 [B]. In order: crop and resize, flip, rotate (one
+    bilinear resampling); brightness, contrast, saturation, hue (one affine map), clamped to 0..1; normalise; erase.
+    Without crop and rotation the image is resized as in `plain` and the flips are exact.
     """
-    pixels = _views(images, index, view, seed, augmentation, size, mean, std)
+    pixels = _views(images, index, view, viewing)
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _views(
-    images: Tensor,
-    index: Tensor,
-    view: Tensor,
-    seed: int,
-    augmentation: Augmentation,
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Tensor:
-    drawn = draws.uniform(seed, index, view, draws.VIEW, _VIEW_DRAWS).double()  # [B, 16]
+def _views(images: Tensor, index: Tensor, view: Tensor, viewing: Viewing) -> Tensor:
+    augmentation, size = viewing.augmentation, viewing.size
+    mean, std = viewing.normalisation.mean, viewing.normalisation.std
+    drawn = draws.uniform(viewing.seed, index, view, draws.VIEW, _VIEW_DRAWS).double()  # [B, 16]
     source = _planes(images)  # [B, 3, H, W], 0..255
     if augmentation.moves:
         pixels = _resample(source, drawn[:, _GEOMETRY], augmentation, size)  # [B, 3, S, S]
     else:
         pixels = _flip(_resize(source, size), drawn[:, _GEOMETRY], augmentation)
     if augmentation.colours:
-        pixels = _normalise(_recolour(pixels, source, drawn[:, _COLOUR], augmentation), 1.0, mean, std)
+        reaches = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
+        pixels = normalised(recolour(pixels, source, drawn[:, _COLOUR], reaches, augmentation.hue), 1.0, mean, std)
     else:
-        pixels = _normalise(pixels, 255.0, mean, std)
+        pixels = normalised(pixels, 255.0, mean, std)
     if augmentation.erase:
         pixels = _erase(pixels, drawn[:, _ERASE], augmentation.erase)
     return pixels
@@ -204,19 +190,6 @@ def _views(
 def _planes(images: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] to float32 [B, 3, H, W], 0..255."""
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-
-
-def _normalise(pixels: Tensor, white: float, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels [B, 3, H, W] on the scale 0..white, normalised; the memory is used anew."""
-    factor = _constant(tuple(1 / (white * s) for s in std), pixels.device)
-    offset = _constant(tuple(-m / s for m, s in zip(mean, std, strict=True)), pixels.device)
-    return pixels.mul_(factor[:, None, None]).add_(offset[:, None, None])
-
-
-@functools.lru_cache(maxsize=64)
-def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers on the device, float32; kept, because a CUDA graph cannot copy them there each time."""
-    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 # --- Geometry ---
@@ -251,7 +224,7 @@ def _resample(source: Tensor, drawn: Tensor, augmentation: Augmentation, size: i
 
     area, ratio, left, top, flip, vertical_flip, angle = drawn.unbind(1)
     if augmentation.scale[0] < 1:
-        area = _between(area, augmentation.scale)
+        area = between(area, augmentation.scale)
         across_share, down_share = _rectangle(area, ratio, augmentation.ratio, width / height)
     else:
         across_share = down_share = torch.ones_like(area)
@@ -291,55 +264,6 @@ def _rectangle(area: Tensor, drawn: Tensor, ratio: tuple[float, float], aspect: 
     return (area * shape).sqrt(), (area / shape).sqrt()
 
 
-def _between(drawn: Tensor, bounds: tuple[float, float]) -> Tensor:
-    low, high = bounds
-    return low + drawn * (high - low)
-
-
-# --- Colour ---
-
-_GREY = (0.299, 0.587, 0.114)  # Rec. 601 luma, the Y of YIQ
-_YIQ = torch.tensor((_GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)), dtype=torch.float64)
-_QUARTER = torch.tensor(((0, 0, 0), (0, 0, -1), (0, 1, 0)), dtype=torch.float64)  # I to Q, Q to -I
-# Maps of RGB, row by row: to grey, to what is not grey, and the latter turned by 90 degrees in the I-Q plane.
-_QUARTER_TURN: tuple[float, ...] = tuple((_YIQ.inverse() @ _QUARTER @ _YIQ).flatten().tolist())
-_TO_GREY: tuple[float, ...] = _GREY * 3
-_TO_CHROMA: tuple[float, ...] = tuple(float(i % 4 == 0) - grey for i, grey in enumerate(_TO_GREY))
-
-
-def _recolour(pixels: Tensor, source: Tensor, drawn: Tensor, augmentation: Augmentation) -> Tensor:
-    """Brightness, contrast, saturation and hue of pixels [B, 3, S, S] (0..255) as one affine map; 0..1.
-
-    With G the map to grey and R(h) the rotation of the chroma, brightness b, contrast c and saturation s
-    compose to  x -> b c (G + s R(h) (1 - G)) x + b (1 - c) m,  where m is the mean grey of the whole source
-    photograph. The clamp to 0..1 comes once, after all four.
-    """
-    reaches = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
-    brightness, contrast, saturation = (
-        _between(drawn[:, column], (max(0.0, 1 - reach), 1 + reach)) for column, reach in enumerate(reaches)
-    )
-    turn = (2 * drawn[:, 3] - 1) * (2 * math.pi * augmentation.hue)
-
-    to_grey, to_chroma, quarter_turn = (
-        _constant(values, pixels.device) for values in (_TO_GREY, _TO_CHROMA, _QUARTER_TURN)
-    )
-    matrix = (
-        to_grey + (saturation * turn.cos())[:, None] * to_chroma + (saturation * turn.sin())[:, None] * quarter_turn
-    )
-    matrix = matrix * (brightness * contrast / 255)[:, None]  # [B, 9]
-    # Sums of a row are whole numbers, exact in float32: the mean does not depend on the order of adding.
-    total = source.sum(3).double().sum(2)  # [B, 3]
-    grey = (total * to_grey[:3]).sum(1) / (255 * source.shape[2] * source.shape[3])
-    offset = brightness * (1 - contrast) * grey
-
-    # Not a matrix product: that would run at the reduced precision that training may have switched on.
-    matrix = matrix.to(torch.float32).view(-1, 3, 3, 1, 1)  # [B, to, from, 1, 1]
-    red, green, blue = pixels.split(1, 1)  # each [B, 1, S, S]
-    recoloured = red * matrix[:, :, 0]  # [B, 3, S, S]
-    recoloured.addcmul_(green, matrix[:, :, 1]).addcmul_(blue, matrix[:, :, 2])
-    return recoloured.add_(offset.to(torch.float32)[:, None, None, None]).clamp_(0, 1)
-
-
 # --- Rectangles: erasing and CutMix; mixing ---
 
 _ERASE_AREA = (0.02, 0.33)
@@ -350,7 +274,7 @@ def _erase(pixels: Tensor, drawn: Tensor, chance: float) -> Tensor:
     """Zeroes one rectangle of each chosen image, edges rounded to pixels; the memory is used anew."""
     size = pixels.shape[-1]
     whether, area, ratio, left, top = drawn.unbind(1)
-    width, height = _rectangle(_between(area, _ERASE_AREA), ratio, _ERASE_RATIO, 1.0)
+    width, height = _rectangle(between(area, _ERASE_AREA), ratio, _ERASE_RATIO, 1.0)
     width = (width * size).round().clamp(min=1)
     height = (height * size).round().clamp(min=1) * (whether < chance)  # an image not chosen loses 0 rows
     left = (left * (size - width + 1)).floor()

@@ -17,11 +17,9 @@ where SHA-256 reads 0.7, and it is damage that is looked for; every core takes a
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import mmap
 import os
 import shutil
-import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,17 +32,15 @@ import numpy as np
 import torch
 
 from bantam.data import images
-from bantam.data.folder import UNLABELLED, Record, scan
+from bantam.data.contents import Source, hashed, read_table
+from bantam.data.folder import Record, scan
+from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
-from bantam.errors import BadData, BadImage, CannotWrite, SplitLeak
-from bantam.files import explained, read_sealed, sync_folder, write_json, write_sealed
+from bantam.errors import BadData, BadImage, SplitLeak
+from bantam.files import explained, sync_folder, write_json
 
 # Raise it when the same file would give other pixels: decoding, cropping or the layout of an entry changed.
 FORMAT = 1
-
-# A file system may give two writes this close together the same time, so a hash of a file changed that
-# recently is not remembered.
-_TIMESTAMP_GRANULARITY_NS = 2_000_000_000
 
 _TEMPORARY = ".building"
 
@@ -52,14 +48,6 @@ _TEMPORARY = ".building"
 _PART, _PIECE = 2**24, 2**20
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A record with the hash of its file's content; an empty hash stands for a file that cannot be read."""
-
-    record: Record
-    sha256: str
 
 
 def open_splits(
@@ -89,7 +77,7 @@ def open_splits(
         splits[UNLABELLED] = folder.unlabelled
         if not folder.unlabelled:
             raise BadData(f"{root / UNLABELLED} holds no image; put some there, or set data.unlabelled = false")
-    sources = _hash_contents(root, splits, cache_dir, workers)
+    sources = hashed(root, splits, cache_dir, workers)
     if unlabelled:
         _refuse_copies({name: [(row.record, row.sha256) for row in rows] for name, rows in sources.items()})
         sources["training"] += sources.pop(UNLABELLED)
@@ -167,63 +155,10 @@ def _map(path: Path, count: int, size: int) -> torch.Tensor:
     return flat.view(count, size, size, 3)
 
 
-# --- content hashes
+# --- what an entry is of
 
 
-def _hash_contents(
-    root: Path, splits: dict[str, tuple[Record, ...]], cache_dir: Path, workers: int | None
-) -> dict[str, list[_Source]]:
-    """Hash every file, except those whose state is still the one that a remembered hash was computed for."""
-    root_hash = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
-    memo = cache_dir / "hashes" / f"{root_hash}.json"
-    known = _read_json(memo)
-    records = [record for records in splits.values() for record in records]
-
-    started = time.time_ns()
-    names = [str(record.path.relative_to(root)) for record in records]
-    states = [_state(record.path) for record in records]
-    hashes = [
-        line[-1] if state and isinstance(line := known.get(name), list) and line[:-1] == state else None
-        for name, state in zip(names, states, strict=True)
-    ]
-    unknown = [n for n, sha256 in enumerate(hashes) if sha256 is None]
-    contents = images.in_parallel(_sha256, (records[n].path for n in unknown), workers)
-    for n, sha256 in zip(unknown, contents, strict=True):
-        hashes[n] = sha256
-
-    remembered = {
-        name: [*state, sha256]
-        for name, state, sha256 in zip(names, states, hashes, strict=True)
-        if state and sha256 and max(state[1:3]) + _TIMESTAMP_GRANULARITY_NS < started
-    }
-    if remembered != known:
-        # A shared cache that cannot be written still serves what it holds.
-        with contextlib.suppress(CannotWrite):
-            write_sealed(memo, remembered)
-    rows = (_Source(record, sha256 or "") for record, sha256 in zip(records, hashes, strict=True))
-    return {name: list(itertools.islice(rows, len(splits[name]))) for name in splits}
-
-
-def _state(path: Path) -> list[int] | None:
-    """What changes when a file is rewritten; None if it cannot be asked.
-
-    Programs can set the modification time back, but not the change time.
-    """
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev]
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _digest(sources: dict[str, list[_Source]], size: int) -> str:
+def _digest(sources: dict[str, list[Source]], size: int) -> str:
     digest = hashlib.sha256(f"{FORMAT} {size}\n".encode())
     for name, rows in sources.items():
         digest.update(f"{name} {len(rows)}\n".encode())
@@ -237,9 +172,9 @@ def _digest(sources: dict[str, list[_Source]], size: int) -> str:
 # --- building and recognising an entry
 
 
-def _is_whole(entry: Path, sources: dict[str, list[_Source]], size: int) -> bool:
+def _is_whole(entry: Path, sources: dict[str, list[Source]], size: int) -> bool:
     """Whether the entry is there, every bit as it was written."""
-    index = _read_json(entry / "index.json")
+    index = read_table(entry / "index.json")
     if index.get("format") != FORMAT:
         return False
     known = index.get("crc32")
@@ -289,7 +224,7 @@ def _building_alone(cache_dir: Path) -> Iterator[None]:
 def _build(
     entry: Path,
     root: Path,
-    sources: dict[str, list[_Source]],
+    sources: dict[str, list[Source]],
     size: int,
     workers: int | None,
     progress: Progress | None,
@@ -343,7 +278,7 @@ class _Decoded:
     picture: str
 
 
-def _decode(source: _Source, size: int, compared: bool) -> _Decoded | BadImage:
+def _decode(source: Source, size: int, compared: bool) -> _Decoded | BadImage:
     path = source.record.path
     try:
         data = images.read(path)
@@ -366,7 +301,7 @@ def _summary(unreadable: list[str], total: int, root: Path) -> str:
     )
 
 
-def _index(root: Path, sources: dict[str, list[_Source]], size: int, entry: Path) -> dict:
+def _index(root: Path, sources: dict[str, list[Source]], size: int, entry: Path) -> dict:
     """Opening an entry needs the format and the CRC-32s; the rest is for people who look into the cache."""
     counts = {name: len(rows) for name, rows in sources.items()}
     crcs = {name: _crcs(entry / f"{name}.npy") for name, rows in sources.items() if rows}
@@ -379,11 +314,3 @@ def _header(count: int, size: int) -> bytes:
     # Magic, version and length are 10 bytes; the whole head fills a multiple of 64.
     padded = text + " " * (-(10 + len(text) + 1) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode("ascii")
-
-
-def _read_json(path: Path) -> dict:
-    """The table in a JSON file; an empty one if there is none, or it is damaged."""
-    try:
-        return read_sealed(path)
-    except (OSError, ValueError):
-        return {}

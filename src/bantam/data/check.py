@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import images
-from bantam.data.folder import UNLABELLED, Folder, Listing, Record, left_out, list_images
+from bantam.data.folder import Folder, Listing, Record, list_images
+from bantam.data.layouts.folders import UNLABELLED, left_out
 from bantam.errors import BadImage
 
 TOLERATED_OVERLAP = 0.005

@@ -12,7 +12,6 @@ import functools
 from typing import TypeVar
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 # One stream per use: draws of different streams are independent.
@@ -85,4 +84,6 @@ def _quantiles_on(alpha: float, device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _beta_quantiles(alpha: float) -> tuple[float, ...]:
+    from scipy.special import betaincinv  # Slow to import, and mixing by another alpha than 1 alone needs it.
+
     return tuple(float(betaincinv(alpha, alpha, k / _QUANTILES)) for k in range(_QUANTILES + 1))

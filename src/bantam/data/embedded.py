@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from bantam.files import explained, writing
 
@@ -32,6 +31,8 @@ def write_digits(root: Path) -> Path:
     labels_csv = root / _LABELS
     if labels_csv.exists():
         return labels_csv
+    from sklearn.datasets import load_digits  # Slow to import, and needed once in a demo's life.
+
     digits, labels = load_digits(return_X_y=True)
     grey = np.rint(digits.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # [N, 8, 8], from 0..16
     split = _split(labels.tolist())

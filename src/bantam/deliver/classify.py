@@ -14,16 +14,14 @@ from torch import Tensor
 from bantam.data import images
 from bantam.data.splits import UnlabelledSplit
 from bantam.deliver.exits import leave_early, require_exits
+from bantam.deliver.photographs import FOOD11, ranked  # noqa: F401
 from bantam.deliver.predict import Shipped, load_shipped
-from bantam.errors import BadData
+from bantam.measure.crops import require_tta
 from bantam.measure.dynamic import Left
-from bantam.measure.tta import TTA, answer_while_unsure, logits_of_tta
+from bantam.measure.tta import answer_while_unsure, logits_of_tta
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
-from bantam.runs.finished import chosen_tta
-
-FOOD11 = Path(__file__).parents[1] / "models" / "food11"
-"""The folder of the small trained model that comes with Bantam, laid out like a finished run's."""
+from bantam.runs.chosen import chosen_tta
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ def load_classifier(
     """
     net, shipped = load_shipped(run, width, size)
     chosen = chosen_tta(run)
-    if tta is not None and tta not in TTA:
-        raise BadData(f'no TTA is named "{tta}"; --views is one of {", ".join(TTA)}')
+    if tta is not None:
+        require_tta(tta)
     return Classifier(net, shipped, stored, tta or chosen)
 
 
@@ -90,9 +88,3 @@ def classify_while_unsure(classifier: Classifier, paths: list[Path], confidence:
     split = UnlabelledSplit(pixels, tuple(map(str, paths)))
     size, normalisation = classifier.shipped.student.size, classifier.shipped.normalisation
     return answer_while_unsure(without_exits(classifier.net), split, size, normalisation, classifier.tta, confidence)
-
-
-def ranked(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
-    """Class names with the probabilities [K], the largest first."""
-    order = probabilities.argsort(descending=True, stable=True).tolist()
-    return [(classes[k], float(probabilities[k])) for k in order]

@@ -9,7 +9,7 @@ from bantam.deliver.predict import load_whole
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.cost import Cost, costs
 from bantam.nets.students import Student
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 
 @dataclass(frozen=True)

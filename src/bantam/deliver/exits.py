@@ -11,7 +11,7 @@ from bantam.errors import BadData
 from bantam.measure.dynamic import Left
 from bantam.measure.logits import logits_of
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 RESULT = Path("exits") / "exits.json"
 """Where in a run's folder `bantam exits` leaves the chosen threshold."""

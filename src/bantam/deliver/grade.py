@@ -8,7 +8,7 @@ from typing import Any
 
 from bantam.deliver.submission import CATEGORY, ID, first_few, parse_categories, read, read_rows
 from bantam.errors import BadSubmission
-from bantam.measure.accuracy import Accuracy
+from bantam.measure.counts import Accuracy
 
 USAGE = "Usage"
 BASELINES = {"simple": 0.44364, "medium": 0.68440, "strong": 0.78268, "boss": 0.82326}

@@ -15,12 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from bantam.deliver.grade import Marks
 from bantam.errors import BadLeaderboard
-from bantam.measure.accuracy import WILSON_Z, Accuracy, mcnemar
+from bantam.measure.counts import WILSON_Z, Accuracy, mcnemar_of
 
 PER_DAY = 5
 """The course's limit of submissions a day."""
@@ -41,28 +38,29 @@ SCHEMA = (
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One submission: when it came (UTC), and which images of each half it has right, bool [N] in the order of ids.
+    """One submission: when it came (UTC), and which images of each half it has right, in the order of their ids.
 
     Where the labels know no halves, every image is public and `private` is empty.
     """
 
     name: str
     at: datetime
-    public: Tensor
-    private: Tensor
+    public: tuple[bool, ...]
+    private: tuple[bool, ...]
 
     @property
     def score(self) -> Accuracy:
         """The public accuracy."""
-        return Accuracy(int(self.public.sum()), len(self.public))
+        return Accuracy(sum(self.public), len(self.public))
 
     @property
     def private_score(self) -> Accuracy | None:
-        return Accuracy(int(self.private.sum()), len(self.private)) if len(self.private) else None
+        return Accuracy(sum(self.private), len(self.private)) if self.private else None
 
     def noise(self, other: "Entry") -> float:
         """The p-value of both being equally accurate on the public images."""
-        return mcnemar(self.public, other.public).p
+        pairs = list(zip(self.public, other.public, strict=True))
+        return mcnemar_of(pairs.count((True, False)), pairs.count((False, True))).p
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def entry_of(row: tuple[Any, ...], board: Path) -> Entry:
         if when.tzinfo is None:
             raise ValueError("a date without its time zone")
         entry = Entry(name, when, hits(public), hits(private))
-        if not len(entry.public):
+        if not entry.public:
             raise ValueError("no images")
     except (ValueError, TypeError) as error:
         raise damaged(board, f"a submission has {error}") from error
@@ -183,11 +181,11 @@ def damaged(board: Path, how: str) -> BadLeaderboard:
     return BadLeaderboard(f"the leaderboard {board} is damaged: {said}; put a copy back, or move it away to begin anew")
 
 
-def hits(stored: object) -> Tensor:
-    """Which images were right: boolean [N], from a byte each, 0 or 1. Raises ValueError."""
+def hits(stored: object) -> tuple[bool, ...]:
+    """Which images were right, from a byte each, 0 or 1. Raises ValueError."""
     if not isinstance(stored, bytes) or not set(stored) <= {0, 1}:
         raise ValueError("something else than right and wrong")
-    return torch.tensor(list(stored), dtype=torch.bool)  # [N]
+    return tuple(map(bool, stored))
 
 
 def digest_of(*values: Any) -> str:

@@ -15,8 +15,7 @@ from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import Switch, SwitchableNet, extract
 from bantam.nets.students import Student
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 
 
 @dataclass(frozen=True)

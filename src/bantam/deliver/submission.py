@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from bantam.errors import BadSubmission
 from bantam.files import writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ID, CATEGORY = "Id", "Category"
 NAMED_AT_MOST = 5
@@ -36,7 +38,7 @@ def write(path: Path, ids: Sequence[str], categories: Sequence[int]) -> None:
     write_rows(path, (ID, CATEGORY), sorted(zip(ids, numbers, strict=True)))
 
 
-def write_probabilities(path: Path, ids: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> None:
+def write_probabilities(path: Path, ids: Sequence[str], probabilities: "Tensor", classes: Sequence[str]) -> None:
     """Write one row an image, sorted by Id: the Id, then the probability of each class under the class's
     name.
 

@@ -4,15 +4,15 @@ A teacher that has memorised its training images answers them with hard labels, 
 that the labels do not say. Strong augmentation brings the softness back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bantam.data import augment
-from bantam.data.augment import Augmentation
-from bantam.data.splits import LabelledSplit, Normalisation, require_labelled
+from bantam.data.augment import Augmentation, Viewing
+from bantam.data.splits import LabelledSplit, require_labelled
 from bantam.measure.accuracy import (
     Accuracy,
     Calibration,
@@ -96,13 +96,10 @@ def audit(
     teacher: AnyTeacher,
     training: LabelledSplit,
     validation: LabelledSplit,
-    augmentation: Augmentation,
-    size: int,
-    normalisation: Normalisation,
+    viewing: Viewing,
     images: int = 0,
-    seed: int = 0,
 ) -> Audit:
-    """Ask `teacher` about at most `images` images of each split (0: all), drawn evenly, in views of `size` px.
+    """Ask `teacher` about at most `images` images of each split (0: all), drawn evenly: plain, and as `viewing` says.
 
     Raises SplitLeak for an unlabelled split.
     """
@@ -112,8 +109,8 @@ def audit(
             split = require_labelled(split, "a teacher's audit")
             count = min(images, len(split)) if images else len(split)
             chosen = torch.linspace(0, len(split) - 1, count).round().long()
-            used = augmentation if augmented else OFF
-            logits, targets = answers(teacher, split, chosen, used, size, normalisation, seed)
+            used = viewing if augmented else replace(viewing, augmentation=OFF)
+            logits, targets = answers(teacher, split, chosen, used)
             labels = targets.argmax(1)
             looks.append(
                 Looked(
@@ -135,26 +132,14 @@ def answers(
     teacher: AnyTeacher,
     split: LabelledSplit,
     chosen: Tensor,
-    augmentation: Augmentation,
-    size: int,
-    normalisation: Normalisation,
-    seed: int,
+    viewing: Viewing,
 ) -> tuple[Tensor, Tensor]:
     """Logits [n, K] and targets [n, K] on view 0 of the `chosen` images; the odd one out of a pair is left away."""
     device = next(teacher.parameters()).device
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     for index in chosen[: len(chosen) // 2 * 2].split(128):
-        images, ratio = augment.render(
-            split.images,
-            index,
-            torch.zeros_like(index),
-            seed,
-            augmentation,
-            size,
-            normalisation.mean,
-            normalisation.std,
-        )
+        images, ratio = augment.render(split.images, index, 0, viewing)
         logits.append(teacher.observe(images.to(device)).logits.float().cpu())
         targets.append(augment.soft_targets(split.labels[index], ratio, len(split.classes)).cpu())
     return torch.cat(logits), torch.cat(targets)

@@ -1,15 +1,16 @@
 """Curves and scatter plots of what was measured, as SVG files."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from bantam.errors import BadData
 from bantam.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Text stays text, and the same numbers give the same file.
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "bantam"}
@@ -48,10 +49,22 @@ def tournament_rows(path: Path) -> list[dict[str, Any]]:
     return finished
 
 
+@contextlib.contextmanager
+def drawn(path: Path, size: tuple[float, float]) -> Iterator["Figure"]:
+    """A figure of `size` in inches, which is the SVG file `path` when the block ends without an error."""
+    import matplotlib  # Slow to import: only who draws waits for it.
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
 def plot_accuracy_against_macs(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw each row's "accuracy" with its "standard_error" over its "macs", named by its "family", into an SVG."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 5), layout="constrained")
+    with drawn(path, (8, 5)) as figure:
         axes = figure.add_subplot()
         for number, row in enumerate(sorted(rows, key=lambda row: -row["accuracy"])):
             axes.errorbar(
@@ -70,14 +83,11 @@ def plot_accuracy_against_macs(rows: Sequence[dict[str, Any]], path: Path) -> No
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
         figure.legend(loc="outside right upper", title="best first", frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw each row's "accuracy" with its "standard_error" over its "bytes", named by its "name", into an SVG."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+    with drawn(path, (7, 4.5)) as figure:
         axes = figure.add_subplot()
         for number, row in enumerate(rows):
             axes.errorbar(
@@ -94,8 +104,6 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, title="form, median of one image", loc="lower right")
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def plot_dynamic(
@@ -105,8 +113,7 @@ def plot_dynamic(
 
     The rows of `static`, each a point with its name beside it, have a "standard_error" as well.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+    with drawn(path, (7, 4.5)) as figure:
         axes = figure.add_subplot()
         axes.errorbar(
             [row["mean_macs"] / 1e6 for row in static.values()],
@@ -134,5 +141,3 @@ def plot_dynamic(
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right")
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})

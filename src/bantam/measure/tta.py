@@ -6,9 +6,7 @@ of, which makes them a dynamic computation: Mocerino et al., "Adaptive Test-Time
 arXiv:2105.06183.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,58 +14,14 @@ from torch import Tensor, nn
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit, require_labelled
 from bantam.errors import BadData
-from bantam.measure.accuracy import Accuracy, accuracy, require_finite
+from bantam.measure.accuracy import accuracy, require_finite
+from bantam.measure.counts import Accuracy
+from bantam.measure.crops import TTA, Crop, require_tta
 from bantam.measure.dynamic import Left
 from bantam.nets.early_exit import confidence as confidence_of
 from bantam.nets.footprint import footprint
 
 CHUNK = 250  # images at a time
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A square part of the image: its side, and its left and top edge, as shares of the image's; perhaps mirrored.
-
-    `weight` is its share in the mean of the log-probabilities.
-    """
-
-    side: float = 1.0
-    left: float = 0.0
-    top: float = 0.0
-    mirrored: bool = False
-    weight: float = 1.0
-
-    @property
-    def part(self) -> "Crop":
-        """The same part of the image, whatever its weight."""
-        return replace(self, weight=1.0)
-
-
-def both_ways(*crops: Crop) -> tuple[Crop, ...]:
-    """Each crop and its mirror image, with half of its weight each."""
-    return tuple(
-        Crop(crop.side, crop.left, crop.top, mirrored, crop.weight / 2) for crop in crops for mirrored in (False, True)
-    )
-
-
-SIDE = 0.875
-"""The side of a crop, as in Krizhevsky, Sutskever and Hinton (2012): 224 of 256 pixels."""
-
-EDGE = 1 - SIDE
-
-TTA: dict[str, tuple[Crop, ...]] = {
-    "plain": (Crop(),),
-    "flip": both_ways(Crop()),
-    "zoom": both_ways(Crop(weight=0.5), Crop(SIDE, EDGE / 2, EDGE / 2, weight=0.5)),
-    "crops": both_ways(
-        Crop(weight=0.5),
-        *(
-            Crop(SIDE, left, top, weight=0.1)
-            for left, top in ((0, 0), (EDGE, 0), (0, EDGE), (EDGE, EDGE), (EDGE / 2, EDGE / 2))
-        ),
-    ),
-}
-"""What may be chosen, cheapest first. The weights of each add up to 1."""
 
 
 def logits_of_tta(
@@ -100,11 +54,6 @@ def choose_tta(
     return max(measured, key=lambda name: measured[name].correct), measured
 
 
-def tta_of(validation: Mapping[str, Any]) -> str:
-    """The name of the TTA that a run chose: `validation` is that table of its metrics.json."""
-    return validation.get("views") or ("flip" if validation.get("flip") else "plain")
-
-
 @torch.inference_mode()
 def answers_of_tta(
     net: nn.Module,
@@ -116,8 +65,7 @@ def answers_of_tta(
 ) -> Tensor:
     """The answers float32 [len(names), N, K] under each name, on the CPU. Each crop is looked at once."""
     for name in names:
-        if name not in TTA:
-            raise BadData(f'no TTA is named "{name}"; --views is one of {", ".join(TTA)}')
+        require_tta(name)
     was_training = net.training
     net.eval()
     device = next(net.parameters()).device
@@ -216,8 +164,6 @@ def macs_of_tta(net: nn.Module, size: int, names: Sequence[str]) -> tuple[int, .
 
 def cropped(images: Tensor, crop: Crop, size: int, normalisation: Normalisation) -> Tensor:
     """The `crop` of images uint8 [B, H, W, 3] as a net takes it: float32 [B, 3, size, size], normalised."""
-    height, width = images.shape[1:3]
-    top, left = round(crop.top * height), round(crop.left * width)
-    part = images[:, top : top + round(crop.side * height), left : left + round(crop.side * width)]
-    seen = plain(part, size, normalisation.mean, normalisation.std)
+    rows, columns = crop.box(*images.shape[1:3])
+    seen = plain(images[:, rows, columns], size, normalisation.mean, normalisation.std)
     return seen.flip(3) if crop.mirrored else seen

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 
@@ -83,6 +82,9 @@ class _Trace(TorchDispatchMode):
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
+        from torch.utils.flop_counter import flop_registry  # Brings triton with it where that is installed.
+
+        self.formulas = flop_registry
         self.flops = 0
         self.operations: list[_Operation] = []
         self.made = {_address(image): image.untyped_storage()}  # in order; weights are not among them
@@ -96,8 +98,8 @@ class _Trace(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         packet = func.overloadpacket
-        if packet in flop_registry:
-            self.flops += flop_registry[packet](*args, **kwargs, out_val=result)
+        if packet in self.formulas:
+            self.flops += self.formulas[packet](*args, **kwargs, out_val=result)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         reads = {_address(tensor) for tensor in inputs}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +22,8 @@ def _torchvision(name: str) -> Callable[[int], nn.Module]:
     """Return the builder of a torchvision classifier."""
 
     def build(classes: int) -> nn.Module:
+        import torchvision  # Brings torch's compiler with it: seconds, which students do without.
+
         # These two have a second classifier, which in train mode would make them return a pair.
         single = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
         return torchvision.models.get_model(name, weights=None, num_classes=classes, **single)
@@ -80,6 +81,8 @@ def build_teacher(name: str, classes: int) -> nn.Module:
     """
     if name in TEACHERS:
         return TEACHERS[name](classes)
+    import torchvision
+
     others = torchvision.models.list_models(module=torchvision.models)
     if name in others:
         return _torchvision(name)(classes)

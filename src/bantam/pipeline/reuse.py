@@ -18,10 +18,11 @@ from bantam.files import replacing
 from bantam.nets.output import StagedNet
 from bantam.nets.students import Student
 from bantam.nets.unfold import unfold
-from bantam.recipes.kinds import Derived, Stage, Training
+from bantam.recipes.kinds import Stage
+from bantam.recipes.kinds.derived import Derived
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 
 IMAGES = 1024
 """So many training images tell the statistics of the BatchNorms that come back."""
@@ -61,7 +62,8 @@ def same(name: str, recipe: Recipe, theirs: Recipe) -> bool:
     mine, other = ({stage.name: stage for stage in one.stage} for one in (recipe, theirs))
     if name not in other or mine[name] != other[name]:
         return False
-    weighed = isinstance(mine[name], Training) and mine[name].kind == "student"
+    stage = mine[name]
+    weighed = isinstance(stage, Training) and stage.of_family and not stage.budget
     if weighed and recipe.budget != theirs.budget:
         return False
     return all(same(before, recipe, theirs) for before in rests_on(mine[name]))

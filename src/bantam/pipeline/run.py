@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import cache
-from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, Splits, joined, normalisation_of
 from bantam.deliver.predict import Shipped, predict, ship
 from bantam.errors import BadRecipe, RunMismatch
@@ -20,6 +19,7 @@ from bantam.measure.audit import Audit, audit
 from bantam.nets import budget
 from bantam.nets.students import Student, check_choices, describe
 from bantam.nets.teachers import load_teacher
+from bantam.pipeline.kinds.derived import require_source
 from bantam.pipeline.reuse import found, take
 from bantam.pipeline.selection import choose_on_validation, trained_net
 from bantam.pipeline.stages import (
@@ -28,23 +28,21 @@ from bantam.pipeline.stages import (
     as_teacher,
     derived_student,
     goals_of,
-    prunable,
 )
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import (
-    Derived,
-    Exiting,
-    GivenTeacher,
-    Pruning,
-    Training,
-)
+from bantam.recipes.kinds.derived import Derived
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import recipe as recipe_of  # noqa: F401
+from bantam.runs import runfolder
+from bantam.runs.environment import environment
+from bantam.runs.runfolder import recipe as recipe_of  # noqa: F401
+from bantam.runs.watcher import Counter, Watcher
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
+from bantam.train.plan import viewing_of
 from bantam.train.reestimate import reestimated
-from bantam.train.runlog import Counter, Watcher, environment
 
 
 def run(
@@ -72,10 +70,8 @@ def run(
         watcher.say(line)
 
     # Students and assistants are weighed before anything is trained.
-    weighed = [
-        stage for stage in recipe.stage if isinstance(stage, Training) and stage.kind in ("student", "assistant")
-    ]
-    limits = {stage.name: stage.budget or recipe.budget for stage in weighed}
+    weighed = [stage for stage in recipe.stage if isinstance(stage, Training) and stage.of_family]
+    limits = {stage.name: stage.limit(recipe.budget) for stage in weighed}
     described = {
         stage.name: describe(
             stage.net, limits[stage.name], len(splits.classes), stage.size, stage.shape, stage.switches
@@ -113,7 +109,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
     stage, again = recipe.shipped, recipe.refit
     if isinstance(stage, Derived):
         described[stage.name] = derived_student(out, stage)
-    allowed = stage.to_params if isinstance(stage, Pruning) else recipe.budget
+    allowed = stage.limit(recipe.budget)
     shipped = Shipped(described[stage.name], normalisation, splits.classes)
     trained = trained_net(shipped.student, out / "stages" / stage.name).to(here.device)
     measured = choose_on_validation(trained, shipped.student, splits, normalisation)
@@ -155,14 +151,10 @@ def check(recipe: Recipe, processes: Processes = ALONE) -> None:
     for stage in recipe.stage:
         if not isinstance(stage, Training):
             continue
-        if stage.kind in ("student", "assistant"):
+        if stage.of_family:
             check_choices(stage.net, stage.shape, stage.switches)
-        if isinstance(stage, Pruning):
-            of = next(other for other in recipe.stage if other.name == stage.of)
-            if isinstance(of, GivenTeacher):
-                prunable(stage, of.architecture)
-            elif isinstance(of, Training) and of.kind == "teacher":
-                prunable(stage, of.net)
+        if isinstance(stage, Derived):
+            require_source(recipe, stage)
         follows = any(goal.objective.follows() for goal in goals_of(stage).values())
         if recipe.data.unlabelled and stage.teacher and not follows:
             raise BadRecipe(
@@ -246,13 +238,6 @@ def audit_given_teacher(recipe: Recipe, root: Path, images: int, watcher: Watche
     splits = open_data(recipe, root, watcher)
     net = load_teacher(root / stage.checkpoint, stage.architecture, len(splits.classes), watcher.say)
     student = recipe.shipped
-    return audit(
-        as_teacher(net, stage.size, IMAGENET, IMAGENET),
-        splits.training,
-        splits.validation,
-        Augmentation(**vars(student.augment)),
-        student.size,
-        IMAGENET,
-        images,
-        recipe.seed,
-    )
+    viewing = viewing_of(student, IMAGENET, recipe.seed)
+    teacher = as_teacher(net, stage.size, IMAGENET, IMAGENET)
+    return audit(teacher, splits.training, splits.validation, viewing, images)

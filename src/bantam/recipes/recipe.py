@@ -6,55 +6,39 @@ included, so that a run folder holds all that made it.
 """
 
 import dataclasses
-import difflib
 import re
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tomli_w
 
 from bantam.errors import BadRecipe
-from bantam.recipes.kinds import (
-    PARAMETERS,
-    SHIPPED,
-    STAGE_KINDS,
-    VIEWS,
-    Data,
-    Derived,
-    Exiting,
-    Misfit,
-    Pruning,
-    Range,
-    Refit,
-    Stage,
-    Table,
-    Training,
-    key,
-)
-from bantam.recipes.toml import (
-    LARGEST,
-    NAMES,
-    Place,
-    describe,
-    dotted,
-    line_of,
-    nearest,
-    override,
-    plain,
-    shown,
-    tables,
-    unsound,
-)
+from bantam.recipes.keys import PARAMETERS, SIDE, Keys, Misfit, Range, key
+from bantam.recipes.kinds import Stage, shipped_kinds
+from bantam.recipes.kinds.refit import Refit
+from bantam.recipes.kinds.training import Training
+from bantam.recipes.parser import Parser
+from bantam.recipes.toml import LARGEST, nearest, override, plain, tables, unsound
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(10))}
 """Names that no folder has on Windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Table):
+class Data(Keys):
+    """The table [data]: how images are stored and normalised."""
+
+    size: int = key("side of the stored images in pixels", 64, SIDE)
+    normalisation: Literal["imagenet", "training"] = key(
+        "whose mean and standard deviation: ImageNet's, or the training split's", "imagenet"
+    )
+    unlabelled: bool = key("whether the images in unlabelled/ join the training of stages that have a teacher", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Keys):
     """What a run does, in full: its data, its budget and its stages. Wrong values raise Misfit."""
 
     name: str = key("the recipe's name")
@@ -72,21 +56,20 @@ class Recipe(Table):
         for position, stage in enumerate(self.stage):
             self._check_name(position, stage.name)
             self._check_teachers(position, stage)
-            if isinstance(stage, Training) and stage.start:
-                self._check_start(position, stage)
-            if isinstance(stage, Derived):
-                self._check_derived(position, stage)
         if self.data.unlabelled and not any(stage.teachers for stage in self.stage):
             raise Misfit(
                 ("data", "unlabelled"),
                 "data.unlabelled = true, but no stage has a teacher, so nothing could be learned from images without a "
                 "label; name a teacher in a stage's key `teacher`, or take data.unlabelled out",
             )
-        if not any(stage.kind in SHIPPED for stage in self.stage):
-            raise Misfit((), 'no stage has kind = "student", "prune" or "exits", so nothing would be shipped')
-        refits = [stage for stage in self.stage if isinstance(stage, Refit)]
-        if refits:
-            self._check_refit(refits)
+        if not any(stage.ships(stage.kind) for stage in self.stage):
+            *others, last = (f'"{kind}"' for kind in shipped_kinds())
+            raise Misfit((), f"no stage has kind = {', '.join(others)} or {last}, so nothing would be shipped")
+        for position, stage in enumerate(self.stage):
+            try:
+                stage.check(self, self.stage[:position])
+            except Misfit as error:
+                raise Misfit(("stage", position, *error.path), str(error)) from error
 
     def _check_name(self, position: int, name: str) -> None:
         """Refuse a name that another stage has, `--set` would misunderstand, or some system takes for no folder."""
@@ -108,165 +91,19 @@ class Recipe(Table):
                     f'stage "{stage.name}" asks for the teacher "{teacher}", which no earlier stage is named'
                     + nearest(teacher, names),
                 )
-            if isinstance(self.stage[names.index(teacher)], Refit):
-                raise Misfit(
-                    at,
-                    f'stage "{stage.name}": the refit "{teacher}" has trained on validation and cannot teach; '
-                    "name the student that it repeats",
-                )
-
-    def _check_start(self, position: int, stage: Training) -> None:
-        at = ("stage", position, "start")
-        earlier = self.stage[:position]
-        before = next((other for other in earlier if other.name == stage.start), None)
-        if not isinstance(before, Training) or isinstance(before, Derived):
-            raise Misfit(
-                at,
-                f'stage "{stage.name}" starts from "{stage.start}", which is no earlier stage that trains a net'
-                + nearest(stage.start, [other.name for other in earlier]),
-            )
-        own, other = ((one.kind, one.net, one.shape, one.size, one.switches, one.budget) for one in (stage, before))
-        if own != other:
-            raise Misfit(
-                at,
-                f'stage "{stage.name}" starts from "{stage.start}", whose kind, net, shape, size, widths '
-                "or budget differs: both must be the same net",
-            )
-
-    def _check_derived(self, position: int, stage: Derived) -> None:
-        names = [earlier.name for earlier in self.stage[:position]]
-        at = ("stage", position, "of")
-        if stage.of not in names:
-            raise Misfit(
-                at,
-                f'stage "{stage.name}" starts from "{stage.of}", which no earlier stage is named'
-                + nearest(stage.of, names),
-            )
-        of = self.stage[names.index(stage.of)]
-        if isinstance(of, Exiting):
-            raise Misfit(at, f'stage "{stage.name}": "{stage.of}" has exits already; prune first, then give exits')
-        if isinstance(of, Training) and of.switches:
-            change = "give exits to" if isinstance(stage, Exiting) else "prune"
-            raise Misfit(
-                at, f'stage "{stage.name}" cannot {change} "{stage.of}", whose widths or sizes share their channels'
-            )
-        if isinstance(stage, Exiting) and of.kind not in ("student", "assistant", "prune"):
-            raise Misfit(at, f'stage "{stage.name}": "{stage.of}" is no student; prune it first, then give exits')
-        if isinstance(stage, Pruning) and stage.to_params > self.budget:
-            raise Misfit(
-                ("stage", position, "to_params"),
-                f'stage "{stage.name}": to_params = {stage.to_params} is above the budget',
-            )
-
-    def _check_refit(self, refits: list[Refit]) -> None:
-        first = refits[0]
-        at = ("stage", self.stage.index(first), "of")
-        if len(refits) > 1 or first is not self.stage[-1] or first.of != self.shipped.name:
-            raise Misfit(
-                at,
-                f'the refit "{first.name}" must be the only one, the last stage, and of = "{self.shipped.name}": '
-                "the student that is shipped",
-            )
-        if isinstance(self.shipped, Derived):
-            raise Misfit(
-                at,
-                f'the refit "{first.name}" cannot repeat "{self.shipped.name}", '
-                "whose start is a net that validation chose",
-            )
+            if why := self.stage[names.index(teacher)].cannot_teach:
+                raise Misfit(at, f'stage "{stage.name}": {why}')
 
     @property
     def shipped(self) -> Training:
         """The stage whose net is shipped: the last student, trained as such, pruned or given exits."""
-        return [stage for stage in self.stage if isinstance(stage, Training) and stage.kind in SHIPPED][-1]
+        return [stage for stage in self.stage if isinstance(stage, Training) and stage.ships(stage.kind)][-1]
 
     @property
     def refit(self) -> Refit | None:
         """The stage that trains the shipped student on training and validation, if there is one."""
         last = self.stage[-1]
         return last if isinstance(last, Refit) else None
-
-
-class Parser:
-    """Turns nested TOML values into the dataclasses above; `source`, `text` and `settings` serve the error messages.
-
-    `settings` are those that were applied, each by the path of the key that it set.
-    """
-
-    def __init__(self, source: str, text: str, settings: Mapping[Place, str]) -> None:
-        self.source, self.text, self.settings = source, text, settings
-
-    def fail(self, path: Place, message: str) -> typing.NoReturn:
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.settings:
-                raise BadRecipe(f"--set {self.settings[path[:length]]}: {message}")
-        line = line_of(self.text, path)
-        raise BadRecipe(f"{self.source}{f':{line}' if line else ''}: {message}")
-
-    def table(self, kind: type[Any], values: Any, path: Place) -> Any:
-        """An instance of the dataclass `kind` from the TOML table `values` that stands at `path`."""
-        if not isinstance(values, dict):
-            self.fail(path, f"{dotted(path)} must be a table, not {describe(values)}")
-        fields = {item.name: item for item in dataclasses.fields(kind)}
-        types = typing.get_type_hints(kind)
-        for name in values:
-            if name not in fields:
-                close = difflib.get_close_matches(name, fields, n=1, cutoff=0.4)
-                sense = f" ({close[0]}: {fields[close[0]].metadata['sense']})" if close else ""
-                self.fail((*path, name), f'unknown key "{dotted((*path, name))}"{nearest(name, fields)}{sense}')
-        given = {name: self.value(types[name], value, (*path, name)) for name, value in values.items()}
-        for name, item in fields.items():
-            if name not in given and item.default is item.default_factory is dataclasses.MISSING:
-                self.fail(path, f'missing key "{dotted((*path, name))}" ({item.metadata["sense"]})')
-        try:
-            return kind(**given)
-        except Misfit as error:
-            self.fail((*path, *error.path), f"{dotted(path)}{': ' if path else ''}{error}")
-
-    def value(self, wanted: Any, value: Any, path: Place) -> Any:
-        if wanted == tuple[Stage, ...]:
-            return tuple(self.stage(item, (*path, number)) for number, item in enumerate(self.items(value, path)))
-        if dataclasses.is_dataclass(wanted):
-            return self.table(typing.cast(type, wanted), value, path)
-        origin = typing.get_origin(wanted)
-        if origin is Literal:
-            choices = typing.get_args(wanted)
-            if value not in choices:
-                hint = nearest(value, choices) if isinstance(value, str) else f"; valid are {', '.join(choices)}"
-                self.fail(path, f"{dotted(path)} = {shown(value)} is not valid{hint}")
-            return value
-        if origin is tuple:
-            kinds = typing.get_args(wanted)
-            items = self.items(value, path)
-            kinds = kinds[:1] * len(items) if kinds[-1] is Ellipsis else kinds
-            if len(items) != len(kinds):
-                self.fail(path, f"{dotted(path)} must hold {len(kinds)} numbers, not {len(items)}")
-            return tuple(self.value(item_kind, item, path) for item_kind, item in zip(kinds, items, strict=True))
-        if origin is dict:
-            of_tables = typing.get_args(wanted)[1] is not Any
-            if not isinstance(value, dict):
-                self.fail(path, f"{dotted(path)} must be a table, not {describe(value)}")
-            if of_tables and not all(isinstance(item, dict) for item in value.values()):
-                self.fail(path, f"{dotted(path)} must hold one table for each objective")
-            return value
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if type(value) is not wanted:
-            self.fail(path, f"{dotted(path)} must be {NAMES[wanted]}, not {describe(value)}")
-        return value
-
-    def items(self, value: Any, path: Place) -> list[Any]:
-        if not isinstance(value, list):
-            self.fail(path, f"{dotted(path)} must be a list, not {describe(value)}")
-        return value
-
-    def stage(self, values: Any, path: Place) -> Stage:
-        kind = values.get("kind") if isinstance(values, dict) else None
-        if not isinstance(kind, str) or kind not in STAGE_KINDS:
-            said = f"kind = {shown(kind)} is not valid" if kind is not None else 'missing key "kind"'
-            self.fail((*path, "kind"), f"{dotted(path)}: {said}{nearest(str(kind), STAGE_KINDS)}")
-        if issubclass(STAGE_KINDS[kind], Training) and values.get("teacher"):
-            values = {"views": VIEWS, **values}  # so the teacher is asked once about each
-        return self.table(STAGE_KINDS[kind], values, path)
 
 
 def parse(text: str, source: str = "recipe", settings: Sequence[str] = ()) -> Recipe:

@@ -7,7 +7,6 @@ beside it has recorded, so weights of another run are found too. Runs from befor
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bantam.errors import BadCheckpoint, CannotWrite, NotFinite
-from bantam.files import replacing, sha256_of
-from bantam.runs import folder as runfolder
+from bantam.files import one_line, replacing, require_whole_archive, sha256_of
+from bantam.runs import runfolder
 
 Device = torch.device | str
 
@@ -53,7 +52,7 @@ def load(
     except OSError as error:
         raise BadCheckpoint(f"cannot load {path}: {error.strerror or error}; {advice}") from error
     try:
-        require_whole(data)
+        require_whole_archive(io.BytesIO(data))
     except ValueError as error:
         raise BadCheckpoint(f"cannot load {path}: it is damaged ({error}); {advice}") from error
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
@@ -63,33 +62,10 @@ def load(
     try:
         state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except Exception as error:  # the bytes come from anywhere, so the reader may fail with any error at all
-        raise BadCheckpoint(f"cannot load {path}: {_line(error)}; {advice}") from error
+        raise BadCheckpoint(f"cannot load {path}: {one_line(error)}; {advice}") from error
     if not isinstance(state, dict):
         raise BadCheckpoint(f"cannot load {path}: it holds a {type(state).__name__}, not a table; {advice}")
     return state
-
-
-def opened(path: Path) -> io.BytesIO:
-    """The bytes of a file of weights that anybody may have saved. Raises OSError, and ValueError where a CRC is wrong.
-
-    torch's older format is no zip archive and has none.
-    """
-    data = path.read_bytes()
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        require_whole(data)
-    return io.BytesIO(data)
-
-
-def require_whole(data: bytes) -> None:
-    """Raises ValueError unless `data` is a zip archive in which every CRC-32 fits."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            broken = archive.testzip()
-    # The archive's own tables may be damaged too, and then zipfile fails in many ways.
-    except Exception as error:
-        raise ValueError(_line(error)) from error
-    if broken is not None:
-        raise ValueError(f"the CRC-32 of {broken} does not fit")
 
 
 def weights(
@@ -115,7 +91,7 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], path: Path, advice: str = 
     try:
         net.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:
-        raise BadCheckpoint(f"{path} does not hold this net's weights: {_line(error)}; {advice}") from error
+        raise BadCheckpoint(f"{path} does not hold this net's weights: {one_line(error)}; {advice}") from error
 
 
 def of_stage(folder: Path, device: Device = "cpu") -> tuple[dict[str, Tensor], Path, str]:
@@ -134,7 +110,3 @@ def fill_from_stage(net: nn.Module, folder: Path, device: Device = "cpu") -> Non
     """Give `net` the weights of the stage in `folder`. Raises BadCheckpoint, NotFinite and BadRunFile."""
     state, path, advice = of_stage(folder, device)
     fill(net, state, path, advice)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,15 +1,3 @@
 """A finished run, opened: what validation chose in it."""
 
-from pathlib import Path
-
-from bantam.errors import BadRunFile
-from bantam.measure.tta import TTA, tta_of
-from bantam.runs import folder as runfolder
-
-
-def chosen_tta(run: Path) -> str:
-    """The name in TTA that the finished run in `run` chose. Raises BadData for an unfinished or damaged one."""
-    chosen = tta_of(runfolder.result(run)["validation"])
-    if chosen not in TTA:
-        raise BadRunFile(f"{run / runfolder.RESULT} names no TTA of this version; {runfolder.AGAIN}")
-    return chosen
+from bantam.runs.chosen import chosen_tta  # noqa: F401

@@ -7,7 +7,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from bantam.errors import TrainingStopped
-from bantam.files import replacing, write_json, write_text
+from bantam.files import write_json, write_text
+from bantam.measure.plots import drawn
 from bantam.recipes import recipe as recipes
 from bantam.recipes.recipe import Recipe
 from bantam.search import space
@@ -93,16 +94,9 @@ def pareto_front(rows: Sequence[Row]) -> list[Row]:
 
 def pareto_plot(path: Path, candidates: Sequence[Row], finalists: Sequence[Row]) -> None:
     """Draw the candidates that were not pruned, their Pareto front, and the finalists in full training, as SVG."""
-    # Imported here because the workers, who draw nothing, would wait for matplotlib.
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    from bantam.measure.plots import STYLE
-
     shown = [row for row in candidates if row["state"] == "complete"]
     full = [row for row in finalists if row["state"] == "complete"]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 5), layout="constrained")
+    with drawn(path, (8, 5)) as figure:
         axes = figure.add_subplot()
         families = sorted({row["params"]["family"] for row in [*shown, *full]})
         colours = {family: f"C{number % 10}" for number, family in enumerate(families)}
@@ -126,5 +120,3 @@ def pareto_plot(path: Path, candidates: Sequence[Row], finalists: Sequence[Row])
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
         figure.legend(loc="outside right upper", frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -27,16 +27,16 @@ from bantam.nets.footprint import footprint
 from bantam.nets.students import STUDENTS, describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
-from bantam.runs.folder import Row
+from bantam.runs import runfolder
+from bantam.runs.runfolder import Row
+from bantam.runs.watcher import Watcher
 from bantam.search import space
 from bantam.search.queue import HEARTBEAT, Queue, hidden, open_storage, reachable
 from bantam.search.result import last_reason, write_result
 from bantam.search.team import Team
 from bantam.train.distributed import ALONE, Processes
-from bantam.train.runlog import Watcher
 
 FINALISTS = 3
 """How many of the best candidates are trained in full, but at most one for every SHORT_PER_FULL short trainings."""

@@ -14,15 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from bantam.nets.students import STUDENTS
 from bantam.objectives.hyperparameters import LARGEST, SMALLEST
 from bantam.objectives.kd import KD
-from bantam.recipes.kinds import (
-    WEIGHT,
-    Augment,
-    Derived,
-    Optimizer,
-    Range,
-    Training,
-    range_of,
-)
+from bantam.recipes.keys import Range, range_of
+from bantam.recipes.kinds.derived import Derived
+from bantam.recipes.kinds.training import WEIGHT, Augment, Optimizer, Training
 from bantam.recipes.recipe import Recipe
 
 Params = Mapping[str, Any]

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from bantam.errors import BantamError, TrainingStopped
+from bantam.runs.watcher import Watcher
 from bantam.search.queue import Queue, reachable
 from bantam.search.result import line
 from bantam.train.distributed import Processes
-from bantam.train.runlog import Watcher
 
 POLL = 0.5  # seconds between two looks at what the workers have done
 

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, normalisation_of
 from bantam.errors import BadRecipe
 from bantam.measure.audit import Audit, audit
 from bantam.nets.teachers import AnyTeacher, joint
 from bantam.pipeline import run as pipeline
 from bantam.pipeline.stages import Run, teacher_of, weights_of
-from bantam.recipes.kinds import Refit
+from bantam.runs.watcher import Watcher
 from bantam.train.distributed import ALONE
-from bantam.train.runlog import Watcher
+from bantam.train.plan import viewing_of
 
 
 def audit_run(folder: Path, root: Path, images: int, watcher: Watcher) -> dict[str, Audit]:
@@ -23,7 +22,7 @@ def audit_run(folder: Path, root: Path, images: int, watcher: Watcher) -> dict[s
     """
     recipe = pipeline.recipe_of(folder)
     student = recipe.shipped
-    teaching = {name for stage in recipe.stage if not isinstance(stage, Refit) for name in stage.teachers}
+    teaching = {name for stage in recipe.stage for name in stage.teachers}
     if not teaching:
         raise BadRecipe(f'nobody teaches in the recipe "{recipe.name}" of {folder}; audit a run with a teacher')
     splits = pipeline.open_data(recipe, root, watcher)
@@ -36,10 +35,5 @@ def audit_run(folder: Path, root: Path, images: int, watcher: Watcher) -> dict[s
     if len(student.teachers) > 1 or student.teacher_flip:
         named = student.teacher + (", with mirror image" if student.teacher_flip else "")
         voices[named] = joint([teachers[name] for name in student.teachers], student.teacher_mean, student.teacher_flip)
-    return {
-        name: audit(
-            voice, splits.training, splits.validation, Augmentation(**vars(student.augment)), student.size,
-            normalisation, images, recipe.seed,
-        )
-        for name, voice in voices.items()
-    }  # fmt: skip
+    viewing = viewing_of(student, normalisation, recipe.seed)
+    return {name: audit(voice, splits.training, splits.validation, viewing, images) for name, voice in voices.items()}

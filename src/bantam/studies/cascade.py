@@ -24,8 +24,9 @@ from bantam.nets.footprint import footprint
 from bantam.nets.slimmable import Switch, SwitchableNet
 from bantam.nets.students import Student
 from bantam.pipeline import run as pipeline
-from bantam.runs import folder as runfolder
-from bantam.train.runlog import Watcher, environment
+from bantam.runs import runfolder
+from bantam.runs.environment import environment
+from bantam.runs.watcher import Watcher
 
 SHARES = (0.75, 0.625, 0.5)
 """Sides of the first pass as shares of the student's own, where it was trained at one size alone."""

@@ -33,8 +33,9 @@ from bantam.measure.logits import logits_of
 from bantam.measure.plots import plot_dynamic
 from bantam.nets.early_exit import macs_alone, macs_of_exits
 from bantam.pipeline import run as pipeline
-from bantam.runs import folder as runfolder
-from bantam.train.runlog import Watcher, environment
+from bantam.runs import runfolder
+from bantam.runs.environment import environment
+from bantam.runs.watcher import Watcher
 
 STEPS = 50
 """Points of the curve between all images going to the end and all leaving at once."""

@@ -17,6 +17,7 @@ from bantam.compress.pruning_curve import (
     METHODS,
     Finetune,
     Point,
+    Prunings,
     Subject,
     curve,
     kept_points,
@@ -36,27 +37,26 @@ from bantam.pipeline.reuse import unfolded
 from bantam.pipeline.stages import (
     STAGES,
     Run,
-    answers_for,
     as_teacher,
     goals_of,
     learned_from,
+    plan_of,
 )
 from bantam.recipes import recipe as recipes
-from bantam.recipes.kinds import (
-    Exiting,
-    GivenTeacher,
-    Pruning,
-    Refit,
-    Training,
-)
+from bantam.recipes.kinds.exiting import Exiting
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.pruning import Pruning
+from bantam.recipes.kinds.refit import Refit
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
+from bantam.runs.environment import environment
+from bantam.runs.watcher import Watcher
 from bantam.train.answers import digest_of
+from bantam.train.arithmetic import choose
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
-from bantam.train.probe import choose
-from bantam.train.runlog import Watcher, environment
+from bantam.train.place import Place
 
 TEMPLATE = "medium"
 """The shipped recipe that says how a given teacher's pruned form is trained."""
@@ -177,10 +177,15 @@ def prune_curve(
 
         finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
         points = curve(
-            subject, chosen, ratios, splits.training, validation, watcher, kept_points(progress, made_of),
+            Prunings(subject, splits.training),
+            chosen,
+            ratios,
+            validation,
+            watcher,
+            kept_points(progress, made_of),
             keep,
             finetune,
-        )  # fmt: skip
+        )
         title = f"pruning {subject.student.family}, {len(validation):,} validation images"
         about = {"title": title, "size": subject.student.size, **made_of, "environment": environment()}
         write_curve(out, points, about)
@@ -210,19 +215,17 @@ def finetuner(
         for other in recipe.stage:
             if other.name in stage.teachers:
                 STAGES[other.kind](here, other)
-    learned = learned_from(splits, stage)
-    answers = answers_for(here, stage, goals_of(stage), learned, splits.fingerprint)
+    plan = plan_of(here, stage, learned_from(splits, stage), splits.fingerprint)
 
     def finetune(net: nn.Module, place: str) -> nn.Module:
         torch.manual_seed(recipe.seed)
         net = net.requires_grad_(True)
-        choice = choose(net, stage.size, len(splits.classes), stage.batch_size, stage.precision)
+        choice = choose(net, stage.size, stage.precision)
         with choice.threading():
+            net = net.to(memory_format=choice.format)
             trained = train(
-                net.to(memory_format=choice.format), stage, learned, splits.validation, subject.normalisation,
-                goals_of(stage), answers, recipe.seed, out / "finetune" / place, Watcher(), choice.autocast,
-                memory_format=choice.format,
-            )  # fmt: skip
+                net, replace(plan, goals=goals_of(stage)), splits.validation, Place(out / "finetune" / place), choice
+            )
         net.load_state_dict(trained.weights)
         return net.eval()
 

@@ -28,9 +28,10 @@ from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
 from bantam.nets.students import PRUNED
 from bantam.pipeline import run as pipeline
-from bantam.recipes.kinds import GivenTeacher
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.runs.environment import environment
+from bantam.runs.watcher import Watcher
 from bantam.studies.prune import Source
-from bantam.train.runlog import Watcher, environment
 
 BATCHES = (1, 64)
 FASTER, SLOWER = 1.1, 0.9  # less than a tenth either way counts as no difference

@@ -32,7 +32,6 @@ from bantam.compress.integers import (
     calibration_batches,
     post_training,
 )
-from bantam.data.splits import Splits
 from bantam.deliver.export.forms import (
     PIXELS,
     QUANTIZED,
@@ -56,18 +55,18 @@ from bantam.pipeline import run as pipeline
 from bantam.pipeline.stages import (
     STAGES,
     Run,
-    answers_for,
-    goals_of,
     learned_from,
+    plan_of,
 )
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
+from bantam.runs.environment import environment
+from bantam.runs.watcher import Watcher
+from bantam.train.arithmetic import Arithmetic, safe_format
 from bantam.train.distributed import ALONE
 from bantam.train.loop import train
-from bantam.train.probe import FORMATS, safe_format
-from bantam.train.runlog import Watcher, environment
+from bantam.train.place import Place
 
 PRECISIONS: dict[str, Precision] = {"int8": INT8, "int4": INT4}
 
@@ -94,21 +93,18 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
     if epochs:
         require_teachers(recipe, run)
     with runfolder.alone_in(run):
-        return measured_forms(net, shipped, recipe, run, root, splits, epochs, watcher)
+        here = Run(recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), watcher, ALONE, {})
+        return measured_forms(net, shipped, epochs, here)
 
 
 def measured_forms(
     net: StagedNet,
     shipped: Shipped,
-    recipe: Recipe,
-    run: Path,
-    root: Path,
-    splits: Splits,
     epochs: int,
-    watcher: Watcher,
+    here: Run,
 ) -> dict[str, Any]:
     """Make and measure every form of `net`, and write RUN/quantized; gives what quantization.json holds."""
-    folder = run / QUANTIZED
+    splits, folder = here.splits, here.out / QUANTIZED
     forms: dict[str, StagedNet] = {}
     ways: dict[str, str] = {}
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
@@ -117,9 +113,7 @@ def measured_forms(
         forms[f"{name}-ptq"] = form
         if epochs:
             start = copy.deepcopy(form)
-            forms[f"{name}-qat"] = in_training(
-                start, f"{name}-qat", recipe, run, root, splits, epochs, shipped, watcher
-            )
+            forms[f"{name}-qat"] = in_training(start, f"{name}-qat", epochs, here)
     plain = plain_onnx(deploy(net), shipped)
     encoded = {"fp32": for_runtime(plain, net, shipped).SerializeToString()}
     encoded |= {name: quantized_onnx(form, plain, shipped, name) for name, form in forms.items()}
@@ -164,18 +158,9 @@ def measured_forms(
     return result
 
 
-def in_training(
-    net: StagedNet,
-    name: str,
-    recipe: Recipe,
-    run: Path,
-    root: Path,
-    splits: Splits,
-    epochs: int,
-    shipped: Shipped,
-    watcher: Watcher,
-) -> StagedNet:
+def in_training(net: StagedNet, name: str, epochs: int, here: Run) -> StagedNet:
     """Quantization-aware training of `net` in the run's folder quantized/NAME; goes on with one that was killed."""
+    recipe, run, splits = here.recipe, here.out, here.splits
     source = recipe.shipped
     stage = replace(
         source, name=name, epochs=epochs, optimizer=replace(source.optimizer, lr=GENTLE * source.optimizer.lr)
@@ -189,19 +174,14 @@ def in_training(
         raise RunMismatch(f"{folder} holds a training with other settings, such as another --epochs; delete the folder")
     runfolder.write(settings, told)
     if not done.exists():
-        here = Run(recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), watcher, ALONE, {})
         for earlier in recipe.stage:
             if earlier.name in stage.teachers:
                 STAGES[earlier.kind](here, earlier)
-        goals = goals_of(stage)
-        learned = learned_from(splits, stage)
-        answers = answers_for(here, stage, goals, learned, splits.fingerprint)
+        plan = plan_of(here, stage, learned_from(splits, stage), splits.fingerprint)
         torch.manual_seed(recipe.seed)
-        kept = FORMATS[safe_format(net)]
-        trained = train(
-            net.to(memory_format=kept), stage, learned, splits.validation,
-            shipped.normalisation, goals, answers, recipe.seed, folder, watcher, memory_format=kept,
-        )  # fmt: skip
+        arithmetic = Arithmetic(memory_format=safe_format(net))
+        net = net.to(memory_format=arithmetic.format)
+        trained = train(net, plan, splits.validation, Place(folder, here.watcher), arithmetic)
         checkpoint.save_weights(done, trained.weights)
         (folder / runfolder.LAST).unlink(missing_ok=True)
     advice = f"delete the folder {folder} and run again"

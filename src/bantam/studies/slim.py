@@ -12,9 +12,9 @@ from bantam.errors import BadData
 from bantam.measure.dynamic import require_share
 from bantam.nets.slimmable import SwitchableNet
 from bantam.pipeline import run as pipeline
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
+from bantam.runs.watcher import Watcher
 from bantam.studies.cascade import compared, passes_of_switches, written
-from bantam.train.runlog import Watcher
 
 
 def slim(run: Path, root: Path, drop: float, confidence: float | None, watcher: Watcher) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from bantam.deliver.export.forms import require_classes
 from bantam.deliver.predict import load_whole_way
 from bantam.measure.tta import answers_of_tta, ladder, macs_of_tta
 from bantam.pipeline import run as pipeline
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
+from bantam.runs.environment import environment
 from bantam.runs.finished import chosen_tta
+from bantam.runs.watcher import Watcher
 from bantam.studies.exits import (
     Ways,
     compared,
@@ -19,7 +21,6 @@ from bantam.studies.exits import (
     require_one_target,
     written,
 )
-from bantam.train.runlog import Watcher, environment
 
 RESULT = Path("views") / "views.json"
 

@@ -2,7 +2,8 @@
 
 Views are a function of (seed, image, view), so they are the same to the bit whoever makes them and when. Whether a
 second thread saves time depends on the processor, the net and the augmentation: where the net keeps every core busy,
-the two only take turns. So the first steps of a training are taken both ways, and the faster way stays.
+the two only take turns. So the first steps of a training are taken both ways, and the faster way stays, until it is
+tried again: the machine may have been busy then, or be busy now.
 """
 
 import math
@@ -17,6 +18,7 @@ from bantam.train.step import Step
 
 TRIED = 10  # timed steps each way
 WARM_UP = 2  # steps each way before them
+AGAIN = 2000  # steps with one way, before both are tried again
 
 
 class Ahead:
@@ -28,6 +30,8 @@ class Ahead:
         self.seconds: dict[bool, list[float]] = {False: [], True: []}  # of a step, by whether the second thread helped
         self.pays: bool | None = None
         self.ratio = math.nan  # of a step's time with the second thread to that without
+        self.since = 0  # steps since the choice
+        self.said = False
         self.ready: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, index: Tensor, view: Tensor, following: Tensor | None) -> dict[str, Tensor]:
@@ -44,7 +48,15 @@ class Ahead:
         if self.pays is None:
             self.seconds[helped].append(time.perf_counter() - started)
             self.choose()
+        elif self.since < AGAIN:
+            self.since += 1
+        else:
+            self.forget()
         return terms
+
+    def forget(self) -> None:
+        """Try both ways again."""
+        self.seconds, self.pays, self.since = {False: [], True: []}, None, 0
 
     def choose(self) -> None:
         """Keep the faster way, once both have been tried often enough."""
@@ -53,6 +65,9 @@ class Ahead:
         helped, alone = (statistics.median(self.seconds[way][WARM_UP:]) for way in (True, False))
         self.ratio = helped / alone
         self.pays = self.ratio < 1
+        if self.said:
+            return
+        self.said = True
         when = "while the net works" if self.pays else "between the net's steps, as a second thread does not pay"
         self.say(f"the next views are made {when}: time of a step with a second thread {self.ratio:.2f}")
 

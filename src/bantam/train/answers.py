@@ -20,15 +20,14 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from bantam.data import augment, batches
-from bantam.data.augment import Augmentation
-from bantam.data.splits import Normalisation, TrainingSplit
+from bantam.data.augment import Viewing
+from bantam.data.splits import TrainingSplit
 from bantam.errors import BadCheckpoint
 from bantam.files import read_sealed, replacing, sha256_of, write_json, write_sealed
 from bantam.measure.accuracy import require_finite
 from bantam.nets.output import Output
 from bantam.nets.teachers import AnyTeacher
-from bantam.train.distributed import ALONE, Processes
-from bantam.train.runlog import Watcher
+from bantam.train.place import Place
 
 FORMAT = 2  # raise it when the same key would stand for other answers
 BUILD_BATCH = 128
@@ -75,37 +74,31 @@ class ViewCache(Answers):
 
     def __init__(
         self,
-        folder: Path,
+        place: Place,
         teacher: AnyTeacher,
         training: TrainingSplit,
         fingerprint: str,
-        augmentation: Augmentation,
-        size: int,
-        normalisation: Normalisation,
-        seed: int,
+        viewing: Viewing,
         embedding: bool = False,
-        watcher: Watcher | None = None,
-        processes: Processes = ALONE,
     ) -> None:
-        self.teacher, self.training, self.augmentation = teacher, training, augmentation
-        self.size, self.normalisation, self.seed, self.embedding = size, normalisation, seed, embedding
-        self.watcher, self.processes = watcher or Watcher(), processes
+        self.teacher, self.training, self.viewing, self.embedding = teacher, training, viewing, embedding
+        self.watcher, self.processes = place.watcher, place.processes
         self.device = next(teacher.parameters()).device
         about = {
             "format": FORMAT,
-            "views": augment.version(augmentation, training.images.shape, size),
+            "views": augment.version(viewing.augmentation, training.images.shape, viewing.size),
             "teacher": digest_of(teacher),
             "teacher_size": teacher.size,
-            "augmentation": asdict(augmentation),
-            "size": size,
-            "normalisation": asdict(normalisation),
-            "seed": seed,
+            "augmentation": asdict(viewing.augmentation),
+            "size": viewing.size,
+            "normalisation": asdict(viewing.normalisation),
+            "seed": viewing.seed,
             "data": fingerprint,
             # Earlier, the one image without a partner had no answer.
             **({"alone": "its own partner"} if len(training) % 2 else {}),
         }
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-        self.folder = folder / key
+        self.folder = place.folder / key
         if not (self.folder / "about.json").exists():
             write_json(self.folder / "about.json", about)
         self.checked: set[int] = set()
@@ -181,7 +174,7 @@ class ViewCache(Answers):
     def asked(self, view: int) -> dict[str, Tensor]:
         """The live answers on view `view` of every image, float16 [N, ...] by kind."""
         images = len(self.training)
-        pairs = batches.pairing(images, self.seed, view).view(-1, 2)
+        pairs = batches.pairing(images, self.viewing.seed, view).view(-1, 2)
         order = pairs[self.processes.share(len(pairs))].flatten()
         told: dict[str, list[Tensor]] = {kind: [] for kind in self.kinds}
         self.watcher.begin(f"answers {view}", len(order), 0)
@@ -204,19 +197,16 @@ class ViewCache(Answers):
     @torch.no_grad()
     def ask(self, view: int, order: Tensor) -> Iterator[tuple[Tensor, Output]]:
         """The teacher's live answers on view `view` of the images `order`, whole pairs: (index on the CPU, answer)."""
-        mean, std = self.normalisation.mean, self.normalisation.std
         for index in order.split(BUILD_BATCH):
             there = index.to(self.device)
-            views, _ = augment.render(
-                self.training.images, there, view, self.seed, self.augmentation, self.size, mean, std
-            )
+            views, _ = augment.render(self.training.images, there, view, self.viewing)
             with torch.backends.cudnn.flags(allow_tf32=False):
                 yield index, self.teacher.observe(views)
 
     def check(self, view: int) -> None:
         """Compare a few of the cached answers on view `view` with live ones. Raises BadCheckpoint."""
         cached = mapped(self.path(view, "logits"))
-        sampled = batches.pairing(len(self.training), self.seed, view)[:SAMPLED]
+        sampled = batches.pairing(len(self.training), self.viewing.seed, view)[:SAMPLED]
         for index, answer in self.ask(view, sampled):
             live = answer.logits.cpu()
             relative, absolute = ROUNDING

@@ -12,24 +12,21 @@ import torch
 from torch import Tensor
 
 from bantam.data import batches
-from bantam.data.augment import Augmentation
 from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
 from bantam.errors import BadData, BadRecipe
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, joint
-from bantam.recipes.kinds import (
-    VIEWS,
-    GivenTeacher,
-    Refit,
-    Stage,
-    Training,
-)
+from bantam.recipes.kinds import Stage
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.training import VIEWS, Training
 from bantam.recipes.recipe import Recipe
+from bantam.runs.watcher import Watcher
 from bantam.train.answers import Answers, Live, ViewCache
+from bantam.train.arithmetic import Arithmetic, choose
 from bantam.train.cohort import Cohort
-from bantam.train.probe import Choice, choose
-from bantam.train.runlog import Watcher
-from bantam.train.step import Goal, Step
+from bantam.train.place import Place
+from bantam.train.plan import Goal, Plan, viewing_of
+from bantam.train.step import Step
 
 PIECES: tuple[str, ...] = ("data", "augmentation", "teacher", "forward", "backward", "optimizer", "averaging")
 WARM_UP = 3
@@ -45,7 +42,7 @@ class Breakdown:
     batch: int
     steps: int
     device: str
-    choice: Choice
+    choice: Arithmetic
     cached: bool
     """Whether the teacher's answers were looked up; false as well where there is no teacher."""
 
@@ -125,7 +122,7 @@ def bench_train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = describe(stage.net, recipe.budget, len(splits.classes), stage.size, stage.shape, stage.switches)
     nets = [student.build().to(device) for _ in range(stage.peers)]
-    choice = choose(nets[0], stage.size, len(splits.classes), stage.batch_size, stage.precision)
+    choice = choose(nets[0], stage.size, stage.precision)
     net = Cohort.of(nets).to(memory_format=choice.format)
 
     if len(training) < 2:
@@ -133,11 +130,9 @@ def bench_train(
     part = first(training, (WARM_UP + steps) * stage.batch_size)
     order = batches.epoch(len(part), stage.batch_size, recipe.seed, 0).to(device)  # [steps in part, B]
     with tempfile.TemporaryDirectory() as folder, choice.threading():
-        answers = answers_for(recipe, stage, part, goals, device, Path(folder), watcher or Watcher())
-        step = Step(
-            net.train(), stage, part, IMAGENET, goals, answers, recipe.seed, WARM_UP + steps, choice.autocast,
-            memory_format=choice.format,
-        )  # fmt: skip
+        answers = answers_for(recipe, part, goals, device, Place(Path(folder), watcher or Watcher()))
+        plan = Plan(stage, part, IMAGENET, goals, answers, recipe.seed)
+        step = Step(net.train(), plan, WARM_UP + steps, choice)
         if device.type == "cuda":
             step.settle()
         step.begin(0)
@@ -188,15 +183,10 @@ def first(split: LabelledSplit, images: int) -> LabelledSplit:
 
 
 def answers_for(
-    recipe: Recipe,
-    stage: Training,
-    training: LabelledSplit,
-    goals: Mapping[str, Goal],
-    device: torch.device,
-    folder: Path,
-    watcher: Watcher,
+    recipe: Recipe, training: LabelledSplit, goals: Mapping[str, Goal], device: torch.device, place: Place
 ) -> Answers | None:
-    """The answers of untrained teachers of the recipe's kinds: looked up in `folder` or live, as the recipe has it."""
+    """The answers of untrained teachers of the recipe's kinds: looked up in `place` or live, as the recipe has it."""
+    stage = recipe.shipped
     if not stage.teacher:
         return None
     classes = len(training.classes)
@@ -209,19 +199,16 @@ def answers_for(
     needs = frozenset[str]().union(*(goal.objective.needs for goal in goals.values()))
     if not stage.views or "features" in needs:
         return Live(teacher)
-    return ViewCache(
-        folder, teacher, training, "bench", Augmentation(**vars(stage.augment)), stage.size, IMAGENET, recipe.seed,
-        "embedding" in needs, watcher,
-    )  # fmt: skip
+    return ViewCache(place, teacher, training, "bench", viewing_of(stage, IMAGENET, recipe.seed), "embedding" in needs)
 
 
 def teacher_like(stage: Stage, budget: int, classes: int) -> Teacher:
     """An untrained net of the kind that `stage` makes, as a teacher."""
-    assert not isinstance(stage, Refit), "a recipe in which a refit teaches is refused"
+    assert isinstance(stage, GivenTeacher | Training), "a recipe in which what has no net teaches is refused"
     if isinstance(stage, GivenTeacher):
         net = build_teacher(stage.architecture, classes)
     elif stage.kind == "teacher":
         net = build_teacher(stage.net, classes)
     else:
-        net = describe(stage.net, stage.budget or budget, classes, stage.size, stage.shape, stage.switches).build()
+        net = describe(stage.net, stage.limit(budget), classes, stage.size, stage.shape, stage.switches).build()
     return Teacher(net, stage.size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)

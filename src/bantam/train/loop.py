@@ -9,7 +9,7 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,16 @@ from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import raw_logits_of
 from bantam.nets.slimmable import each_switch
-from bantam.recipes.kinds import Training
 from bantam.runs import checkpoint
-from bantam.train.ahead import Ahead
-from bantam.train.answers import Answers
-from bantam.train.capture import Captured
+from bantam.runs.runfolder import Row
+from bantam.runs.runlog import RunLog
+from bantam.train.arithmetic import FP32, Arithmetic
 from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes
-from bantam.train.runlog import Row, RunLog, Watcher
-from bantam.train.step import Goal, Step
+from bantam.train.place import Place
+from bantam.train.plan import Plan
+from bantam.train.step import Step
+from bantam.train.ways import way_of
 
 SAVE_EVERY = 20.0  # seconds between checkpoints: what a kill can cost
 COLLAPSED_EPOCHS = 3  # epochs in a row with one predicted class before the alarm
@@ -52,121 +53,124 @@ class Trained:
 
 def train(
     net: nn.Module,
-    stage: Training,
-    training: TrainingSplit,
+    plan: Plan,
     validation: LabelledSplit | None,
-    normalisation: Normalisation,
-    goals: Mapping[str, Goal],
-    answers: Answers | None,
-    seed: int,
-    folder: Path,
-    watcher: Watcher,
-    autocast: torch.dtype | None = None,
-    processes: Processes = ALONE,
-    memory_format: torch.memory_format = torch.channels_last,
+    place: Place,
+    arithmetic: Arithmetic = FP32,
 ) -> Trained:
-    """Train `net` as `stage` says, in `folder`, and give the weights of the epoch that is best on validation.
+    """Train `net` as `plan` says, in `place`, and give the weights of the epoch that is best on validation.
 
     `net` may be a Cohort: then the weights are those of its best member. Without `validation` there is nothing to
     select by: they are those of the last epoch, and of the first member.
-    Goes on from `folder/last.ckpt` if it is there. Of several processes each is given the same arguments, but for the
-    net's device, and ends with the same weights; process 0 writes the files. Raises SplitLeak for the evaluation split,
-    BadData for a split too small to share, BadCheckpoint for a last.ckpt that is damaged or of another training, and
-    TrainingStopped when the loss, the answers on validation or the weights to keep are not finite, or the predictions
-    have collapsed to one class.
+    Goes on from the folder's last.ckpt if it is there. Of several processes each is given the same arguments, but for
+    the net's device, and ends with the same weights; process 0 writes the files. Raises SplitLeak for the evaluation
+    split, BadData for a split too small to share, BadCheckpoint for a last.ckpt that is damaged or of another training,
+    and TrainingStopped when the loss, the answers on validation or the weights to keep are not finite, or the
+    predictions have collapsed to one class.
     """
-    training = require_training(training, "training")
+    check(plan.training, validation, place.processes)
+    stage, watcher, started = plan.stage, place.watcher, time.monotonic()
+    per_epoch, batch = order_of(plan, 0, place.processes).shape
+    total = per_epoch * stage.epochs
+    step = Step(net, plan, total, arithmetic, place.processes)
+    state = State(step, place.folder / "last.ckpt", told_apart(net, plan, arithmetic), started)
+    state.resume()
+    log = None if place.processes.rank else RunLog(place.folder / "metrics.jsonl", state.epoch)
+    net.train()
+    taken = way_of(step, batch, lambda line: watcher.say(f"{stage.name}: {line}"))
+    watcher.begin(stage.name, total, state.done)
+    try:
+        while state.epoch < stage.epochs:
+            order = order_of(plan, state.epoch, place.processes).to(step.device)
+            number = batches.view_of(state.epoch, stage.views)
+            view = torch.full_like(order[0], number)
+            step.begin(number)
+            for row in range(state.done - state.epoch * per_epoch, per_epoch):
+                following = order[row + 1] if row + 1 < per_epoch else None
+                state.add(taken(order[row], view, following))
+                watcher.advance(state.done)
+                if following is not None and state.due:
+                    state.check_finite()
+                    state.save()
+
+            metrics = state.finish_epoch(per_epoch)
+            shipped = step.ema.net if step.ema else net
+            best = members_of(shipped)[0]
+            if validation is not None:
+                best = judged(shipped, validation, plan, state, metrics)
+                state.check_collapse(metrics, validation)
+            metrics["seconds"] = round(state.seconds, 2)
+            state.keep_best(metrics, best)
+            if log:
+                log.append(metrics)
+            watcher.epoch(metrics)
+            if state.due or state.epoch == stage.epochs:
+                state.save()
+    finally:
+        watcher.end()
+        taken.close()
+    return Trained(state.best_weights, state.best, state.seconds)
+
+
+def check(training: TrainingSplit, validation: LabelledSplit | None, processes: Processes) -> None:
+    """Refuse what is not to be learned or selected from, and what cannot be shared. Raises SplitLeak and BadData."""
+    require_training(training, "training")
     if validation is not None:
-        validation = require_labelled(validation, "selection of the best epoch")
-    device = next(net.parameters()).device
-    rank, world = processes.rank, processes.world
+        require_labelled(validation, "selection of the best epoch")
+    world = processes.world
     for split, least in ((training, 2 * world), (validation, world)):
         if split is not None and len(split) < least:
             raise BadData(
                 f"the {split.name} split has {len(split)} image(s), too few for {world} process(es): {least} are needed"
             )
 
-    per_epoch, batch = batches.epoch(len(training), stage.batch_size, seed, 0, stage.views, rank, world).shape
-    total = per_epoch * stage.epochs
-    saved_at = started = time.monotonic()
-    step = Step(
-        net, stage, training, normalisation, goals, answers, seed, total, autocast, processes, memory_format
-    )  # fmt: skip
-    state = State(step, folder / "last.ckpt", told_apart(net, stage, training, normalisation, seed, autocast))
-    state.resume()
-    log = None if rank else RunLog(folder / "metrics.jsonl", state.epoch)
-    net.train()
-    # On a GPU the step is captured once and replayed; everywhere else it is the plain sequence. So it is with several
-    # processes: within a capture DistributedDataParallel could neither order its buckets nor notice a lost process.
-    # Where switches take turns, one step is not another. On a CPU a second thread may make the next views meanwhile.
-    one_step: Callable[[Tensor, Tensor], dict[str, Tensor]] = step
-    ahead = Ahead(step, lambda line: watcher.say(f"{stage.name}: {line}")) if device.type == "cpu" else None
-    if device.type == "cuda":
-        step.settle()
-    if device.type == "cuda" and world == 1 and not step.takes_turns:
-        step.begin(0)
-        example = torch.arange(batch, device=device)
-        one_step = Captured(step, example, torch.zeros_like(example))
-    watcher.begin(stage.name, total, state.done)
-    earlier = state.seconds
-    try:
-        while state.epoch < stage.epochs:
-            order = batches.epoch(len(training), stage.batch_size, seed, state.epoch, stage.views, rank, world)
-            order = order.to(device)
-            view = torch.full_like(order[0], batches.view_of(state.epoch, stage.views))
-            step.begin(batches.view_of(state.epoch, stage.views))
-            for row in range(state.done - state.epoch * per_epoch, per_epoch):
-                following = order[row + 1] if row + 1 < per_epoch else None
-                state.add(ahead(order[row], view, following) if ahead else one_step(order[row], view))
-                watcher.advance(state.done)
-                state.seconds = earlier + time.monotonic() - started
-                if time.monotonic() - saved_at > SAVE_EVERY and row + 1 < per_epoch:
-                    state.check_finite()
-                    state.save()
-                    saved_at = time.monotonic()
 
-            metrics = state.finish_epoch(per_epoch)
-            members = members_of(step.ema.net if step.ema else net)
-            best = 0
-            if validation is not None:
-                with state.finite_answers():
-                    judged = [
-                        [judge(member, validation, stage.size, normalisation, processes) for _ in each_switch(member)]
-                        for member in members
-                    ]
-                best = max(range(len(members)), key=lambda number: judged[number][0]["accuracy"])
-                metrics["validation"] = judged[best][0]
-                if len(members) > 1:
-                    metrics["peers"] = {"accuracies": [rows[0]["accuracy"] for rows in judged], "best": best}
-                if len(judged[best]) > 1:
-                    metrics["switches"] = [row["accuracy"] for row in judged[best]]
-                state.check_collapse(metrics, validation)
-            state.seconds = earlier + time.monotonic() - started
-            metrics["seconds"] = round(state.seconds, 2)
-            state.keep_best(metrics, members[best])
-            if log:
-                log.append(metrics)
-            watcher.epoch(metrics)
-            if time.monotonic() - saved_at > SAVE_EVERY or state.epoch == stage.epochs:
-                state.save()
-                saved_at = time.monotonic()
-    finally:
-        watcher.end()
-        if ahead:
-            ahead.close()
-    return Trained(state.best_weights, state.best, state.seconds)
+def order_of(plan: Plan, epoch: int, processes: Processes) -> Tensor:
+    """The images of each step of `epoch` for this process: int64 [steps, B]."""
+    stage = plan.stage
+    return batches.epoch(
+        len(plan.training), stage.batch_size, plan.seed, epoch, stage.views, processes.rank, processes.world
+    )
+
+
+def judged(shipped: nn.Module, validation: LabelledSplit, plan: Plan, state: "State", metrics: Row) -> nn.Module:
+    """Measure each member of `shipped` on validation, note it in `metrics`, and give the best member."""
+    members, size, processes = members_of(shipped), plan.stage.size, state.step.processes
+    with state.finite_answers():
+        rows = [
+            [judge(member, validation, size, plan.normalisation, processes) for _ in each_switch(member)]
+            for member in members
+        ]
+    best = max(range(len(members)), key=lambda number: rows[number][0]["accuracy"])
+    metrics["validation"] = rows[best][0]
+    if len(members) > 1:
+        metrics["peers"] = {"accuracies": [row[0]["accuracy"] for row in rows], "best": best}
+    if len(rows[best]) > 1:
+        metrics["switches"] = [row["accuracy"] for row in rows[best]]
+    return members[best]
 
 
 class State:
     """All that a resumed training needs, and the running sums of the epoch under way."""
 
-    def __init__(self, step: Step, path: Path, of: str) -> None:
+    def __init__(self, step: Step, path: Path, of: str, started: float) -> None:
         self.step, self.path, self.of = step, path, of
         self.done = self.epoch = self.collapsed = 0
-        self.seconds = 0.0
+        self.started = self.saved = started
+        self.earlier = 0.0  # seconds of the processes before this one
         self.sums: dict[str, Tensor] = {}
         self.best: Row = {}
         self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def seconds(self) -> float:
+        """What the training has taken so far, in all its processes one after the other."""
+        return self.earlier + time.monotonic() - self.started
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self.saved > SAVE_EVERY
 
     def add(self, terms: dict[str, Tensor]) -> None:
         for name, term in terms.items():
@@ -221,6 +225,7 @@ class State:
 
     def save(self) -> None:
         step = self.step
+        self.saved = time.monotonic()
         if step.processes.rank:
             return
         state: dict[str, Any] = {
@@ -268,18 +273,19 @@ class State:
             group["lr"] = step.rate
         torch.set_rng_state(state["random"])
         step.count.fill_(state["done"])
-        for name in ("done", "epoch", "collapsed", "seconds", "best", "best_weights"):
+        for name in ("done", "epoch", "collapsed", "best", "best_weights"):
             setattr(self, name, state[name])
+        self.earlier = state["seconds"]
         self.sums = {name: value.to(step.device) for name, value in state["sums"].items()}
 
 
-def told_apart(
-    net: nn.Module, stage: Training, training: TrainingSplit, normalisation: Normalisation, seed: int,
-    autocast: torch.dtype | None,
-) -> str:  # fmt: skip
+def told_apart(net: nn.Module, plan: Plan, arithmetic: Arithmetic) -> str:
     """A hash of what a training is of, by which its checkpoint is told from that of another."""
     shapes = [(name, tuple(value.shape)) for name, value in net.state_dict().items()]
-    about = (shapes, stage, training.ids, training.labels.tolist(), normalisation, seed, autocast)
+    learned = plan.training
+    about = (
+        shapes, plan.stage, learned.ids, learned.labels.tolist(), plan.normalisation, plan.seed, arithmetic.autocast,
+    )  # fmt: skip
     return hashlib.sha256(repr(about).encode()).hexdigest()
 
 

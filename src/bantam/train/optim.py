@@ -1,11 +1,14 @@
 """Optimizers, and the learning rate and averaging decay as pure functions of the step."""
 
+import functools
+import inspect
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bantam.recipes.kinds import Optimizer
+from bantam.recipes.kinds.training import Optimizer
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float, final: float) -> float:
@@ -38,5 +41,19 @@ def build_optimizer(plan: Optimizer, modules: list[nn.Module], lr: Tensor) -> to
     groups = [group for group in groups if group["params"]]
     if plan.name == "adamw":
         capturable = lr.is_cuda
-        return torch.optim.AdamW(groups, lr=lr, betas=(plan.momentum, 0.999), fused=True, capturable=capturable)
-    return torch.optim.SGD(groups, lr=lr, momentum=plan.momentum, nesterov=plan.momentum > 0, fused=True)
+        adamw = without_compiler(torch.optim.AdamW)
+        return adamw(groups, lr=lr, betas=(plan.momentum, 0.999), fused=True, capturable=capturable)
+    sgd = without_compiler(torch.optim.SGD)
+    return sgd(groups, lr=lr, momentum=plan.momentum, nesterov=plan.momentum > 0, fused=True)
+
+
+@functools.cache
+def without_compiler(kind: Any) -> Any:
+    """The optimizer `kind` with its methods as they are before torch wraps them.
+
+    The wrappers import torch's compiler, seconds and hundreds of megabytes, only to keep it away from the methods; that
+    of `step` also switches gradients off.
+    """
+    names = ("step", "add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(methods["step"])})

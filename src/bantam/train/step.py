@@ -7,37 +7,23 @@ eagerly on a CPU and is captured into a CUDA graph on a GPU.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from bantam.data import augment
-from bantam.data.augment import Augmentation
-from bantam.data.splits import Normalisation, SemiLabelledSplit, TrainingSplit
+from bantam.data.splits import SemiLabelledSplit
 from bantam.nets.output import Output
 from bantam.nets.slimmable import SwitchableNet
 from bantam.objectives.dml import mutual_divergence
 from bantam.objectives.objective import Objective, labelled
-from bantam.recipes.kinds import Training
-from bantam.train.answers import Answers
+from bantam.train.arithmetic import FP32, Arithmetic
 from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.ema import Ema
 from bantam.train.optim import averaging_decay, build_optimizer, learning_rate
-
-
-@dataclass(frozen=True)
-class Goal:
-    """An objective and its weight in the loss: `weight` at the start, changing evenly to `to` at the end."""
-
-    objective: Objective
-    weight: float
-    to: float | None = None
-
-    def weight_at(self, progress: Tensor) -> Tensor | float:
-        """The weight at `progress`, a scalar in 0..1; a plain number where it does not change."""
-        return self.weight if self.to is None else self.weight + (self.to - self.weight) * progress
+from bantam.train.plan import Goal, Plan
 
 
 class Observed(nn.Module):
@@ -69,23 +55,18 @@ def shown_by(net: nn.Module, images: Tensor) -> Output:
 
 
 class Step:
-    """What a step reads and changes. `count` is the number of steps done, on the device."""
+    """What each of `total` steps reads and changes. `count` is the number of steps done, on the device."""
 
     def __init__(
         self,
         net: nn.Module,
-        stage: Training,
-        training: TrainingSplit,
-        normalisation: Normalisation,
-        goals: Mapping[str, Goal],
-        answers: Answers | None,
-        seed: int,
+        plan: Plan,
         total: int,
-        autocast: torch.dtype | None,
+        arithmetic: Arithmetic = FP32,
         processes: Processes = ALONE,
-        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
-        self.net, self.stage, self.answers, self.seed = net, stage, answers, seed
+        stage, training, goals = plan.stage, plan.training, plan.goals
+        self.net, self.stage, self.answers = net, stage, plan.answers
         self.takes_turns = isinstance(net, SwitchableNet) and net.takes_turns
         members = members_of(net)
         # Each member has objectives of its own, for an objective may have projections that it trains.
@@ -95,22 +76,21 @@ class Step:
         self.device = next(net.parameters()).device
         self.labels = training.labels.to(self.device)
         self.semi_labelled = isinstance(training, SemiLabelledSplit)
-        self.normalisation = normalisation
-        self.augmentation = Augmentation(**vars(stage.augment))
-        self.autocast, self.memory_format = autocast, memory_format
+        self.viewing = plan.viewing
+        self.autocast, self.memory_format = arithmetic.autocast, arithmetic.format
         objectives = list(self.objectives().values())
         self.observed: nn.Module = Observed(net, objectives)
         self.ema = Ema(net) if stage.ema else None
 
-        plan, steps = stage.optimizer, range(total)
-        self.warm_up = round(plan.warmup * total)
-        rates = [learning_rate(step, total, plan.lr, plan.warmup, plan.final_lr) for step in steps]
+        optimizer, steps = stage.optimizer, range(total)
+        self.warm_up = round(optimizer.warmup * total)
+        rates = [learning_rate(step, total, optimizer.lr, optimizer.warmup, optimizer.final_lr) for step in steps]
         self.rates = torch.tensor(rates, device=self.device)
         self.decays = torch.tensor([averaging_decay(step, stage.ema) for step in steps], device=self.device)
         self.progress = torch.linspace(0, 1, total, device=self.device)
         self.rate = torch.zeros((), device=self.device)
         self.prepare_objectives()
-        self.optimizer = build_optimizer(plan, [net, *objectives], self.rate)
+        self.optimizer = build_optimizer(optimizer, [net, *objectives], self.rate)
         self.clipped = [
             [item for module in (member, *(goal.objective for goal in own.values())) for item in module.parameters()]
             for member, own in zip(members, self.goals, strict=True)
@@ -194,10 +174,7 @@ class Step:
 
     def look(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """The training views float32 [B, 3, S, S] and their targets, class probabilities [B, K]."""
-        mean, std = self.normalisation.mean, self.normalisation.std
-        images, ratio = augment.render(
-            self.images, index, view, self.seed, self.augmentation, self.stage.size, mean, std
-        )
+        images, ratio = augment.render(self.images, index, view, self.viewing)
         return images, augment.soft_targets(self.labels[index], ratio, self.classes)
 
     def terms(self, images: Tensor, targets: Tensor, shown: Output | None) -> dict[str, Tensor]:

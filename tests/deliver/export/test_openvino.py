@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -48,20 +49,23 @@ def test_the_version_that_is_named_is_the_pinned_one() -> None:
     assert f'openvino = ["openvino=={ir.VERSION}"]' in pyproject
 
 
+def pair_of(encode: Callable[[Material], tuple[bytes, bytes]]) -> forms.Target:
+    """A format of two files; what they say is not looked at."""
+    return forms.Target(encode, lambda graph, weights: lambda images: images, forms.EXACT, ".a", beside=(".b",))
+
+
 def test_two_files_are_written_together_or_not_at_all(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     files, passes = [(b"graph", b"weights"), (b"new graph", b"new weights")], Parity(0, 1, 1, 1, 30)
-    target = forms.Target(
-        lambda _: files.pop(0), lambda graph, weights: lambda images: images, forms.EXACT, (".a", ".b")
-    )
-    monkeypatch.setitem(forms.TARGETS, "pair", target)
+    target = pair_of(lambda _: files.pop(0))
+    monkeypatch.setitem(forms.TARGETS.found, "torchscript", target)
     monkeypatch.setattr(forms, "compare", lambda *_: passes)
     graph, weights = material.run / "student.a", material.run / "student.b"
-    export(material, "pair", graph)
+    export(material, "torchscript", graph)
     assert (graph.read_bytes(), weights.read_bytes()) == (b"graph", b"weights")
 
     monkeypatch.setattr(forms, "compare", lambda *_: Parity(1, 1, 1, 1, 30))
     with pytest.raises(ParityFailed):
-        export(material, "pair", graph)
+        export(material, "torchscript", graph)
     assert (graph.read_bytes(), weights.read_bytes()) == (b"graph", b"weights")
 
 
@@ -69,8 +73,8 @@ def test_a_kill_between_two_files_leaves_no_graph_of_other_weights(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = (b"new graph", b"new weights")
-    target = forms.Target(lambda _: files, lambda graph, weights: lambda images: images, forms.EXACT, (".a", ".b"))
-    monkeypatch.setitem(forms.TARGETS, "pair", target)
+    target = pair_of(lambda _: files)
+    monkeypatch.setitem(forms.TARGETS.found, "torchscript", target)
     monkeypatch.setattr(forms, "compare", lambda *_: Parity(0, 1, 1, 1, 30))
     graph, weights = material.run / "student.a", material.run / "student.b"
     graph.write_bytes(b"graph")
@@ -84,7 +88,7 @@ def test_a_kill_between_two_files_leaves_no_graph_of_other_weights(
 
     monkeypatch.setattr(forms, "replacing", killed)
     with pytest.raises(KeyboardInterrupt):
-        export(material, "pair", graph)
+        export(material, "torchscript", graph)
     assert not graph.exists()
 
 

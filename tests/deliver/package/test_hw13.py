@@ -10,7 +10,8 @@ from PIL import Image
 
 import hostile_images
 from bantam.data import images
-from bantam.data.folder import EXTENSIONS, scan
+from bantam.data.folder import scan
+from bantam.data.layouts.layout import EXTENSIONS
 from bantam.deliver.package import hw13 as handed_in
 from bantam.errors import BadImage
 

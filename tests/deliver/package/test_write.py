@@ -29,7 +29,7 @@ from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BudgetExceeded
 from bantam.measure.tta import TTA, logits_of_tta
 from bantam.objectives import kd
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 
 def unpacked(archive: Path, to: Path) -> Path:

@@ -17,7 +17,7 @@ from bantam.measure.accuracy import calibration
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
 from bantam.recipes import recipe as recipes
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 MADE_BY = {"commit": "abc", "versions": {"torch": "2"}, "cores": 2}
 

@@ -14,7 +14,7 @@ import hostile_requests
 from bantam.data.folder import FOOD_11
 from bantam.deliver.serve import app, browser
 from bantam.deliver.serve.desk import Desk, Setting
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 
 @pytest.fixture(autouse=True, scope="module")

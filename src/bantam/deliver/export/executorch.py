@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bantam.deliver.export.forms import EXACT, Material, Target, portable, told_as_it_is
 from bantam.errors import BadData
 from bantam.nets.portable import Portable, quiet
 
@@ -31,8 +32,8 @@ def require_executorch() -> None:
         )
 
 
-def program(portable: Portable, size: int, about: dict[str, str]) -> bytes:
-    """The .pte file of `portable`, for XNNPACK; `about` is what its method METADATA returns. Raises BadData."""
+def program(net: Portable, size: int, told: dict[str, str]) -> bytes:
+    """The .pte file of `net`, for XNNPACK; `told` is what its method METADATA returns. Raises BadData."""
     require_executorch()
 
     # By name, because type checkers look for the package as well.
@@ -40,9 +41,9 @@ def program(portable: Portable, size: int, about: dict[str, str]) -> bytes:
     lower = import_module("executorch.exir").to_edge_transform_and_lower
 
     with quiet():
-        exported = torch.export.export(portable.eval(), (torch.zeros(1, 3, size, size),))
-        told = {METADATA: json.dumps(about)}
-        lowered = lower(exported, partitioner=[partition.XnnpackPartitioner()], constant_methods=told)
+        exported = torch.export.export(net.eval(), (torch.zeros(1, 3, size, size),))
+        methods = {METADATA: json.dumps(told)}
+        lowered = lower(exported, partitioner=[partition.XnnpackPartitioner()], constant_methods=methods)
         return bytes(lowered.to_executorch().buffer)
 
 
@@ -58,5 +59,14 @@ class Runtime:
         return torch.cat([self.inference.execute([image.contiguous()])[0].clone() for image in images.split(1)])
 
     def metadata(self) -> dict[str, str]:
-        """What `program` was told as `about`."""
+        """What `program` was told."""
         return json.loads(self.loaded.load_method(METADATA).execute([])[0])
+
+
+def encoded(material: Material) -> bytes:
+    """The program of a student; the metadata is its second method."""
+    shipped = material.shipped
+    return program(portable(material.net, shipped), shipped.student.size, told_as_it_is(material.net, shipped))
+
+
+EXECUTORCH = Target(encoded, Runtime, EXACT, ".pte", require=require_executorch)

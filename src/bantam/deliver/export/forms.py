@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -30,9 +29,9 @@ from bantam.compress.integers import (
 )
 from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.deliver.export import executorch as pte
-from bantam.deliver.export import openvino as ir
+from bantam.deliver.export import TARGETS
 from bantam.deliver.export.padding import padded, parameters_in
+from bantam.deliver.export.session import onnx_session
 from bantam.deliver.predict import Shipped
 from bantam.errors import BadData, BadRunFile, ParityFailed
 from bantam.files import replacing
@@ -42,7 +41,7 @@ from bantam.nets.budget import weigh
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT, Portable, describe, metadata, onnx_model, quiet, with_weights
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 Answer = Callable[[Tensor], Tensor]
 """Images float32 [N, 3, S, S] in 0..1 to logits float32 [N, K]."""
@@ -103,23 +102,24 @@ class Material:
 
 @dataclass(frozen=True)
 class Target:
-    """A format: how its files' bytes are made, how they answer, how exact they have to be, how the files' names end.
+    """A format: how a file's bytes are made, how they answer, how exact they have to be, how the file's name ends.
 
-    Most have one file; of several, the first is the one that is opened and finds the others beside it.
+    `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
+    `beside` are the ends of further files, which whoever opens the first finds next to it: `encode` gives a tuple then.
+
     """
 
-    encode: Callable[[Material], tuple[bytes, ...]]
+    encode: Callable[[Material], bytes | tuple[bytes, ...]]
     answer: Callable[..., Answer]
     gate: Gate
-    suffixes: tuple[str, ...]
-
-    @property
-    def suffix(self) -> str:
-        return self.suffixes[0]
+    suffix: str
+    mark: str = ""
+    require: Callable[[], None] = lambda: None
+    beside: tuple[str, ...] = ()
 
     def paths(self, path: Path) -> list[Path]:
         """The files of the export to `path`."""
-        return [path.with_suffix(suffix) for suffix in self.suffixes]
+        return [path, *(path.with_suffix(suffix) for suffix in self.beside)]
 
 
 def export(material: Material, to: str, path: Path) -> Parity:
@@ -132,15 +132,16 @@ def export(material: Material, to: str, path: Path) -> Parity:
     if path.suffix != target.suffix:
         raise BadData(f"{to} files end in {target.suffix}, and {path} does not; choose another --out")
     require_classes(material.shipped, material.splits)
-    files = target.encode(material)
+    encoded = target.encode(material)
+    files = encoded if isinstance(encoded, tuple) else (encoded,)
     parity = compare(target.answer(*files), material.net, material.shipped, material.splits.validation)
     if not parity.passes(target.gate):
         raise ParityFailed(f"{path} is not written: {to} does not compute what PyTorch does: {parity.text()}")
     if len(files) > 1:  # Killed in between, there is nothing to open, never an old file beside a new one.
         path.unlink(missing_ok=True)
-    for place, encoded in reversed(list(zip(target.paths(path), files, strict=True))):
+    for place, data in reversed(list(zip(target.paths(path), files, strict=True))):
         with replacing(place) as temporary:
-            temporary.write_bytes(encoded)
+            temporary.write_bytes(data)
     return parity
 
 
@@ -149,8 +150,7 @@ def target_of(to: str) -> Target:
     if to not in TARGETS:
         nearest = difflib.get_close_matches(to, TARGETS, n=1, cutoff=0.0)[0]
         raise BadData(f'cannot export to "{to}": did you mean "{nearest}"? There are {", ".join(TARGETS)}')
-    if to in EXTRAS:
-        EXTRAS[to]()
+    TARGETS[to].require()
     return TARGETS[to]
 
 
@@ -257,14 +257,6 @@ def quantized_file(run: Path, name: str) -> bytes:
     return data
 
 
-def onnx_session(encoded: bytes) -> onnxruntime.InferenceSession:
-    """The graph in ONNX Runtime, on one thread of the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
-
-
 def onnx_answer(encoded: bytes) -> Answer:
     """What an ONNX file says, in ONNX Runtime."""
     session = onnx_session(encoded)
@@ -293,27 +285,10 @@ def torchscript_answer(encoded: bytes) -> Answer:
         return torch.jit.load(io.BytesIO(encoded), map_location="cpu")
 
 
-def executorch(material: Material) -> bytes:
-    """The program for ExecuTorch; the metadata is its second method."""
-    shipped = material.shipped
-    return pte.program(portable(material.net, shipped), shipped.student.size, told_as_it_is(material.net, shipped))
+ONNX = Target(
+    lambda material: float_onnx(material.net, material.shipped).SerializeToString(), onnx_answer, EXACT, ".onnx"
+)
 
+ONNX_INT8 = Target(int8_onnx, onnx_answer, INTEGER, ".onnx", mark="-int8")
 
-def openvino(material: Material) -> tuple[bytes, bytes]:
-    """OpenVINO's own pair of files, made of the ONNX, with its metadata."""
-    return ir.pair(float_onnx(material.net, material.shipped).SerializeToString())
-
-
-EXTRAS: dict[str, Callable[[], None]] = {"executorch": pte.require_executorch, "openvino": ir.require_openvino}
-"""Formats that need a package which is not always installed, and what says so."""
-
-TARGETS: dict[str, Target] = {
-    "onnx": Target(
-        lambda material: (float_onnx(material.net, material.shipped).SerializeToString(),),
-        onnx_answer, EXACT, (".onnx",),
-    ),
-    "onnx-int8": Target(lambda material: (int8_onnx(material),), onnx_answer, INTEGER, (".onnx",)),
-    "torchscript": Target(lambda material: (torchscript(material),), torchscript_answer, EXACT, (".pt",)),
-    "executorch": Target(lambda material: (executorch(material),), pte.Runtime, EXACT, (".pte",)),
-    "openvino": Target(openvino, ir.Runtime, EXACT, (".xml", ".bin")),
-}  # fmt: skip
+TORCHSCRIPT = Target(torchscript, torchscript_answer, EXACT, ".pt")

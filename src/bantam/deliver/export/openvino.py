@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bantam.deliver.export.forms import EXACT, Material, Target, float_onnx
 from bantam.errors import BadData
 
 VERSION = "2026.4.1"
@@ -54,3 +55,11 @@ class Runtime:
     def __call__(self, images: Tensor) -> Tensor:
         # Copied, because the next answer is written into the same memory.
         return torch.from_numpy(self.compiled(images.contiguous().numpy())[0].copy())
+
+
+def encoded(material: Material) -> tuple[bytes, bytes]:
+    """The pair of a student."""
+    return pair(float_onnx(material.net, material.shipped).SerializeToString())
+
+
+OPENVINO = Target(encoded, Runtime, EXACT, ".xml", require=require_openvino, beside=(".bin",))

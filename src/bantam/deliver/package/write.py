@@ -21,7 +21,7 @@ from bantam.files import replacing
 from bantam.measure.tta import TTA
 from bantam.nets import budget
 from bantam.nets.students import family
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.finished import chosen_tta
 
 SCRIPT, NOTEBOOK = "hw13.py", "hw13.ipynb"

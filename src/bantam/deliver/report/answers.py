@@ -10,13 +10,13 @@ from bantam.deliver.package.write import LOSS, STUDENT, section
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Code, Missing, Paragraph, Plot, Section, Table
 from bantam.errors import BadData
-from bantam.measure.tta import tta_of
+from bantam.measure.crops import tta_of
 from bantam.nets import budget
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
-from bantam.recipes.kinds import Training
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 BONUS_WORDS = 200
 """Most words that the bonus report may have, its references included."""

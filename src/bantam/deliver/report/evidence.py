@@ -13,9 +13,9 @@ from bantam.deliver.exits import RESULT as EXITS
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
 from bantam.measure.accuracy import Accuracy
-from bantam.measure.tta import tta_of
+from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 
 
 def result(metrics: dict[str, Any]) -> Section:

@@ -19,10 +19,10 @@ from bantam.nets.budget import weigh
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
-from bantam.recipes.kinds import GivenTeacher, Training
+from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint
-from bantam.runs import folder as runfolder
+from bantam.runs import checkpoint, runfolder
 from bantam.runs.finished import chosen_tta
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
@@ -142,7 +142,7 @@ def teacher_of(run: Path, recipe: Recipe, data: Path, shipped: Shipped) -> tuple
         if isinstance(stage, GivenTeacher):
             net = load_teacher(data / stage.checkpoint, stage.architecture, classes)
             return stage.name, as_teacher(net, stage.size, IMAGENET, views)
-        if stage.kind == "teacher":
+        if isinstance(stage, Training) and stage.kind == "teacher":
             net = build_teacher(stage.net, classes)
             folder = run / "stages" / stage.name
             if not (folder / runfolder.BEST).exists():
@@ -200,11 +200,11 @@ def of_costs(run: Path, recipe: Recipe, net: nn.Module, shipped: Shipped) -> dic
                     nets[stage.name] = net, shipped.student.size
                 elif isinstance(stage, GivenTeacher):
                     nets[stage.name] = build_teacher(stage.architecture, classes).eval(), stage.size
-                elif stage.kind == "teacher":
+                elif isinstance(stage, Training) and stage.kind == "teacher":
                     nets[stage.name] = build_teacher(stage.net, classes).eval(), stage.size
-                elif isinstance(stage, Training) and stage.kind in ("student", "assistant"):
+                elif isinstance(stage, Training) and stage.of_family:
                     built = describe(
-                        stage.net, stage.budget or recipe.budget, classes, stage.size, stage.shape, stage.switches
+                        stage.net, stage.limit(recipe.budget), classes, stage.size, stage.shape, stage.switches
                     ).shipped_net()
                     nets[stage.name] = built, stage.size
             except BantamError:

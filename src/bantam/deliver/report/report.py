@@ -17,7 +17,7 @@ from bantam.deliver.report.document import Plot, Section
 from bantam.deliver.report.facts import Say, measure, read
 from bantam.errors import BadData
 from bantam.files import write_text
-from bantam.runs import folder as runfolder
+from bantam.runs import runfolder
 from bantam.runs.finished import chosen_tta
 
 

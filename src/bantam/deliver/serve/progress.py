@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from bantam.recipes.kinds import Training
-from bantam.runs import folder as runfolder
+from bantam.recipes.kinds.training import Training
+from bantam.runs import runfolder
 
 
 def curves(run: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bantam.deliver.verify import graph, rendering
+from bantam.deliver.verify import finding, graph, rendering
 from bantam.deliver.verify.clean_room import BATCH, limit
 from bantam.errors import BadImage, BadPackage
 
@@ -87,7 +87,7 @@ def answered(question: Question) -> Found:
     except BadPackage as error:
         return Found(net=str(error))
     try:
-        views = rendering.find_views(
+        views = finding.find_views(
             [Path(path) for path in question.few], [Path(path) for path in question.listed], handed.inputs, handed.hints
         )
         logits = logits_of(handed, views, [Path(path) for path in question.photographs])

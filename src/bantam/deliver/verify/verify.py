@@ -24,7 +24,7 @@ from bantam.deliver.verify import (
     answering,
     archive,
     copies,
-    rendering,
+    finding,
     sandbox,
 )
 from bantam.deliver.verify.answering import Found, Question
@@ -237,7 +237,7 @@ def check_inputs(found: Found) -> Check:
     """Whether it is known how the code makes its net's inputs out of photographs."""
     if found.inputs:
         return Check("inputs", False, found.inputs)
-    nearly = "" if found.apart <= rendering.EXACT else f", to {found.apart:.1f} of 255 grey levels"
+    nearly = "" if found.apart <= finding.EXACT else f", to {found.apart:.1f} of 255 grey levels"
     views = "; ".join(found.views[:4]) + ("; ..." if len(found.views) > 4 else "")
     return Check("inputs", True, f"{submission.counted(len(found.views), 'view')} of each photograph: {views}{nearly}")
 
@@ -245,7 +245,7 @@ def check_inputs(found: Found) -> Check:
 def check_answers(agreed: agreement.Agreement, found: Found, everything: Sequence[Copy]) -> Check:
     """Whether the graph that was weighed gives the code's own answers."""
     differing = int(agreed.differs.sum())
-    allowed = agreement.may_differ(agreed, found.apart <= rendering.EXACT)
+    allowed = agreement.may_differ(agreed, found.apart <= finding.EXACT)
     of = f"the graph that was weighed gives {len(everything) - differing:,} of the code's {len(everything):,} answers"
     if differing > allowed:
         return Check("answers", False, f"{of}; another net answers than was weighed")

@@ -7,7 +7,6 @@ torchvision's, so a teacher's state_dict loads strictly.
 from collections.abc import Callable
 from typing import NoReturn, cast
 
-import torchvision
 from torch import nn
 
 from bantam.errors import BudgetExceeded
@@ -23,6 +22,8 @@ class ResNet(StagedNet):
 
     def __init__(self, name: str, classes: int) -> None:
         nn.Module.__init__(self)  # the stages keep torchvision's names instead of StagedNet's
+        import torchvision  # Brings torch's compiler with it: seconds, which other students do without.
+
         net = torchvision.models.get_model(name, weights=None, num_classes=classes)
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "fc"):
             self.add_module(part, getattr(net, part))

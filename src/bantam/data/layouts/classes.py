@@ -1,0 +1,47 @@
+"""The layout with class folders: the name of an image's folder is its class."""
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+from bantam.data.layouts.flat import FLAT
+from bantam.data.layouts.folders import SplitFolders, training_folder
+from bantam.data.layouts.layout import Found, Notes, entries
+
+
+class ClassFolders(SplitFolders):
+    """train/CLASS/*, val/CLASS/*, test/* or test/CLASS/*."""
+
+    bare_ids: ClassVar[bool] = False
+
+    def recognises(self, root: Path) -> bool:
+        """By folders among the training images, of which none has a label in its name."""
+        return not FLAT.recognises(root)
+
+    def labelled(self, directory: Path, notes: Notes) -> list[tuple[Path, str]]:
+        """The images in the class folders."""
+        strays, folders, others = entries(directory)
+        notes.ignored.extend(others)
+        notes.problems.extend(f"{path} lies beside the class folders; move it into one of them" for path in strays)
+        labelled = []
+        for folder in folders:
+            images, deeper, others = entries(folder)
+            notes.ignored.extend(deeper + others)
+            labelled += [(path, folder.name) for path in images]
+        return labelled
+
+    def keys(self, root: Path, found: Found, notes: Notes) -> tuple[str, ...]:
+        """The names of the class folders, in the order of the alphabet, or of the numbers that they are."""
+        present, directory = {key for _, key in found.training}, training_folder(root)
+        names = [path.name for path in entries(directory)[1]] if directory else []
+        notes.problems.extend(
+            f"{directory} has no image of class {name}; add images to it or remove its folder"
+            for name in names
+            if name not in present
+        )
+        # Folders named 0 to 10 mean these labels: in the order of the alphabet, 10 would come before 2.
+        numbered = all(re.fullmatch("[0-9]{1,9}", name) for name in names)
+        return tuple(sorted(names, key=lambda name: (int(name) if numbered else 0, name)))
+
+
+CLASSES = ClassFolders()

@@ -1,0 +1,70 @@
+"""The flat layout: the label stands in the file's name, {label}_{n}.jpg; classes.txt may name the classes."""
+
+import re
+from pathlib import Path
+
+from bantam.data.layouts.folders import SplitFolders, training_folder
+from bantam.data.layouts.layout import Found, Notes, entries
+
+CLASS_NAMES = "classes.txt"
+
+NAME = re.compile(r"([0-9]{1,9})_.+")
+
+
+class Flat(SplitFolders):
+    """training/{label}_{n}.jpg, validation/{label}_{n}.jpg, evaluation/{id}.jpg."""
+
+    def recognises(self, root: Path) -> bool:
+        """By a label in a file's name, or because there are no folders for classes."""
+        training = training_folder(root)
+        if training is None:
+            return True
+        images, folders, _ = entries(training)
+        return any(NAME.fullmatch(path.stem) for path in images) or not folders
+
+    def labelled(self, directory: Path, notes: Notes) -> list[tuple[Path, str]]:
+        """The images that have a label in their names."""
+        images, folders, others = entries(directory)
+        notes.ignored.extend(folders + others)
+        labelled = []
+        for path in images:
+            if name := NAME.fullmatch(path.stem):
+                labelled.append((path, str(int(name[1]))))
+            else:
+                notes.problems.append(f"{path} has no label in its name; rename it to {{label}}_{{n}}{path.suffix}")
+        return labelled
+
+    def keys(self, root: Path, found: Found, notes: Notes) -> tuple[str, ...]:
+        """The labels up to the highest, or to the first gap."""
+        present = {key for _, key in found.training}
+        highest = max(map(int, present), default=-1)
+        # The first gap, not all of them: a date taken for a label would give millions.
+        gap = next(label for label in range(highest + 2) if str(label) not in present)
+        if gap <= highest:
+            notes.problems.append(
+                f"{training_folder(root)} has no image of class {gap} although labels go up to {highest}; "
+                "add images of it or number the classes without a gap"
+            )
+        return tuple(str(label) for label in range(gap))
+
+    def names(self, root: Path, keys: tuple[str, ...], notes: Notes) -> tuple[str, ...]:
+        """The names in classes.txt, one a line in the order of the labels; the numbers where there is none."""
+        path = root / CLASS_NAMES
+        if not path.is_file():
+            return keys
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError):
+            notes.problems.append(f"{path} cannot be read as UTF-8 text; write one class name a line, or remove it")
+            return keys
+        names = tuple(line.strip() for line in lines if line.strip())
+        if len(names) != len(keys) or len(set(names)) != len(names):
+            notes.problems.append(
+                f"{path} holds {len(names)} names ({len(set(names))} different) for {len(keys)} classes; "
+                "write one name a line, or remove it"
+            )
+            return keys
+        return names
+
+
+FLAT = Flat()

@@ -1,0 +1,84 @@
+"""What every layout of a data folder tells, and what of a directory is an image."""
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from bantam.errors import BadData
+
+EXTENSIONS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+        *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What stands against using a folder, as sentences, and the files and folders in it that were left out."""
+
+    problems: list[str] = field(default_factory=list[str])
+    ignored: list[Path] = field(default_factory=list[Path])
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of each split, all below the folder's root.
+
+    `training` and `validation` say with each image the class that it is of, as the folder writes it: its key.
+    """
+
+    training: list[tuple[Path, str]]
+    validation: list[tuple[Path, str]]
+    evaluation: list[Path]
+    unlabelled: list[Path]
+
+
+class Layout(ABC):
+    """A way to lay out the images of a data folder. Only names are looked at: no image is opened."""
+
+    bare_ids: ClassVar[bool] = True
+    """Whether an image's id may be its file's name alone, where that is unique within the split."""
+
+    @abstractmethod
+    def recognises(self, root: Path) -> bool:
+        """Whether the folder `root` is laid out in this way. Raises BadData where it cannot be read."""
+
+    @abstractmethod
+    def find(self, root: Path, notes: Notes) -> Found:
+        """List the images in `root`; goes on after a problem, which is noted."""
+
+    @abstractmethod
+    def keys(self, root: Path, found: Found, notes: Notes) -> tuple[str, ...]:
+        """The classes in the order of their labels, as the folder writes them, from the training split alone."""
+
+    def names(self, root: Path, keys: tuple[str, ...], notes: Notes) -> tuple[str, ...]:
+        """The classes as people call them, in the order of `keys`."""
+        return keys
+
+
+def entries(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """The images, the folders and whatever else is directly in `directory`, sorted; the hidden are among the last."""
+    images, folders, others = [], [], []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                path = directory / entry.name
+                if entry.name.startswith("."):
+                    others.append(path)
+                elif entry.is_dir():
+                    folders.append(path)
+                elif path.suffix.lower() in EXTENSIONS:
+                    images.append(path)
+                else:
+                    others.append(path)
+    except FileNotFoundError:
+        raise BadData(f"{directory} does not exist; give the folder that holds the images") from None
+    except NotADirectoryError:
+        raise BadData(f"{directory} is not a directory; give the folder that holds the images") from None
+    except OSError as error:
+        raise BadData(f"cannot read {directory}: {error.strerror}; correct its permissions") from error
+    return sorted(images), sorted(folders), sorted(others)
