@@ -19,6 +19,7 @@ from bantam.nets.output import Output, StagedNet
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.pipeline import run as pipeline
+from bantam.pipeline.stages import Run
 from bantam.recipes.recipe import Recipe, parse
 from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
@@ -31,6 +32,7 @@ from bantam.studies.quantize import (
     table,
 )
 from bantam.train.answers import SAMPLED
+from bantam.train.distributed import ALONE
 from tiny_run import RECIPE
 
 TAUGHT = RECIPE.replace(
@@ -80,7 +82,8 @@ def trained_on_integers(run: Path, root: Path) -> StagedNet:
     splits = pipeline.open_data(recipe, root, Watcher())
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
     start, _ = post_training(net, INT8, batches)
-    return in_training(start, "int8-qat", recipe, run, root, splits, 2, shipped, Watcher())
+    here = Run(recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), Watcher(), ALONE, {})
+    return in_training(start, "int8-qat", 2, here)
 
 
 @pytest.fixture(scope="module")
