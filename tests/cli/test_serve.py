@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bantam.cli.main import app
 from bantam.data.folder import FOOD_11
-from bantam.deliver.classify import FOOD11
+from bantam.deliver.graph_classifier import FOOD11
 from bantam.deliver.serve import app as page
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.desk import Desk, Setting

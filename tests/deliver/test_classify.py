@@ -9,7 +9,8 @@ from PIL import Image
 
 from bantam.data import cache
 from bantam.data.folder import scan
-from bantam.deliver.classify import FOOD11, classify_files, load_classifier, ranked
+from bantam.deliver.classify import classify_files, load_classifier
+from bantam.deliver.graph_classifier import FOOD11, ranked
 from bantam.errors import BadCheckpoint, BadData, BadImage
 from bantam.measure.tta import TTA, logits_of_tta
 from bantam.pipeline import run as pipeline

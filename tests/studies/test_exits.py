@@ -17,7 +17,7 @@ import torch
 from bantam.cli import main as cli
 from bantam.data import cache
 from bantam.data.augment import plain
-from bantam.deliver.classify import FOOD11
+from bantam.deliver.graph_classifier import FOOD11
 from bantam.errors import BadRecipe, BudgetExceeded
 from bantam.nets.budget import weigh
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bantam.cli import main as cli
 from bantam.data import cache
-from bantam.deliver.classify import FOOD11
+from bantam.deliver.graph_classifier import FOOD11
 from bantam.deliver.package.write import package
 from bantam.errors import BadCheckpoint, BadData, BadPruning, BadRecipe
 from bantam.measure.accuracy import accuracy

@@ -157,7 +157,7 @@ def serve(
 
     from bantam.cli.screen import Bar
     from bantam.data.folder import scan, shown_names
-    from bantam.deliver.classify import FOOD11
+    from bantam.deliver.graph_classifier import FOOD11
     from bantam.deliver.serve import app
     from bantam.deliver.serve.desk import Setting, TeacherFile
     from bantam.nets.weights import file_and_name

@@ -39,7 +39,6 @@ from bantam.runs.environment import environment
 from bantam.runs.finished import open_run
 from bantam.runs.photographs import normalisation as normalisation_for
 from bantam.runs.photographs import open_data
-from bantam.runs.runfolder import recipe as recipe_of  # noqa: F401
 from bantam.runs.shipped import Shipped, ship
 from bantam.runs.watcher import Watcher
 from bantam.train.allocator import keep_memory

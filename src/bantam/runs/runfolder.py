@@ -174,6 +174,13 @@ def checked(kind: type[Kind], path: Path, value: Any, advice: str) -> Kind:
         raise _damaged(path, f"{place}: {first['msg']}" if place else first["msg"], advice) from error
 
 
+def checked_table(kind: type[Kind], path: Path, advice: str) -> dict[str, Any]:
+    """The table in `path`, whatever its version added to what a `kind` has. Raises BadRunFile."""
+    told = table(path, advice)
+    checked(kind, path, told, advice)
+    return told
+
+
 def _damaged(path: Path, reason: object, advice: str) -> BadRunFile:
     said = " ".join(str(reason).split())[:200]
     return BadRunFile(f"{path} is damaged, it does not hold what a run writes ({said}); {advice}")
@@ -231,9 +238,7 @@ def environment(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     advice = "put it back from a copy, or delete it and run the recipe again, on the same photographs"
-    told = table(path, advice)
-    checked(Environment, path, told, advice)
-    return told
+    return checked_table(Environment, path, advice)
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -241,9 +246,7 @@ def result(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     if not path.exists():
         raise BadData(f"{folder} has no metrics.json: the run is not finished; `bantam run` goes on with it")
-    told = table(path, AGAIN)
-    checked(Result, path, told, AGAIN)
-    return told
+    return checked_table(Result, path, AGAIN)
 
 
 def student(folder: Path, advice: str = AGAIN) -> dict[str, Any]:
@@ -266,9 +269,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     advice = "delete it and run the recipe again: this stage is trained once more"
-    told = table(path, advice)
-    checked(Finished, path, told, advice)
-    return told
+    return checked_table(Finished, path, advice)
 
 
 def probe(folder: Path) -> Probe | None:

@@ -16,9 +16,8 @@ from bantam.deliver.export import openvino as ir
 from bantam.deliver.export.forms import Material, Parity, export, target_of
 from bantam.errors import BadData, ParityFailed
 from bantam.nets.portable import Portable
-from bantam.nets.students import describe
 from bantam.runs.finished import open_run
-from bantam.runs.shipped import Shipped
+from tiny_student import tiny_student
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None,
@@ -28,13 +27,7 @@ needs_openvino = pytest.mark.skipif(
 
 @pytest.fixture
 def material(photographs: Path, tmp_path: Path) -> Material:
-    torch.manual_seed(0)
-    described = describe("mobilenet_v1", 5_000, 3, 32)
-    net = described.build()
-    with torch.no_grad():
-        net.train()(torch.randn(16, 3, 32, 32))
-    shipped = Shipped(described, IMAGENET, ("0", "1", "2"))
-    return Material(open_run(tmp_path), described.shipped_form(net), shipped, cache.open_splits(photographs, 32))
+    return Material(open_run(tmp_path), *tiny_student(), cache.open_splits(photographs, 32))
 
 
 def test_without_the_package_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,20 +10,13 @@ from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET
 from bantam.deliver.export import speeds
 from bantam.deliver.export.forms import PIXELS
-from bantam.nets.students import describe
 from bantam.runs.finished import open_run
-from bantam.runs.shipped import Shipped
+from tiny_student import tiny_student
 
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory: pytest.TempPathFactory):
-    torch.manual_seed(0)
-    described = describe("mobilenet_v1", 5_000, 3, 32)
-    net = described.build()
-    with torch.no_grad():
-        net.train()(torch.randn(16, 3, 32, 32))
-    shipped = Shipped(described, IMAGENET, ("0", "1", "2"))
-    return speeds.answers_of(open_run(tmp_path_factory.mktemp("run")), described.shipped_form(net), shipped)
+    return speeds.answers_of(open_run(tmp_path_factory.mktemp("run")), *tiny_student())
 
 
 def test_every_form_answers_as_the_net_does(forms) -> None:
