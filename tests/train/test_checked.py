@@ -78,7 +78,7 @@ class NotReplayed(Graph):
 class OneWeight(Graph):
     @torch.no_grad()
     def wrong(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        self.step.parameters[3].view(-1)[0] += 0.02
+        self.step.parameters[3].view(-1)[0] += 0.01
         return terms
 
 
@@ -109,10 +109,11 @@ class NoCount(Graph):
 
 
 class AveragesNothing(Graph):
-    @torch.no_grad()
-    def wrong(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, index: Tensor, view: Tensor) -> dict[str, Tensor]:
         assert self.step.ema
-        self.step.ema.net.load_state_dict(self.step.net.state_dict())
+        before = {name: value.clone() for name, value in self.step.ema.net.state_dict().items()}
+        terms = super().__call__(index, view)
+        self.step.ema.net.load_state_dict(before)
         return terms
 
 
@@ -152,11 +153,11 @@ def expected(photographs: Path) -> tuple[list[float], dict[str, Tensor], Tensor]
 FOUND = {
     NotMade: "RuntimeError, operation not permitted when stream is capturing",
     NotReplayed: "RuntimeError, an illegal memory access",
-    OneWeight: "the loss of step|net ends .* off in one place",
+    OneWeight: "net ends .* off in one place",
     StandsStill: "net.stages.* does not change",
     SameBatch: "the loss of step 2 is",
     NoCount: "net ends .* off|count is another number",
-    AveragesNothing: "ema ends .* off",
+    AveragesNothing: "ema.* does not change",
     LossNan: "the loss of step 1 is nan and not",
     WeightNan: "the loss of step 2 is nan and not",
 }
@@ -351,7 +352,7 @@ def test_parts_add_up_to_the_whole_batch(unlabelled: int, photographs: Path) -> 
     index = torch.tensor([0, 3, 6, 9, 12, 15, 18, 1, 2, 4])
     for number in range(3):
         whole, parts = (step(index, torch.full_like(index, number)) for step in steps)
-        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6, check_dtype=False)
     for name, value in state_of(steps[0]).items():
         if name.startswith("net."):
             torch.testing.assert_close(state_of(steps[1])[name], value, rtol=1e-4, atol=1e-5)
