@@ -7,7 +7,7 @@ memory holds so many images and no more.
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,10 +22,12 @@ from bantam.recipes.recipe import parse
 from bantam.runs.watcher import Watcher
 from bantam.train import loop
 from bantam.train.arithmetic import Arithmetic
-from bantam.train.capture import Snapshot, state_of
+from bantam.train.capture import Captured, Snapshot, state_of
 from bantam.train.checked import CHECKED, Checked
+from bantam.train.distributed import Processes
 from bantam.train.plan import Plan
 from bantam.train.step import Step
+from bantam.train.ways import OneByOne, way_of
 from ranks import Exact
 from tiny_run import RECIPE, tiny_step
 
@@ -401,3 +403,55 @@ def test_a_resumed_training_takes_the_same_parts(
     for name, value in ends[0].items():
         assert torch.equal(value, ends[1][name]), name
     assert sum("as a CUDA graph agree" in line for line in again.said) == 1
+
+
+def test_steps_of_other_parts_are_not_held_against_the_graph(photographs: Path) -> None:
+    """The memory fills up with the second step: what is compared begins there."""
+
+    class Later(Small):
+        def terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+            self.room = 10 if int(self.count) == 0 else 6
+            return super().terms(*args, **kwargs)
+
+    step, plain = small_step(photographs, 10, Later), tiny_step(photographs)
+    way, said = checked(step, Graph)
+    index = torch.arange(10)
+    for number in range(CHECKED + 2):
+        plain.micro_batch = 6 if number else None
+        right = plain(index, torch.full_like(index, number))
+        assert torch.equal(way(index, torch.full_like(index, number), index)["loss"], right["loss"]), number
+    assert [line.split(":")[0] for line in said] == [
+        "out of memory",
+        "3 steps as a CUDA graph agree with the plain ones",
+    ]
+
+
+class Anywhere:
+    """A step on a GPU, as far as is asked before the first step is taken."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, world: int = 1, takes_turns: bool = False, fits: bool = True) -> None:
+        self.processes, self.takes_turns, self.fits = Processes(world=world), takes_turns, fits
+        self.resident = False
+
+    def settle(self) -> None:
+        if not self.fits:
+            raise FULL
+        self.resident = True
+
+
+def test_on_a_gpu_steps_are_checked_and_captured_where_they_can_be() -> None:
+    said: list[str] = []
+
+    def way(step: Anywhere) -> Any:
+        return way_of(cast(Any, step), said.append, lambda images: None)
+
+    alone = Anywhere()
+    assert way(alone).capture is Captured
+    assert alone.resident
+    assert way(Anywhere(takes_turns=True)).capture is None
+    assert isinstance(way(Anywhere(world=2)), OneByOne)
+    assert not said
+    assert way(Anywhere(fits=False)).capture is None
+    assert said == ["the photographs do not fit the GPU's memory: they stay outside, and steps are taken plainly"]
