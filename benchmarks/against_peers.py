@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import cache
-from bantam.deliver.predict import load_shipped
 from bantam.errors import RunMismatch
 from bantam.measure.accuracy import Accuracy, hits, mcnemar
 from bantam.measure.crops import tta_of
 from bantam.measure.tta import logits_of_tta
-from bantam.pipeline import run as pipeline
 from bantam.runs import checkpoint
+from bantam.runs.finished import load_shipped, open_run
 from evidence import RESULTS, write
 from peers import images_digest
 
@@ -27,7 +26,7 @@ from peers import images_digest
 def compared(run: Path, data: Path, peers: list[Path]) -> list[dict[str, Any]]:
     """A row for each peer and each of the run's ways of looking. Raises RunMismatch for hits on other images."""
     net, shipped = load_shipped(run)
-    validation = cache.open_splits(data, pipeline.recipe_of(run).data.size).validation
+    validation = cache.open_splits(data, open_run(run).stored).validation
     chosen = tta_of(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["validation"])
     rows: list[dict[str, Any]] = []
     for views in dict.fromkeys(["plain", chosen]):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from bantam.data.splits import LabelledSplit
-from bantam.deliver.predict import load_shipped
 from bantam.files import replacing, write_json
 from bantam.measure.accuracy import hits
 from bantam.measure.logits import logits_of
 from bantam.runs.environment import environment
+from bantam.runs.finished import load_shipped
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

@@ -31,6 +31,7 @@ from bantam.errors import BadCheckpoint
 from bantam.nets.weights import load_weights
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.finished import open_run
 from evidence import RESULTS, ROOT, write
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -113,7 +114,7 @@ def requests(root: Path, place: Path, options: argparse.Namespace) -> Found:
     """Ask the page for everything that its routes do not expect."""
     pipeline.run(parse(RECIPE), root, place / "run")
     browser.RUNTIME = place / "nowhere"  # nobody asks for the browser's graph here, which takes seconds to make
-    app = make_app(Desk(Setting(place / "run", 32, cache.open_splits(root, 32).validation, None, None)))
+    app = make_app(Desk(Setting(open_run(place / "run"), cache.open_splits(root, 32).validation)))
     return {name: fault or "" for name, fault in hostile_requests.faults(app).items()}
 
 

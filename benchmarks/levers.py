@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bantam.data import cache
-from bantam.deliver.predict import load_shipped
 from bantam.measure.accuracy import Accuracy, mcnemar
 from bantam.nets.footprint import footprint
 from bantam.recipes import recipe as recipes
+from bantam.runs.finished import load_shipped
 from evidence import RESULTS, finished_run, validation_hits, write
 
 UNCHANGED = "as it is"

@@ -18,12 +18,12 @@ from typing import Any
 from torch import Tensor
 
 from bantam.data import cache
-from bantam.deliver.predict import load_shipped
 from bantam.measure.accuracy import accuracy, hits, mcnemar
 from bantam.measure.logits import logits_of
 from bantam.nets.footprint import footprint
 from bantam.recipes import recipe as recipes
 from bantam.recipes.kinds.given_teacher import GivenTeacher
+from bantam.runs.finished import load_shipped
 from evidence import RESULTS, write
 
 DESIGNED, PRUNED, TEACHER = "designed", "pruned", "teacher pruned"

@@ -24,6 +24,7 @@ from bantam.files import explained
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe
 from bantam.recipes.recipe import Recipe
+from bantam.runs.photographs import open_data
 from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
 from evidence import RESULTS, write
@@ -119,7 +120,7 @@ def run_of(plan: Recipe, root: Path, target: float | None, folder: Path) -> Cloc
     os.environ["BANTAM_CACHE"] = str(folder / "cache")
     clock = Clock(plan.shipped.name, target)
     clock.begin("photographs", 1, 0)
-    pipeline.open_data(plan, root, Watcher())
+    open_data(plan, root, Watcher())
     clock.end()
     with contextlib.suppress(Arrived):
         pipeline.run(plan, root, folder / "run", clock)

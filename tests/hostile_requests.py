@@ -150,9 +150,10 @@ if __name__ == "__main__":
     from bantam.deliver.serve import browser
     from bantam.deliver.serve.app import make_app
     from bantam.deliver.serve.desk import Desk, Setting
+    from bantam.runs.finished import open_run
 
     browser.RUNTIME = Path("nowhere")  # the graph for the browser takes seconds, and nobody asks for it
-    wrong = faults(make_app(Desk(Setting(FOOD11, 64))))
+    wrong = faults(make_app(Desk(Setting(open_run(FOOD11)))))
     for request, fault in wrong.items():
         if fault is not None:
             print(f"{request}: {fault}")

@@ -8,7 +8,6 @@ import torch
 from bantam.cli import predict as cli_predict
 from bantam.data import cache
 from bantam.deliver.classify import load_classifier
-from bantam.deliver.costs import validation_accuracy
 from bantam.deliver.package.write import package
 from bantam.deliver.report.report import report
 from bantam.deliver.serve.progress import curves
@@ -16,6 +15,8 @@ from bantam.pipeline import reuse
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs import runfolder
+from bantam.runs.finished import open_run
+from bantam.runs.watcher import Watcher
 from bantam.studies.prune import Source
 from damage import Command
 from killed_run import essence
@@ -31,7 +32,7 @@ def commands_on(photographs: Path, tmp_path: Path) -> dict[str, Command]:
         return out.read_bytes()
 
     def classify(run: Path) -> list[float]:
-        classifier = load_classifier(run, runfolder.recipe(run).data.size)
+        classifier = load_classifier(open_run(run))
         generator = torch.Generator().manual_seed(0)
         blank = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8, generator=generator)
         return classifier.probabilities(blank).flatten().tolist()
@@ -41,14 +42,14 @@ def commands_on(photographs: Path, tmp_path: Path) -> dict[str, Command]:
 
     def reused(run: Path) -> list[str]:
         fingerprint = cache.open_splits(photographs, 32).fingerprint
-        return [stage.name for stage in reuse.found(run, parse(RECIPE), fingerprint)]
+        return [stage.name for stage in reuse.found(open_run(run), parse(RECIPE), fingerprint)]
 
     def pruned(run: Path) -> dict[str, list[float]]:
-        subject = Source(run).subject(Source(run).recipe(), cache.open_splits(photographs, 32))
+        subject = Source(run).subject(cache.open_splits(photographs, 32))
         return {name: value.flatten().tolist() for name, value in subject.net.state_dict().items()}
 
     def reported(run: Path) -> str:
-        return report(run, tmp_path / "report.html", None, {}, lambda line: None).markdown.read_text()
+        return report(open_run(run), tmp_path / "report.html", None, {}, Watcher()).markdown.read_text()
 
     def again(run: Path) -> Any:
         pipeline.run(parse(RECIPE), photographs, run)
@@ -56,7 +57,8 @@ def commands_on(photographs: Path, tmp_path: Path) -> dict[str, Command]:
 
     return {
         "predict": predict, "classify": classify, "package": packaged, "reuse": reused, "prune": pruned,
-        "curves": curves, "cost": lambda run: validation_accuracy(run), "report": reported, "run": again,
+        "curves": lambda run: curves(open_run(run)), "cost": lambda run: open_run(run).accuracy,
+        "report": reported, "run": again,
     }  # fmt: skip
 
 

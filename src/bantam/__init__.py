@@ -3,7 +3,7 @@
     import bantam
 
     metrics = bantam.run(bantam.load_recipe("medium"), Path("photographs"), Path("runs/medium"))
-    net, shipped = bantam.load_shipped(Path("runs/medium"))
+    net, shipped = bantam.open_run(Path("runs/medium")).at_switch()
 
 What is named here stays; everything else may move. The names are imported when they are first used, because the command
 line starts without torch.
@@ -22,7 +22,6 @@ if "torch" not in sys.modules:
 if TYPE_CHECKING:
     from bantam.deliver.grade import grade
     from bantam.deliver.package.write import package
-    from bantam.deliver.predict import load_shipped
     from bantam.deliver.verify.verify import verify
     from bantam.errors import BantamError
     from bantam.nets.budget import weigh
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from bantam.pipeline.stages import STAGES
     from bantam.recipes.recipe import Recipe
     from bantam.recipes.recipe import load as load_recipe
+    from bantam.runs.finished import load_shipped, open_run
 
 __all__ = [
     "OBJECTIVES",
@@ -44,6 +44,7 @@ __all__ = [
     "grade",
     "load_recipe",
     "load_shipped",
+    "open_run",
     "package",
     "run",
     "verify",
@@ -59,7 +60,8 @@ HOMES = {
     "Recipe": "recipes.recipe.Recipe",
     "grade": "deliver.grade.grade",
     "load_recipe": "recipes.recipe.load",
-    "load_shipped": "deliver.predict.load_shipped",
+    "load_shipped": "runs.finished.load_shipped",
+    "open_run": "runs.finished.open_run",
     "package": "deliver.package.write.package",
     "run": "pipeline.run.run",
     "verify": "deliver.verify.verify.verify",

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bantam.cli import main as cli
-from bantam.deliver.photographs import FOOD11
+from bantam.deliver.graph_classifier import FOOD11
 from imports_of import imports_of
 from tiny_run import RECIPE, write_photographs
 

@@ -14,6 +14,7 @@ from bantam.errors import BadCheckpoint, BadData, BadImage
 from bantam.measure.tta import TTA, logits_of_tta
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.finished import open_run
 from tiny_run import RECIPE, write_photographs
 
 NAMES = (
@@ -40,16 +41,16 @@ def test_single_files_get_the_answers_of_the_cached_split(
 ) -> None:
     pipeline.run(parse(RECIPE.replace("size = 32", f"size = {stored}", 1)), larger_photographs, tmp_path / "run")
     validation = cache.open_splits(larger_photographs, stored).validation
-    classifier = load_classifier(tmp_path / "run", pipeline.recipe_of(tmp_path / "run").data.size)
+    classifier = load_classifier(open_run(tmp_path / "run"))
     paths = [record.path for record in scan(larger_photographs).validation]
     for views in TTA:
-        asked = load_classifier(tmp_path / "run", stored, views)
+        asked = load_classifier(open_run(tmp_path / "run"), views)
         expected = logits_of_tta(classifier.net, validation, 32, classifier.shipped.normalisation, views).softmax(1)
         torch.testing.assert_close(classify_files(asked, paths), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_the_shipped_model_names_its_classes_and_answers_as_its_run_did(food11: Path) -> None:
-    classifier = load_classifier(FOOD11, pipeline.recipe_of(FOOD11).data.size)
+    classifier = load_classifier(open_run(FOOD11))
     assert classifier.shipped.classes == NAMES
     records = scan(food11).validation[:: 4432 // 100]
     answers = classify_files(classifier, [record.path for record in records])
@@ -59,7 +60,7 @@ def test_the_shipped_model_names_its_classes_and_answers_as_its_run_did(food11: 
 
 
 def test_the_shipped_model_needs_no_data(tmp_path: Path) -> None:
-    classifier = load_classifier(FOOD11, pipeline.recipe_of(FOOD11).data.size)
+    classifier = load_classifier(open_run(FOOD11))
     Image.new("RGB", (200, 120), (200, 40, 30)).save(tmp_path / "red.png")
     (row,) = classify_files(classifier, [tmp_path / "red.png"])
     best = ranked(row, classifier.shipped.classes)
@@ -70,23 +71,23 @@ def test_the_shipped_model_needs_no_data(tmp_path: Path) -> None:
 
 def test_what_cannot_be_classified_says_so(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
-    classifier = load_classifier(FOOD11, 64)
+    classifier = load_classifier(open_run(FOOD11))
     with pytest.raises(BadImage, match=r"text\.jpg is not a JPEG"):
         classify_files(classifier, [tmp_path / "text.jpg"])
-    with pytest.raises(BadData, match="not finished"):
-        load_classifier(tmp_path, 64)
+    with pytest.raises(BadData, match="holds no run"):
+        load_classifier(open_run(tmp_path))
 
 
 @pytest.mark.parametrize("metrics", ["", "{}", '{"validation": 3}'])
 def test_a_run_with_broken_metrics_is_refused(tmp_path: Path, metrics: str) -> None:
-    for name in ("student.json", "student_best.ckpt"):
+    for name in ("recipe.toml", "student.json", "student_best.ckpt"):
         (tmp_path / name).write_bytes((FOOD11 / name).read_bytes())
     with pytest.raises(BadData, match=r"no metrics\.json"):
-        load_classifier(tmp_path, 64)
+        load_classifier(open_run(tmp_path))
     (tmp_path / "metrics.json").write_text(metrics)
     with pytest.raises(BadData, match="run the recipe again"):
-        load_classifier(tmp_path, 64)
+        load_classifier(open_run(tmp_path))
     (tmp_path / "student_best.ckpt").write_bytes(b"?")
     with pytest.raises(BadCheckpoint):
-        load_classifier(tmp_path, 64)
+        load_classifier(open_run(tmp_path))
     assert json.loads((FOOD11 / "metrics.json").read_text())["parameters"]["unique"] == 59_774

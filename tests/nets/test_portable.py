@@ -9,11 +9,12 @@ from torch import Tensor
 from bantam.data import cache
 from bantam.data.splits import IMAGENET
 from bantam.deliver.export.forms import Material, export
-from bantam.deliver.predict import Shipped
 from bantam.errors import ParityFailed
 from bantam.nets.output import Output, StagedNet
 from bantam.nets.portable import Portable
 from bantam.nets.students import describe
+from bantam.runs.finished import open_run
+from bantam.runs.shipped import Shipped
 
 
 class Otherwise(StagedNet):
@@ -33,7 +34,7 @@ def test_a_net_that_traces_otherwise_than_it_answers_does_not_leave(
     described = describe("mobilenet_v1", 5_000, 3, 32)
     net = described.shipped_form(described.build().eval())
     material = Material(
-        tmp_path, net, Shipped(described, IMAGENET, ("0", "1", "2")), cache.open_splits(photographs, 32)
+        open_run(tmp_path), net, Shipped(described, IMAGENET, ("0", "1", "2")), cache.open_splits(photographs, 32)
     )
     if to == "torchscript":  # that an honest net leaves as ONNX is tested where exports are
         assert export(material, to, tmp_path / "honest.pt").agreement == 1

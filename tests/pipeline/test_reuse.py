@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from bantam.data import cache
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadRecipe
 from bantam.measure.logits import logits_of
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs import checkpoint
+from bantam.runs.finished import load_shipped
 from bantam.runs.runfolder import rows as read_rows
 from tiny_run import RECIPE
 

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from bantam.data import cache
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint, BadData, BadImage, BadRecipe, BudgetExceeded, RunMismatch
 from bantam.measure.accuracy import accuracy
 from bantam.measure.tta import logits_of_tta
@@ -17,6 +16,7 @@ from bantam.nets import budget
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.finished import load_shipped
 from bantam.runs.watcher import Watcher
 from tiny_run import RECIPE, write_photographs
 

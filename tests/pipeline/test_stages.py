@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from bantam.data import augment, batches, cache
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint, BadRecipe, BudgetExceeded, SplitLeak
 from bantam.measure.accuracy import accuracy
 from bantam.measure.tta import logits_of_tta
@@ -19,6 +18,7 @@ from bantam.nets.teachers import Ensemble, Mirrored
 from bantam.pipeline import run as pipeline
 from bantam.pipeline import stages
 from bantam.recipes.recipe import parse
+from bantam.runs.finished import load_shipped, open_run
 from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.studies.audit import audit_run
@@ -73,19 +73,19 @@ def test_an_assistant_that_fits_nothing_is_refused_before_the_first_step(photogr
 
 
 def test_every_teacher_of_a_run_is_audited(chain: Path, photographs: Path, tmp_path: Path) -> None:
-    audits = audit_run(chain, photographs, 20, Watcher())
+    audits = audit_run(open_run(chain), photographs, 20, Watcher())
     assert list(audits) == ["large", "middle"]
     assert audits["large"].to_json()["looks"][1]["n"] == 20
     half = shutil.copytree(chain, tmp_path / "half")
     (half / "stages" / "middle" / "best.ckpt").unlink()
     with pytest.raises(BadCheckpoint, match="middle"):
-        audit_run(half, photographs, 20, Watcher())
+        audit_run(open_run(half), photographs, 20, Watcher())
 
 
 def test_a_run_in_which_nobody_teaches_has_nothing_to_audit(photographs: Path, tmp_path: Path) -> None:
     pipeline.run(parse(RECIPE, settings=["student.epochs=1"]), photographs, tmp_path / "run")
     with pytest.raises(BadRecipe, match="nobody teaches"):
-        audit_run(tmp_path / "run", photographs, 20, Watcher())
+        audit_run(open_run(tmp_path / "run"), photographs, 20, Watcher())
 
 
 @pytest.mark.parametrize("mean", ["probabilities", "logits"])
@@ -124,7 +124,7 @@ def test_teachers_with_one_voice_and_mirror_images_are_cached(
 
 def test_what_a_student_hears_from_several_is_audited_as_well(photographs: Path, tmp_path: Path) -> None:
     pipeline.run(parse(JOINT), photographs, tmp_path / "run")
-    assert list(audit_run(tmp_path / "run", photographs, 20, Watcher())) == [
+    assert list(audit_run(open_run(tmp_path / "run"), photographs, 20, Watcher())) == [
         "one", "two", "one+two, with mirror image",
     ]  # fmt: skip
 

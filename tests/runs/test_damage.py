@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
 from bantam.runs import checkpoint, runfolder
+from bantam.runs.finished import load_shipped
 from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
 from bantam.train import loop

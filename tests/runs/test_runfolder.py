@@ -12,6 +12,7 @@ from bantam.errors import BadRunFile, RunBusy
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import dump, parse
 from bantam.runs import runfolder
+from bantam.runs.finished import open_run
 from bantam.runs.runlog import RunLog
 from bantam.runs.watcher import Watcher
 from bantam.studies.quantize import quantize
@@ -36,7 +37,7 @@ def test_a_second_process_is_told_at_once_and_a_killed_one_leaves_no_lock(
         assert held.stdout.readline() == "held\n"
         for call in (
             lambda: pipeline.run(parse(RECIPE), photographs, own_run),
-            lambda: quantize(own_run, photographs, 0, Watcher()),
+            lambda: quantize(open_run(own_run), photographs, 0, Watcher()),
         ):
             with pytest.raises(RunBusy, match=f"another process is working in {own_run}") as said:
                 call()

@@ -16,6 +16,7 @@ from bantam.errors import BudgetExceeded, TrainingStopped
 from bantam.pipeline import run as pipeline
 from bantam.recipes import recipe as recipes
 from bantam.recipes.recipe import parse
+from bantam.runs import runfolder
 from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
 from bantam.search.queue import Queue, open_storage
@@ -97,7 +98,7 @@ def test_the_winners_recipe_runs(
     assert (judged["accuracy"], judged["n"]) == (winner["accuracy"], winner["n"])
     # The finalist's own folder is a finished run of that recipe.
     assert (out / winner["folder"] / "student_best.ckpt").exists()
-    assert pipeline.recipe_of(out / winner["folder"]) == recipe
+    assert runfolder.recipe(out / winner["folder"]) == recipe
 
 
 def test_the_same_search_again_has_nothing_to_do(

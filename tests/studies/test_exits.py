@@ -18,8 +18,6 @@ from bantam.cli import main as cli
 from bantam.data import cache
 from bantam.data.augment import plain
 from bantam.deliver.classify import FOOD11
-from bantam.deliver.exits import calibrated
-from bantam.deliver.predict import load_shipped, load_whole_way
 from bantam.errors import BadRecipe, BudgetExceeded
 from bantam.nets.budget import weigh
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
@@ -29,6 +27,7 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes.kinds.exiting import Exiting
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import dump, load, parse
+from bantam.runs.finished import load_shipped, open_run
 from tiny_run import RECIPE
 
 KEYS = """size = 32
@@ -160,7 +159,7 @@ def test_pruned_then_given_exits_then_quantized_and_exported(
     assert kept[1].exits == (1, 3)
     assert metrics["parameters"]["unique"] > metrics["stages"]["small"]["parameters"]
 
-    whole, about = load_whole_way(out)
+    whole, about = open_run(out).whole_way()
     assert not about.student.exits
     for to in ("onnx-int8", "onnx"):
         assert called("export", out, "--data", photographs, "--to", to, monkeypatch=monkeypatch) == 0
@@ -257,7 +256,7 @@ def test_a_run_with_exits_is_not_pruned(
 def test_the_command_measures_chooses_and_keeps(
     finished: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert calibrated(finished) is None
+    assert open_run(finished).exit_confidence is None
     assert called("exits", finished, "--data", photographs, "--drop", 1, "--json", monkeypatch=monkeypatch) == 0
     result = json.loads(capsys.readouterr().out)
     folder = finished / "exits"
@@ -275,7 +274,7 @@ def test_the_command_measures_chooses_and_keeps(
     chosen = result["chosen"]  # every drop is allowed, so all leave at once
     assert chosen["mean_macs"] == macs[0]
     assert chosen["shares"] == [1.0, 0.0, 0.0]
-    assert calibrated(finished) == chosen["threshold"]
+    assert open_run(finished).exit_confidence == chosen["threshold"]
 
     most = sum(macs[:2]) / 2
     assert called("exits", finished, "--data", photographs, "--macs", most / 1e6, monkeypatch=monkeypatch) == 0
@@ -283,7 +282,7 @@ def test_the_command_measures_chooses_and_keeps(
     assert "fewer mean MACs than the net alone" in said
     assert json.loads((folder / "exits.json").read_text())["chosen"]["mean_macs"] <= most
     assert called("exits", finished, "--data", photographs, "--confidence", 0.5, monkeypatch=monkeypatch) == 0
-    assert calibrated(finished) == 0.5
+    assert open_run(finished).exit_confidence == 0.5
 
 
 @pytest.mark.parametrize(

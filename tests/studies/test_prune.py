@@ -12,13 +12,13 @@ from PIL import Image
 
 from bantam.cli import main as cli
 from bantam.compress.pruning_curve import METHODS
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadRecipe
 from bantam.nets.budget import weigh
 from bantam.nets.students import describe
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import dump, parse
+from bantam.runs.finished import load_shipped
 from bantam.studies.prune import Source
 from tiny_run import RECIPE
 

@@ -11,9 +11,10 @@ from bantam.cli import main as cli
 from bantam.compress.masks import zeros_in
 from bantam.compress.pruning_curve import Subject
 from bantam.data.splits import IMAGENET
-from bantam.deliver.report import answers
+from bantam.deliver.report import questions
 from bantam.errors import BadPruning
 from bantam.nets.students import describe
+from bantam.runs.finished import open_run
 from bantam.runs.watcher import Watcher
 from bantam.studies import pruning_speed
 
@@ -68,7 +69,7 @@ def test_the_command_measures_into_the_run_where_the_report_looks(
     measured = json.loads((own_run / "pruning" / "pruning_speed.json").read_text())
     assert [row["version"] for row in measured["rows"]] == ["dense", "masked", "sparse", "structured"] * 2
     assert all(line in said for line in measured["explanation"])
-    shown = answers.speed(own_run)
+    shown = questions.speed(open_run(own_run))
     assert [block.kind for block in shown.blocks] == ["paragraph"] * len(measured["explanation"]) + ["table"]
 
 

@@ -13,13 +13,15 @@ import torch
 from bantam.compress import packed
 from bantam.compress.integers import INT8, calibration_batches, post_training
 from bantam.deliver.export.forms import onnx_session
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadCheckpoint, BadData, RunMismatch
 from bantam.nets.output import Output, StagedNet
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher
 from bantam.pipeline import run as pipeline
-from bantam.recipes.recipe import Recipe, parse
+from bantam.pipeline.stages import Run
+from bantam.recipes.recipe import parse
+from bantam.runs import runfolder
+from bantam.runs.finished import open_run
 from bantam.runs.runfolder import rows as read_rows
 from bantam.runs.watcher import Watcher
 from bantam.studies.cascade import cascade, text
@@ -31,6 +33,7 @@ from bantam.studies.quantize import (
     table,
 )
 from bantam.train.answers import SAMPLED
+from bantam.train.distributed import ALONE
 from tiny_run import RECIPE
 
 TAUGHT = RECIPE.replace(
@@ -75,12 +78,13 @@ test_quantize.trained_on_integers(Path(run), Path(root))
 
 def trained_on_integers(run: Path, root: Path) -> StagedNet:
     """What `bantam quantize --epochs 2` trains for int8."""
-    net, shipped = load_shipped(run)
-    recipe = pipeline.recipe_of(run)
-    splits = pipeline.open_data(recipe, root, Watcher())
+    opened = open_run(run)
+    net, shipped = opened.at_switch()
+    splits = opened.open_data(root, Watcher())
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
     start, _ = post_training(net, INT8, batches)
-    return in_training(start, "int8-qat", recipe, run, root, splits, 2, shipped, Watcher())
+    here = Run(opened.recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), Watcher(), ALONE, {})
+    return in_training(start, "int8-qat", 2, here)
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +112,13 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_a_teacher_that_is_not_there_is_missed_before_any_work(tmp_path: Path):
-    recipe: Recipe = parse(TAUGHT)
+    runfolder.write_recipe(tmp_path, parse(TAUGHT))
     with pytest.raises(BadData, match='no weights of its teacher "big".*--epochs 0'):
-        require_teachers(recipe, tmp_path)
+        require_teachers(open_run(tmp_path))
     weights = tmp_path / "stages" / "big" / "best.ckpt"
     weights.parent.mkdir(parents=True)
     weights.touch()
-    require_teachers(recipe, tmp_path)
+    require_teachers(open_run(tmp_path))
 
 
 def test_advice_follows_the_measured_times():
@@ -127,7 +131,7 @@ def test_advice_follows_the_measured_times():
 
 
 def test_the_cascade_writes_its_curves(run: Path, photographs: Path):
-    result = cascade(run, photographs, 1.0, None, Watcher())
+    result = cascade(open_run(run), photographs, 1.0, None, Watcher())
     folder = run / "cascade"
     assert json.loads((folder / "cascade.json").read_text()) == result
     assert {path.name for path in folder.iterdir()} == {"cascade.json", "cascade.csv", "cascade.svg"}
@@ -143,7 +147,7 @@ def test_the_cascade_writes_its_curves(run: Path, photographs: Path):
 )
 def test_a_bad_threshold_writes_nothing(run: Path, photographs: Path, drop: float, confidence: float | None, said: str):
     with pytest.raises(BadData, match=said) as caught:
-        cascade(run, photographs, drop, confidence, Watcher())
+        cascade(open_run(run), photographs, drop, confidence, Watcher())
     assert "\n" not in str(caught.value)
     assert not (run / "cascade").exists()
 
@@ -154,7 +158,7 @@ def test_missing_photographs_write_nothing(run: Path, tmp_path: Path):
     (empty / "validation").mkdir()
     for root, said in ((tmp_path / "nowhere", "does not exist"), (empty, "holds no labelled image")):
         with pytest.raises(BadData, match=said) as caught:
-            quantize(run, root, 0, Watcher())
+            quantize(open_run(run), root, 0, Watcher())
         assert "\n" not in str(caught.value)
         assert not (run / "quantized").exists()
 
@@ -163,7 +167,7 @@ def test_weights_of_another_family_write_nothing(run: Path, photographs: Path):
     other = describe("largekernel", 5_000, 3, 32).shipped_net().state_dict()
     torch.save(other, run / "student_best.ckpt")
     with pytest.raises(BadCheckpoint, match="SHA-256 is another") as caught:
-        quantize(run, photographs, 0, Watcher())
+        quantize(open_run(run), photographs, 0, Watcher())
     assert "\n" not in str(caught.value)
     assert not (run / "quantized").exists()
 
@@ -205,7 +209,7 @@ def test_a_killed_training_on_integers_ends_with_the_same_bits(taught: tuple[Pat
 
 @pytest.mark.slow
 def test_all_forms_are_written_and_a_finished_training_is_taken_up(run: Path, photographs: Path):
-    result = quantize(run, photographs, 1, Watcher())
+    result = quantize(open_run(run), photographs, 1, Watcher())
     folder = run / "quantized"
     names = [row["name"] for row in result["rows"]]
     assert names == ["fp32", "int8-ptq", "int8-qat", "int4-ptq", "int4-qat"]
@@ -217,8 +221,8 @@ def test_all_forms_are_written_and_a_finished_training_is_taken_up(run: Path, ph
     assert (folder / "int8.onnx").read_bytes() == (folder / f"{result['chosen']['int8']}.onnx").read_bytes()
     assert len(table(result).splitlines()) == 9
     stamp = (folder / "int8-qat" / "best.ckpt").stat().st_mtime_ns
-    again = quantize(run, photographs, 1, Watcher())
+    again = quantize(open_run(run), photographs, 1, Watcher())
     assert (folder / "int8-qat" / "best.ckpt").stat().st_mtime_ns == stamp
     assert [row["accuracy"] for row in again["rows"]] == [row["accuracy"] for row in result["rows"]]
     with pytest.raises(RunMismatch, match="delete the folder"):
-        quantize(run, photographs, 2, Watcher())
+        quantize(open_run(run), photographs, 2, Watcher())

@@ -14,9 +14,7 @@ from PIL import Image
 from bantam.cli import main as cli
 from bantam.data import cache
 from bantam.deliver.classify import FOOD11
-from bantam.deliver.costs import run_costs
 from bantam.deliver.package.write import package
-from bantam.deliver.predict import load_shipped, load_whole
 from bantam.errors import BadCheckpoint, BadData, BadPruning, BadRecipe
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
@@ -28,9 +26,11 @@ from bantam.pipeline import run as pipeline
 from bantam.pipeline.reuse import found
 from bantam.pipeline.run import check
 from bantam.recipes.recipe import dump, load, parse
+from bantam.runs.finished import load_shipped, open_run
 from bantam.runs.watcher import Watcher
 from bantam.search.search import planned
 from bantam.studies.cascade import cascade, text
+from bantam.studies.cost import run_costs
 from bantam.studies.prune import Source
 from bantam.studies.slim import slim
 from tiny_run import RECIPE
@@ -61,10 +61,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 def test_one_checkpoint_serves_every_width(finished: Path, photographs: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
-    whole, shipped = load_whole(finished)
+    whole, shipped = open_run(finished).as_shipped()
     assert isinstance(whole, SwitchableNet)
     assert max(metrics["parameters"].values()) == weigh(whole, 32).counted <= 5000
-    assert run_costs([finished])[finished].cost.weight == weigh(whole, 32)
+    assert run_costs([open_run(finished)])[open_run(finished)].cost.weight == weigh(whole, 32)
     told = metrics["validation"]["by_switch"]
     assert [(row["width"], row["size"]) for row in told] == [(1.0, 32), (1.0, 20), (0.5, 32), (0.5, 20)]
     assert told[0]["plain"] == metrics["validation"]["plain"]
@@ -82,7 +82,7 @@ def test_one_checkpoint_serves_every_width(finished: Path, photographs: Path) ->
 
 
 def test_slim_tells_of_every_switch_and_draws_the_curves(run: Path, photographs: Path) -> None:
-    result = slim(run, photographs, 1.0, None, Watcher())
+    result = slim(open_run(run), photographs, 1.0, None, Watcher())
     folder = run / "slim"
     assert {path.name for path in folder.iterdir()} == {"slim.json", "slim.csv", "slim.svg"}
     assert json.loads((folder / "slim.json").read_text()) == result
@@ -109,7 +109,7 @@ def test_slim_tells_of_every_switch_and_draws_the_curves(run: Path, photographs:
 
 
 def test_a_cascade_takes_the_sizes_that_the_student_was_trained_at(run: Path, photographs: Path) -> None:
-    result = cascade(run, photographs, 0.003, None, Watcher())
+    result = cascade(open_run(run), photographs, 0.003, None, Watcher())
     assert [row["pass"] for row in result["rows"] if row["kind"] == "static"] == ["20 px", "32 px"]
     assert [row["side"] for row in result["rows"] if row["kind"] == "static"] == [20, 32]
     by_switch = json.loads((run / "metrics.json").read_text())["validation"]["by_switch"]
@@ -136,7 +136,7 @@ def test_predict_answers_at_a_width_and_a_size(
     assert (
         call(monkeypatch, "predict", run, "--data", photographs, "--out", small, "--size", 20, "--views", "plain") == 0
     )
-    whole_net, about = load_whole(run)
+    whole_net, about = open_run(run).as_shipped()
     assert isinstance(whole_net, SwitchableNet)
     number = [(switch.width, switch.size) for switch in whole_net.switches].index((1.0, 20))
     with whole_net.using(number):
@@ -178,7 +178,7 @@ def test_an_ordinary_student_has_one_width(monkeypatch, capsys, tmp_path: Path, 
     assert "has no width 0.5 at 64 px; it has 1 at 64 px" in capsys.readouterr().err
     assert call(monkeypatch, "predict", photo, "--width", "1") == 0
     with pytest.raises(BadData, match="one width alone; `bantam run slim`") as caught:
-        slim(food, photographs, 0.003, None, Watcher())
+        slim(open_run(food), photographs, 0.003, None, Watcher())
     assert "\n" not in str(caught.value)
     assert not (food / "slim").exists()
 
@@ -188,7 +188,7 @@ def test_an_ordinary_student_has_one_width(monkeypatch, capsys, tmp_path: Path, 
 )
 def test_a_bad_threshold_writes_nothing(run: Path, photographs: Path, drop: float, confidence: float | None, said: str):
     with pytest.raises(BadData, match=said):
-        slim(run, photographs, drop, confidence, Watcher())
+        slim(open_run(run), photographs, drop, confidence, Watcher())
     assert not (run / "slim").exists()
 
 
@@ -260,7 +260,7 @@ def test_widths_and_early_exits_do_not_go_together(finished: Path) -> None:
             parse(recipe)
         assert "\n" not in str(caught.value)
     assert parse(RECIPE + alone).shipped.kind == "exits"
-    described = {**load_whole(finished)[1].student.to_json(), "exits": [2]}
+    described = {**open_run(finished).as_shipped()[1].student.to_json(), "exits": [2]}
     with pytest.raises(BadCheckpoint, match="several widths or sizes, and early exits") as refused:
         Student.from_json(described)
     assert "\n" not in str(refused.value)
@@ -278,7 +278,7 @@ def test_a_checkpoint_of_several_widths_is_no_finished_stage(run: Path, photogra
     shutil.rmtree(run / "stages")
     fingerprint = cache.open_splits(photographs, 32).fingerprint
     with pytest.raises(BadData, match="has finished no stage that is the same"):
-        found(run, parse(BOTH), fingerprint)
+        found(open_run(run), parse(BOTH), fingerprint)
 
 
 def test_the_shipped_recipe_serves_three_widths() -> None:

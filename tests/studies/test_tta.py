@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bantam.cli import main as cli
-from bantam.studies.tta import RESULT
+from bantam.runs.finished import open_run
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: Any) -> int:
@@ -29,7 +29,7 @@ def test_the_curve_and_a_threshold_are_measured_and_kept(monkeypatch, capsys, ow
     words = ("views", own_run, "--data", photographs, "--views", "zoom", "--drop", 1)
     assert call(monkeypatch, *words, "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert json.loads((own_run / RESULT).read_text()) == result
+    assert json.loads(open_run(own_run).views.read_text()) == result
     assert {path.suffix for path in (own_run / "views").iterdir()} == {".json", ".csv", ".svg"}
     one, two, four = result["macs"]
     assert (two, four) == (2 * one, 4 * one)

@@ -11,46 +11,52 @@ from bantam.cli.options import (
     JsonOption,
     RunArgument,
     print_json,
+    print_study,
     whole,
 )
 from bantam.recipes.keys import LARGEST, PARAMETERS
 from bantam.recipes.kinds.training import EPOCHS
 
+SourceArgument = Annotated[
+    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A finished run, or a teacher's state_dict.")
+]
+RatiosOption = Annotated[str, typer.Option(help="Shares of the parameters to remove: first:last:step, or a,b,c.")]
+MethodsOption = Annotated[
+    str, typer.Option(help="unstructured-global, -layer, structured-magnitude, -taylor, -bn_scale; all by default.")
+]
+FinetuneOption = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole("--finetune", 0, EPOCHS),
+        metavar="N",
+        help="Epochs of training after each pruning.  [default: 0; --to-params: as the run]",
+    ),
+]
+ToParamsOption = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole("--to-params", 1, PARAMETERS), metavar="N", help="Instead: prune to N parameters, train, ship."
+    ),
+]
+SideOfStateDictOption = Annotated[
+    int,
+    typer.Option(
+        "--size", parser=whole("--size", 1, LARGEST), metavar="N", help="Input of a state_dict's net, pixels."
+    ),
+]
+
 
 def prune(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A finished run, or a teacher's state_dict.")
-    ],
+    source: SourceArgument,
     data: DataOption,
-    ratios: Annotated[
-        str, typer.Option(help="Shares of the parameters to remove: first:last:step, or a,b,c.")
-    ] = "0:0.95:0.05",
-    methods: Annotated[
-        str, typer.Option(help="unstructured-global, -layer, structured-magnitude, -taylor, -bn_scale; all by default.")
-    ] = "",
+    ratios: RatiosOption = "0:0.95:0.05",
+    methods: MethodsOption = "",
     images: ImagesOption = 0,
-    finetune: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole("--finetune", 0, EPOCHS),
-            metavar="N",
-            help="Epochs of training after each pruning.  [default: 0; --to-params: as the run]",
-        ),
-    ] = None,
-    to_params: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole("--to-params", 1, PARAMETERS), metavar="N", help="Instead: prune to N parameters, train, ship."
-        ),
-    ] = None,
+    finetune: FinetuneOption = None,
+    to_params: ToParamsOption = None,
     importance: Annotated[str, typer.Option(help="For --to-params: magnitude, taylor or bn_scale.")] = "taylor",
     architecture: Annotated[str, typer.Option(help="What a state_dict belongs to.")] = "resnet18",
-    size: Annotated[
-        int,
-        typer.Option(
-            "--size", parser=whole("--size", 1, LARGEST), metavar="N", help="Input of a state_dict's net, pixels."
-        ),
-    ] = 96,
+    size: SideOfStateDictOption = 96,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for what this makes.  [default: NAME-pruned]")
     ] = None,
@@ -61,19 +67,13 @@ def prune(
 
     from bantam.cli.screen import Bar, run_table
     from bantam.compress.pruning_curve import curve_text, ratios_of
-    from bantam.studies.prune import (
-        Source,
-        default_out,
-        prune_curve,
-        prune_to_budget,
-    )
+    from bantam.studies.prune import Source, default_out, prune_curve, prune_to_budget
 
     where = Source(source, architecture, size)
     folder = out or default_out(where)
     console = Console(stderr=as_json)
     if to_params is not None:
-        epochs = where.recipe().shipped.epochs if finetune is None else finetune
-        metrics = prune_to_budget(where, data, to_params, importance, epochs, folder, Bar(console))
+        metrics = prune_to_budget(where, data, to_params, importance, finetune, folder, Bar(console))
         if as_json:
             print_json(metrics)
             return
@@ -85,10 +85,11 @@ def prune(
     if as_json:
         print_json([point.to_json() for point in points])
         return
-    typer.echo(curve_text(points))
-    typer.echo(f"curve: {folder / 'curve.csv'}, curve.svg, curve.png")
     half = max(point.parameters for point in points) // 2
-    typer.echo(f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships")
+    typer.echo(
+        f"{curve_text(points)}\ncurve: {folder / 'curve.csv'}, curve.svg, curve.png\n"
+        f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships"
+    )
 
 
 def quantize(
@@ -105,11 +106,7 @@ def quantize(
     as_json: JsonOption = False,
 ) -> None:
     """Quantize a run's student to int8 and int4, after training and in training; compare all with fp32."""
-    from rich.console import Console
-
-    from bantam.cli.screen import Bar
     from bantam.studies.quantize import quantize as quantized
     from bantam.studies.quantize import table
 
-    result = quantized(run, data, epochs, Bar(Console(stderr=True)))
-    typer.echo(table(result)) if not as_json else print_json(result)
+    print_study(run, lambda opened, watcher: quantized(opened, data, epochs, watcher), table, as_json)

@@ -37,8 +37,10 @@ def package(
     """Write the code package: one readable file of torch, numpy and Pillow, the weights, and the submission."""
     from bantam.deliver.package.write import package as packaged
     from bantam.deliver.verify.verify import verify as verified
+    from bantam.runs.finished import open_run
 
-    made = packaged(run, out or run / "hw13.zip", notebook)
+    opened = open_run(run)
+    made = packaged(opened, out or opened.package, notebook)
     verdict = None if data is None else verified(made.path, data, made.budget, run_code=True)
     if as_json:
         print_json({**made.to_json(), "verified": verdict and verdict.to_json()})
@@ -83,12 +85,15 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report: the course's questions answered from the run, as one HTML file and as Markdown."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
     from bantam.deliver.report.report import report as reported
     from bantam.runs.environment import environment
+    from bantam.runs.finished import open_run
 
-    written = reported(
-        run, out or run / "report" / "report.html", data, environment(), lambda line: typer.echo(line, err=True)
-    )
+    opened = open_run(run)
+    written = reported(opened, out or opened.report, data, environment(), Bar(Console(stderr=True)))
     if as_json:
         print_json(written.to_json())
         return
@@ -116,20 +121,21 @@ def export(
     from bantam.cli.screen import Bar
     from bantam.deliver.export.forms import Material, target_of
     from bantam.deliver.export.forms import export as exported
-    from bantam.deliver.predict import load_whole_way
-    from bantam.pipeline import run as pipeline
+    from bantam.runs.finished import open_run
 
     target = target_of(to)
-    net, shipped = load_whole_way(run, width, size)
-    splits = pipeline.open_data(pipeline.recipe_of(run), data, Bar(Console(stderr=True)))
+    opened = open_run(run)
+    net, shipped = opened.whole_way(width, size)
+    splits = opened.open_data(data, Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
-    path = out or run / f"student{switch}{target.mark}{target.suffix}"
-    parity = exported(Material(run, net, shipped, splits), to, path)
-    weight = path.stat().st_size
+    path = out or opened.exported(f"student{switch}{target.mark}{target.suffix}")
+    parity = exported(Material(opened, net, shipped, splits), to, path)
+    files = target.paths(path)
+    weight = sum(file.stat().st_size for file in files)
     if as_json:
         print_json({"file": str(path), "bytes": weight, **asdict(parity)})
     else:
-        typer.echo(f"{path}: {weight:,} bytes\n{parity.text()}")
+        typer.echo(f"{' and '.join(map(str, files))}: {weight:,} bytes\n{parity.text()}")
 
 
 def serve(
@@ -155,11 +161,12 @@ def serve(
     from bantam.deliver.serve import app
     from bantam.deliver.serve.desk import Setting, TeacherFile
     from bantam.nets.weights import file_and_name
-    from bantam.pipeline import run as pipeline
     from bantam.recipes.kinds.given_teacher import GivenTeacher
+    from bantam.runs.finished import open_run
+    from bantam.runs.photographs import open_data
 
-    run = run or FOOD11
-    recipe = pipeline.recipe_of(run)
+    opened = open_run(run or FOOD11)
+    recipe = opened.recipe
     if labels is not None and not labels.is_file():
         raise BadData(f"there are no labels {labels}; check the path")
     listener = app.listen(host, port)
@@ -167,12 +174,12 @@ def serve(
     classes: tuple[str, ...] = ()
     if data is not None:
         classes = shown_names(scan(data))
-        validation = pipeline.open_data(recipe, data, Bar(Console(stderr=True))).validation
+        validation = open_data(recipe, data, Bar(Console(stderr=True))).validation
         given = next((stage for stage in recipe.stage if isinstance(stage, GivenTeacher)), None)
         if given is not None and file_and_name(data / given.checkpoint)[0].is_file():
             teacher = TeacherFile(data / given.checkpoint, given.architecture, given.size)
-    typer.echo(f"{run.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
+    typer.echo(f"{opened.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
     try:
-        app.serve(Setting(run, recipe.data.size, validation, teacher, labels, classes), listener, host)
+        app.serve(Setting(opened, validation, teacher, labels, classes), listener, host)
     except KeyboardInterrupt:
         typer.echo("ended")

@@ -9,7 +9,7 @@ from bantam.cli.options import (
     JsonOption,
     RunArgument,
     number,
-    print_json,
+    print_study,
 )
 
 DropOption = Annotated[
@@ -47,15 +47,11 @@ def exits(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a student's early exits, accuracy against mean MACs, and choose the threshold that `serve` uses."""
-    from rich.console import Console
-
-    from bantam.cli.screen import Bar
     from bantam.studies.exits import exits as measured
     from bantam.studies.exits import text
 
     most = None if macs is None else 1e6 * macs
-    result = measured(run, data, drop, most, confidence, Bar(Console(stderr=True)))
-    typer.echo(text(result)) if not as_json else print_json(result)
+    print_study(run, lambda opened, watcher: measured(opened, data, drop, most, confidence, watcher), text, as_json)
 
 
 def views(
@@ -71,15 +67,13 @@ def views(
     as_json: JsonOption = False,
 ) -> None:
     """Take further TTA crops only when unsure: accuracy against mean MACs, and a threshold for predict."""
-    from rich.console import Console
-
-    from bantam.cli.screen import Bar
     from bantam.studies.exits import text
     from bantam.studies.tta import tta as measured
 
     million = None if macs is None else 1e6 * macs
-    result = measured(run, data, most, drop, million, confidence, Bar(Console(stderr=True)))
-    typer.echo(text(result)) if not as_json else print_json(result)
+    print_study(
+        run, lambda opened, watcher: measured(opened, data, most, drop, million, confidence, watcher), text, as_json
+    )
 
 
 def cascade(
@@ -90,14 +84,10 @@ def cascade(
     as_json: JsonOption = False,
 ) -> None:
     """Try a low resolution first and the full one only when unsure: accuracy against mean MACs."""
-    from rich.console import Console
-
-    from bantam.cli.screen import Bar
     from bantam.studies.cascade import cascade as measured
     from bantam.studies.cascade import text
 
-    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
-    typer.echo(text(result)) if not as_json else print_json(result)
+    print_study(run, lambda opened, watcher: measured(opened, data, drop, confidence, watcher), text, as_json)
 
 
 def slim(
@@ -108,11 +98,7 @@ def slim(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the widths of one student, each alone and first in a cascade: accuracy against mean MACs."""
-    from rich.console import Console
-
-    from bantam.cli.screen import Bar
     from bantam.studies.cascade import text
     from bantam.studies.slim import slim as measured
 
-    result = measured(run, data, drop, confidence, Bar(Console(stderr=True)))
-    typer.echo(text(result)) if not as_json else print_json(result)
+    print_study(run, lambda opened, watcher: measured(opened, data, drop, confidence, watcher), text, as_json)

@@ -81,11 +81,12 @@ def teacher_audit(
     from bantam.cli.screen import Bar, audit_table
     from bantam.pipeline import run as pipeline
     from bantam.recipes import recipe as recipes
+    from bantam.runs.finished import open_run
     from bantam.studies.audit import audit_run
 
     console = Console(stderr=as_json)
     if run is not None:
-        audits = audit_run(run, data, images, Bar(console))
+        audits = audit_run(open_run(run), data, images, Bar(console))
         if as_json:
             print_json({name: audit.to_json() for name, audit in audits.items()})
         for name, audit in {} if as_json else audits.items():

@@ -3,12 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bantam.errors import BantamError, cut
 from bantam.recipes.keys import LARGEST, PARAMETERS
+
+if TYPE_CHECKING:
+    from bantam.runs.finished import FinishedRun
+    from bantam.runs.watcher import Watcher
 
 
 def whole(option: str, least: int, most: int) -> Callable[[str], int]:
@@ -83,6 +87,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a key: seed=1, data.size=96, STAGE.epochs=10.")
 ]
+
+
+def print_study(
+    folder: Path,
+    study: Callable[["FinishedRun", "Watcher"], dict[str, Any]],
+    text: Callable[[dict[str, Any]], str],
+    as_json: bool,
+) -> None:
+    """Do `study` on the run in `folder`, its progress on stderr, and print what it gives: as JSON or as its `text`."""
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
+    from bantam.runs.finished import open_run
+
+    result = study(open_run(folder), Bar(Console(stderr=True)))
+    typer.echo(text(result)) if not as_json else print_json(result)
 
 
 def print_json(value: Any) -> None:

@@ -16,6 +16,7 @@ from bantam.errors import BadData
 
 if TYPE_CHECKING:
     from bantam.measure.dynamic import Left
+    from bantam.runs.finished import FinishedRun
 
 SHOWN = 3
 """Classes printed for each photograph; --json has them all."""
@@ -91,8 +92,8 @@ def photographs(
     `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
     early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
-    from bantam.deliver.photographs import FOOD11, graph_classifier, ranked
-    from bantam.runs import runfolder
+    from bantam.deliver.graph_classifier import FOOD11, graph_classifier, ranked
+    from bantam.runs.finished import open_run
 
     folder = next((path for path in paths if path.is_dir()), None)
     if folder is not None:
@@ -100,14 +101,13 @@ def photographs(
             f"{folder} is a folder, not a photograph; "
             f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
         )
-    run = run or FOOD11
-    stored = runfolder.recipe(run).data.size
+    opened = open_run(run or FOOD11)
     asked = (width, size, exit_confidence, view_confidence)
-    by_graph = graph_classifier(run, stored, views) if asked == (None,) * 4 else None
+    by_graph = graph_classifier(opened, views) if asked == (None,) * 4 else None
     if by_graph is not None:
         labels, answers, left = by_graph.labels, [by_graph.classify(path).tolist() for path in paths], None
     else:
-        labels, answers, left = by_pytorch(paths, run, stored, views, *asked)
+        labels, answers, left = by_pytorch(paths, opened, views, *asked)
     if as_json:
         print_json({str(path): dict(ranked(row, labels)) for path, row in zip(paths, answers, strict=True)})
         return
@@ -117,14 +117,13 @@ def photographs(
         typer.echo(f"{path!s:<{column}}  {'   '.join(best)}")
     if left is not None:
         typer.echo(left.text())
-    if run == FOOD11:
+    if opened.folder == FOOD11:
         typer.echo("by the food model that comes with Bantam (11 classes); --run RUN asks a run's student")
 
 
 def by_pytorch(
     paths: list[Path],
-    run: Path,
-    stored: int,
+    run: "FinishedRun",
     views: str | None,
     width: float | None,
     size: int | None,
@@ -134,7 +133,7 @@ def by_pytorch(
     """The classes' names, each file's probabilities, and with a threshold what became of it; as in `photographs`."""
     from bantam.deliver.classify import classify_early, classify_files, classify_while_unsure, load_classifier
 
-    classifier = load_classifier(run, stored, views, width, size)
+    classifier = load_classifier(run, views, width, size)
     left = None
     if exit_confidence is not None:
         left = classify_early(classifier, paths, exit_confidence, run)
@@ -156,32 +155,31 @@ def evaluation_images(
     view_confidence: float | None,
 ) -> None:
     """Write the submission of the student of `run`, at `width` and `size`, or computing what a threshold asks for."""
-    from bantam.data import cache
-    from bantam.deliver.exits import leave_early, require_exits, require_some_left
-    from bantam.deliver.predict import load_shipped, write_answers
+    from rich.console import Console
+
+    from bantam.cli.screen import Bar
     from bantam.deliver.predict import predict as predicted
+    from bantam.deliver.predict import write_answers
+    from bantam.measure.leaving import leave_early, require_some_left
     from bantam.measure.tta import answer_while_unsure, ladder
     from bantam.nets.early_exit import without_exits
-    from bantam.pipeline import run as pipeline
-    from bantam.runs.chosen import chosen_tta
+    from bantam.runs.finished import open_run
 
-    net, shipped = load_shipped(run, width, size)
-    early = None if exit_confidence is None else require_exits(net, run)
-    views = views or chosen_tta(run)
+    opened = open_run(run)
+    net, shipped = opened.at_switch(width, size)
+    early = None if exit_confidence is None else opened.require_exits(net)
+    views = views or opened.tta
     if view_confidence is not None:
         ladder(views)
-    size_stored = pipeline.recipe_of(run).data.size
-    images = cache.open_splits(data, size_stored, say=lambda line: typer.echo(line, err=True)).evaluation
-    if images is None:
-        raise BadData(f"{data} has no evaluation images; put them into {data / 'evaluation'}")
+    images = opened.evaluation(data, Bar(Console(stderr=True)))
+    side, normalisation = shipped.student.size, shipped.normalisation
+    left = None
     if early is not None and exit_confidence is not None:
-        left = leave_early(early, shipped, images, exit_confidence)
+        left = leave_early(early, images, side, normalisation, exit_confidence)
         require_some_left(left, exit_confidence)
     elif view_confidence is not None:
-        whole = without_exits(net)
-        left = answer_while_unsure(whole, images, shipped.student.size, shipped.normalisation, views, view_confidence)
+        left = answer_while_unsure(without_exits(net), images, side, normalisation, views, view_confidence)
     else:
-        left = None
         predicted(net, shipped, images, tta=views, path=out, probabilities=probabilities)
     if left is not None:
         write_answers(left.logits, shipped, images, out, probabilities)

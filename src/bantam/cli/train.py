@@ -29,18 +29,21 @@ def demo(
     from bantam.deliver.grade import grade
     from bantam.pipeline import run as pipeline
     from bantam.recipes import recipe
+    from bantam.runs import runfolder
+    from bantam.runs.finished import open_run
 
     console = Console()
     labels = embedded.write_digits(out / "digits")
     metrics = pipeline.run(recipe.load("demo"), out / "digits", out / "run", Bar(console))
-    graded = grade(out / "run" / "submission.csv", labels)
+    made = open_run(out / "run")
+    graded = grade(made.submission, labels)
     console.print(run_table(metrics, graded.overall))
     lines = {
         "photographs": out / "digits",
-        "recipe": out / "run" / "recipe.toml",
-        "weights": out / "run" / "student_best.ckpt",
-        "metrics": out / "run" / "metrics.json",
-        "predictions": out / "run" / "submission.csv",
+        "recipe": made.folder / runfolder.RECIPE,
+        "weights": made.weights,
+        "metrics": made.folder / runfolder.RESULT,
+        "predictions": made.submission,
         "held-back labels": labels,
     }
     for what, path in lines.items():
@@ -145,6 +148,7 @@ def bench_train(
     from bantam.cli.screen import Bar
     from bantam.pipeline import run as pipeline
     from bantam.recipes import recipe as recipes
+    from bantam.runs.photographs import open_data
     from bantam.train.allocator import keep_memory
     from bantam.train.bench import bench_train as timed
 
@@ -152,7 +156,7 @@ def bench_train(
     loaded = recipes.load(recipe, settings or ())
     pipeline.check(loaded)
     keep_memory()
-    splits = pipeline.open_data(loaded, data, watcher)
+    splits = open_data(loaded, data, watcher)
     result = timed(loaded, splits, pipeline.goals_of(loaded.shipped), steps, watcher)
     if as_json:
         print_json(result.to_json())

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from bantam.data import images
 from bantam.data.splits import UnlabelledSplit
-from bantam.deliver.exits import leave_early, require_exits
-from bantam.deliver.photographs import FOOD11, ranked  # noqa: F401
-from bantam.deliver.predict import Shipped, load_shipped
+from bantam.deliver.graph_classifier import FOOD11, ranked  # noqa: F401
 from bantam.measure.crops import require_tta
 from bantam.measure.dynamic import Left
+from bantam.measure.leaving import leave_early
 from bantam.measure.tta import answer_while_unsure, logits_of_tta
 from bantam.nets.early_exit import without_exits
 from bantam.nets.output import StagedNet
-from bantam.runs.chosen import chosen_tta
+from bantam.runs.finished import FinishedRun
+from bantam.runs.shipped import Shipped
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,16 @@ class Classifier:
 
 
 def load_classifier(
-    run: Path, stored: int, tta: str | None = None, width: float | None = None, size: int | None = None
+    run: FinishedRun, tta: str | None = None, width: float | None = None, size: int | None = None
 ) -> Classifier:
-    """The student that `run` shipped, for images stored at `stored` px; without `tta`, with what it chose.
+    """The student that `run` shipped, for images stored as its recipe says; without `tta`, with what it chose.
 
     `width` and `size` in pixels are those of a switchable student. Raises BadData where the run is not finished or
     there are no such TTA or switch, BadCheckpoint for unfit weights.
     """
-    net, shipped = load_shipped(run, width, size)
-    chosen = chosen_tta(run)
+    stored = run.stored
+    net, shipped = run.at_switch(width, size)
+    chosen = run.tta
     if tta is not None:
         require_tta(tta)
     return Classifier(net, shipped, stored, tta or chosen)
@@ -68,14 +69,15 @@ def classify_files(classifier: Classifier, paths: list[Path]) -> Tensor:
     return torch.cat(rows)
 
 
-def classify_early(classifier: Classifier, paths: list[Path], confidence: float, run: Path) -> Left:
+def classify_early(classifier: Classifier, paths: list[Path], confidence: float, run: FinishedRun) -> Left:
     """The answers to image files from the first early exit of the student of `run` that is sure by `confidence`, 0..1.
 
     Raises BadImage for the first that cannot be read, and BadData without exits or for a threshold outside 0..1.
     """
-    net = require_exits(classifier.net, run)
+    net = run.require_exits(classifier.net)
     pixels = torch.cat([classifier.pixels(images.read(path), path) for path in paths])
-    return leave_early(net, classifier.shipped, UnlabelledSplit(pixels, tuple(map(str, paths))), confidence)
+    split, shipped = UnlabelledSplit(pixels, tuple(map(str, paths))), classifier.shipped
+    return leave_early(net, split, shipped.student.size, shipped.normalisation, confidence)
 
 
 def classify_while_unsure(classifier: Classifier, paths: list[Path], confidence: float) -> Left:

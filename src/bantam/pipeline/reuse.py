@@ -8,52 +8,42 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Splits
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadRunFile
 from bantam.files import replacing
-from bantam.nets.output import StagedNet
-from bantam.nets.students import Student
-from bantam.nets.unfold import unfold
 from bantam.recipes.kinds import Stage
 from bantam.recipes.kinds.derived import Derived
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
-
-IMAGES = 1024
-"""So many training images tell the statistics of the BatchNorms that come back."""
+from bantam.runs.finished import FinishedRun
 
 
-def found(source: Path, recipe: Recipe, fingerprint: str) -> list[Training]:
-    """Those stages of `recipe` that the run in `source` has finished, on the photographs of that fingerprint.
+def found(source: FinishedRun, recipe: Recipe, fingerprint: str) -> list[Training]:
+    """Those stages of `recipe` that the run `source` has finished, on the photographs of that fingerprint.
 
     Raises BadData where `source` is no run, was made with another seed or other photographs, or has none.
     """
-    if not (source / runfolder.RECIPE).exists():
+    if not (source.folder / runfolder.RECIPE).exists():
         raise BadData(f"{source} holds no run whose stages could be reused (no recipe.toml)")
-    theirs = runfolder.recipe(source)
-    made_in = runfolder.environment(source) or {}
-    if (theirs.seed, theirs.data) != (recipe.seed, recipe.data) or made_in.get("data") != fingerprint:
+    theirs = source.recipe
+    if (theirs.seed, theirs.data) != (recipe.seed, recipe.data) or source.environment.get("data") != fingerprint:
         raise BadData(f"{source} was made with another seed, image size or other photographs; nothing of it fits here")
     stages = [stage for stage in recipe.stage if isinstance(stage, Training) and same(stage.name, recipe, theirs)]
     # Of several widths' BatchNorms, folded into one convolution, no trained form can be made again.
     whole = not theirs.refit and not theirs.shipped.switches
-    shipped = theirs.shipped if (source / "metrics.json").exists() and whole else None
-    stages = [stage for stage in stages if stage == shipped or (source / "stages" / stage.name / "done.json").exists()]
+    shipped = theirs.shipped if source.is_finished and whole else None
+    stages = [stage for stage in stages if stage == shipped or (source.stage(stage.name) / runfolder.DONE).exists()]
     if not stages:
         raise BadData(f"{source} has finished no stage that is the same in this recipe; leave --reuse out")
     return stages
 
 
-def take(source: Path, stages: Sequence[Training], out: Path, splits: Splits) -> None:
-    """Give the run in `out` those `stages` of the run in `source`; each arrives whole or not at all."""
+def take(source: FinishedRun, stages: Sequence[Training], out: Path, splits: Splits) -> None:
+    """Give the run in `out` those `stages` of the run `source`; each arrives whole or not at all."""
     for stage in stages:
-        folder = out / "stages" / stage.name
-        if not (folder / "done.json").exists() and not copied(source / "stages" / stage.name, folder):
+        folder = out / runfolder.STAGES / stage.name
+        if not (folder / runfolder.DONE).exists() and not copied(source.stage(stage.name), folder):
             restore(source, stage, folder, splits.training)
 
 
@@ -79,7 +69,7 @@ def rests_on(stage: Stage) -> Iterator[str]:
 
 def copied(folder: Path, into: Path) -> bool:
     """Copy the folder of a finished stage; done.json last, for it says "finished". False if it is not finished."""
-    done = folder / "done.json"
+    done = folder / runfolder.DONE
     if not done.exists():
         return False
     for path in [*(path for path in sorted(folder.iterdir()) if path != done), done]:
@@ -88,24 +78,15 @@ def copied(folder: Path, into: Path) -> bool:
     return True
 
 
-def restore(source: Path, stage: Training, into: Path, training: LabelledSplit) -> None:
-    """Make the folder of the finished `stage` from what the run in `source` shipped."""
-    told = runfolder.result(source).get("stages", {}).get(stage.name)
+def restore(source: FinishedRun, stage: Training, into: Path, training: LabelledSplit) -> None:
+    """Make the folder of the finished `stage` from what the run `source` shipped."""
+    told = source.metrics.get("stages", {}).get(stage.name)
     if told is None:
-        raise BadRunFile(f"{source / runfolder.RESULT} does not tell of the stage {stage.name}; {runfolder.AGAIN}")
-    student, net = unfolded(source, training)
+        raise BadRunFile(
+            f"{source.folder / runfolder.RESULT} does not tell of the stage {stage.name}; {runfolder.AGAIN}"
+        )
+    net = source.unfolded(training)
     if isinstance(stage, Derived):
-        runfolder.write(into / runfolder.STUDENT, student.to_json())
+        runfolder.write(into / runfolder.STUDENT, source.shipped.student.to_json())
     weights = checkpoint.save_weights(into / runfolder.BEST, net.state_dict())
     runfolder.write(into / runfolder.DONE, {**told, "restored": "from the shipped form", "weights": weights})
-
-
-def unfolded(run: Path, training: LabelledSplit) -> tuple[Student, StagedNet]:
-    """The student that `run` shipped, and its net in the form that trains, in eval mode. Raises as `load_shipped`."""
-    net, shipped = load_shipped(run)
-    chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:IMAGES]
-    normalisation = shipped.normalisation
-    images = plain(training.images[chosen], shipped.student.size, normalisation.mean, normalisation.std)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same net every time, training-only branches included
-        return shipped.student, unfold(shipped.student, net, images)

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bantam.data import cache
-from bantam.data.splits import IMAGENET, Splits, joined, normalisation_of
-from bantam.deliver.predict import Shipped, predict, ship
+from bantam.data.splits import IMAGENET, Splits, joined
+from bantam.deliver.predict import predict
 from bantam.errors import BadRecipe, RunMismatch
 from bantam.files import explained, sealed
 from bantam.measure.audit import Audit, audit
@@ -37,8 +36,12 @@ from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
 from bantam.runs.environment import environment
+from bantam.runs.finished import open_run
+from bantam.runs.photographs import normalisation as normalisation_for
+from bantam.runs.photographs import open_data
 from bantam.runs.runfolder import recipe as recipe_of  # noqa: F401
-from bantam.runs.watcher import Counter, Watcher
+from bantam.runs.shipped import Shipped, ship
+from bantam.runs.watcher import Watcher
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.plan import viewing_of
@@ -65,7 +68,7 @@ def run(
 
     # Data: decoded once, memory-mapped from then on.
     splits = open_data(recipe, root, watcher)
-    normalisation = normalisation_of(splits.training) if recipe.data.normalisation == "training" else IMAGENET
+    normalisation = normalisation_for(recipe, splits)
     for line in leak_warnings(splits):
         watcher.say(line)
 
@@ -90,11 +93,12 @@ def run(
     # Stages, in order; a finished one is taken from its folder, which is this run's alone meanwhile.
     with contextlib.ExitStack() as until_the_end:
         if processes.rank == 0:
-            finished = found(reuse, recipe, splits.fingerprint) if reuse else []
+            earlier = open_run(reuse) if reuse else None
+            finished = found(earlier, recipe, splits.fingerprint) if earlier else []
             until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
-            if reuse:
-                take(reuse, finished, out, splits)
-                watcher.say(f"taken from {reuse}: {', '.join(stage.name for stage in finished)}")
+            if earlier:
+                take(earlier, finished, out, splits)
+                watcher.say(f"taken from {earlier}: {', '.join(stage.name for stage in finished)}")
         here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {})
         results = {stage.name: STAGES[stage.kind](here, stage) for stage in recipe.stage}
         if processes.rank == 0:
@@ -140,7 +144,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
         }
     runfolder.write(out / runfolder.RESULT, metrics)
     if splits.evaluation is not None:
-        predict(net, shipped, splits.evaluation, tta=measured["views"], path=out / "submission.csv")
+        predict(net, shipped, splits.evaluation, tta=measured["views"], path=out / runfolder.SUBMISSION)
 
 
 def check(recipe: Recipe, processes: Processes = ALONE) -> None:
@@ -210,13 +214,6 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
     if here["commit"] not in (began.get("commit"), *resumed) and not (out / runfolder.RESULT).exists():
         began["resumed"] = [*resumed, here["commit"]]
     runfolder.write(out / runfolder.ENVIRONMENT, began)
-
-
-def open_data(recipe: Recipe, root: Path, watcher: Watcher) -> Splits:
-    """The splits of the folder `root` at the recipe's size, decoded now or earlier."""
-    progress = Counter(watcher, "decoding")
-    unlabelled = recipe.data.unlabelled
-    return cache.open_splits(root, recipe.data.size, progress=progress, unlabelled=unlabelled, say=watcher.say)
 
 
 def leak_warnings(splits: Splits) -> list[str]:

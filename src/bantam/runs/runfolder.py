@@ -27,6 +27,15 @@ RECIPE, ENVIRONMENT, RESULT, STUDENT, WEIGHTS = (
 DONE, PROBE, ROWS, BEST, START, LAST = (
     "done.json", "probe.json", "metrics.jsonl", "best.ckpt", "start.ckpt", "last.ckpt",
 )  # fmt: skip
+STAGES = "stages"
+"""The folder that holds a folder for each stage."""
+SUBMISSION, PACKAGE = "submission.csv", "hw13.zip"
+EXITS, VIEWS, CASCADE, SLIM, SPEED, REPORT, FACTS = (
+    "exits/exits.json", "views/views.json", "cascade/cascade.json", "slim/slim.json", "pruning/pruning_speed.json",
+    "report/report.html", "report/facts.json",
+)  # fmt: skip
+QUANTIZED, QUANTIZATION, PRUNING = "quantized", "quantization.json", "pruning"
+"""What commands leave in a finished run: files, and folders of several."""
 LOCK = ".lock"
 
 AGAIN = "run the recipe again: it takes what is finished as it is"

@@ -30,6 +30,7 @@ from bantam.recipes import recipe as recipes
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
+from bantam.runs.photographs import open_data
 from bantam.runs.runfolder import Row
 from bantam.runs.watcher import Watcher
 from bantam.search import space
@@ -208,7 +209,7 @@ def planned(
     pipeline.check(recipe)
     if refusal := space.refusal(recipe):
         raise BadRecipe(f'recipe "{recipe.name}": {refusal}')
-    splits = pipeline.open_data(recipe, root, watcher)
+    splits = open_data(recipe, root, watcher)
     classes = len(splits.classes)
     fits_somewhere(recipe, classes)
     with explained(out):

@@ -12,8 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from bantam.data.splits import LabelledSplit
-from bantam.deliver.export.forms import require_classes
-from bantam.deliver.predict import Shipped, load_whole
 from bantam.files import writing
 from bantam.measure.accuracy import accuracy, mcnemar
 from bantam.measure.accuracy import hits as hits_of
@@ -23,9 +21,10 @@ from bantam.measure.plots import plot_dynamic
 from bantam.nets.footprint import footprint
 from bantam.nets.slimmable import Switch, SwitchableNet
 from bantam.nets.students import Student
-from bantam.pipeline import run as pipeline
 from bantam.runs import runfolder
 from bantam.runs.environment import environment
+from bantam.runs.finished import FinishedRun
+from bantam.runs.shipped import Shipped
 from bantam.runs.watcher import Watcher
 
 SHARES = (0.75, 0.625, 0.5)
@@ -45,7 +44,7 @@ class Pass:
     macs: int
 
 
-def cascade(run: Path, root: Path, drop: float, confidence: float | None, watcher: Watcher) -> dict[str, Any]:
+def cascade(run: FinishedRun, root: Path, drop: float, confidence: float | None, watcher: Watcher) -> dict[str, Any]:
     """Measure the cascades of the student that `run` shipped on validation; gives what cascade.json holds.
 
     The sizes of the first pass are those that the student was trained at, and SHARES of its own where that is one.
@@ -53,9 +52,8 @@ def cascade(run: Path, root: Path, drop: float, confidence: float | None, watche
     instead of a chosen one. Raises BadData where no image reaches it, and for a `drop` or `confidence` outside 0..1.
     """
     require_share(("--drop", drop), ("--confidence", confidence))
-    net, shipped = load_whole(run)
-    splits = pipeline.open_data(pipeline.recipe_of(run), root, watcher)
-    require_classes(shipped, splits)
+    net, shipped = run.as_shipped()
+    splits = run.open_data(root, watcher)
     size, validation = shipped.student.size, splits.validation
     trained_at = {switch.size for switch in shipped.student.switches if switch.width == 1}
     if len(trained_at) > 1 and isinstance(net, SwitchableNet):
@@ -66,8 +64,8 @@ def cascade(run: Path, root: Path, drop: float, confidence: float | None, watche
             for side in (size, *(round(size * share) for share in SHARES))
         ]
     result = compared(passes, validation.labels, drop, confidence)
-    with runfolder.alone_in(run):
-        return written(run / "cascade", shipped.student, result)
+    with runfolder.alone_in(run.folder):
+        return written(run.cascade, shipped.student, result)
 
 
 def passes_of_switches(
@@ -128,12 +126,12 @@ def compared(passes: Sequence[Pass], labels: Tensor, drop: float, confidence: fl
     }
 
 
-def written(folder: Path, student: Student, result: dict[str, Any]) -> dict[str, Any]:
-    """Write `result` as JSON, CSV and SVG files named like `folder`; gives it with what made it."""
+def written(path: Path, student: Student, result: dict[str, Any]) -> dict[str, Any]:
+    """Write `result` to `path`, a .json file, and as CSV and SVG beside it; gives it with what made it."""
     result = {"student": student.family, "size": student.size, **result, "environment": environment()}
     rows = result["rows"]
-    result = runfolder.write(folder / f"{folder.name}.json", result)
-    with writing(folder / f"{folder.name}.csv") as file:
+    result = runfolder.write(path, result)
+    with writing(path.with_suffix(".csv")) as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -142,7 +140,7 @@ def written(folder: Path, student: Student, result: dict[str, Any]) -> dict[str,
     for row in rows:
         if row["kind"] == "cascade":
             lines.setdefault(f"{row['pass']} first", []).append(row)
-    plot_dynamic(static, lines, folder / f"{folder.name}.svg")
+    plot_dynamic(static, lines, path.with_suffix(".svg"))
     return result
 
 

@@ -13,9 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bantam.deliver.exits import RESULT, names_of_exits, require_exits
-from bantam.deliver.export.forms import require_classes
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData
 from bantam.files import writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
@@ -29,12 +26,13 @@ from bantam.measure.dynamic import (
     within_drop,
     within_macs,
 )
+from bantam.measure.leaving import names_of_exits
 from bantam.measure.logits import logits_of
 from bantam.measure.plots import plot_dynamic
 from bantam.nets.early_exit import macs_alone, macs_of_exits
-from bantam.pipeline import run as pipeline
 from bantam.runs import runfolder
 from bantam.runs.environment import environment
+from bantam.runs.finished import FinishedRun
 from bantam.runs.watcher import Watcher
 
 STEPS = 50
@@ -42,7 +40,7 @@ STEPS = 50
 
 
 def exits(
-    run: Path, root: Path, drop: float, macs: float | None, confidence: float | None, watcher: Watcher
+    run: FinishedRun, root: Path, drop: float, macs: float | None, confidence: float | None, watcher: Watcher
 ) -> dict[str, Any]:
     """Measure the early exits of the student that `run` shipped on validation; gives what exits.json holds.
 
@@ -52,10 +50,8 @@ def exits(
     written then.
     """
     require_one_target(drop, macs, confidence)
-    loaded, shipped = load_shipped(run)
-    net = require_exits(loaded, run)
-    splits = pipeline.open_data(pipeline.recipe_of(run), root, watcher)
-    require_classes(shipped, splits)
+    net, shipped = run.with_exits()
+    splits = run.open_data(root, watcher)
     size, labels = shipped.student.size, splits.validation.labels
     paid = macs_of_exits(net, size)
     require_in_reach(macs, "the first exit", paid[0])
@@ -69,8 +65,8 @@ def exits(
     ways = Ways("early exits", answers, paid, left_at, (*names, "the net"), macs_alone(net, size))
     result = compared(ways, labels, drop, macs, confidence)
     about = {"student": shipped.student.family, "size": size, "after": list(net.after)}
-    with runfolder.alone_in(run):
-        return written(run / RESULT, {**about, **result, "environment": environment()}, ways)
+    with runfolder.alone_in(run.folder):
+        return written(run.exits, {**about, **result, "environment": environment()}, ways)
 
 
 def require_one_target(drop: float, macs: float | None, confidence: float | None) -> None:

@@ -6,6 +6,7 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,10 @@ from bantam.compress.pruning_curve import (
 from bantam.data.folder import scan
 from bantam.data.images import read, to_rgb
 from bantam.data.splits import IMAGENET, Splits
-from bantam.deliver.export.forms import require_classes
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BadPruning, RunMismatch
 from bantam.nets.students import PRUNED, Student
 from bantam.nets.weights import Say, file_and_name, load_weights, quiet
 from bantam.pipeline import run as pipeline
-from bantam.pipeline.reuse import unfolded
 from bantam.pipeline.stages import (
     STAGES,
     Run,
@@ -49,8 +47,10 @@ from bantam.recipes.kinds.pruning import Pruning
 from bantam.recipes.kinds.refit import Refit
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
-from bantam.runs import checkpoint, runfolder
+from bantam.runs import runfolder
 from bantam.runs.environment import environment
+from bantam.runs.finished import FinishedRun, open_run
+from bantam.runs.photographs import open_data
 from bantam.runs.watcher import Watcher
 from bantam.train.answers import digest_of
 from bantam.train.arithmetic import choose
@@ -83,6 +83,11 @@ class Source:
     def is_run(self) -> bool:
         return self.path.is_dir()
 
+    @cached_property
+    def run(self) -> FinishedRun:
+        """The run, where this is one."""
+        return open_run(self.path)
+
     def recipe(self, root: Path | None = None) -> Recipe:
         """The run's recipe, or TEMPLATE at the given size with the checkpoint as its teacher.
 
@@ -91,7 +96,7 @@ class Source:
         Raises BadData for what is neither a run nor a file, BadPruning for an architecture that cannot be pruned.
         """
         if self.is_run:
-            recipe = pipeline.recipe_of(self.path)
+            recipe = self.run.recipe
             if recipe.shipped.switches:
                 raise BadPruning(
                     f"the student in {self.path} has widths or sizes that share their channels; prune an ordinary one"
@@ -116,7 +121,7 @@ class Source:
             template, name=self.architecture, data=replace(template.data, size=stored), stage=(given, student)
         )
 
-    def subject(self, recipe: Recipe, splits: Splits, say: Say = quiet) -> Subject:
+    def subject(self, splits: Splits, say: Say = quiet) -> Subject:
         """The net in the form that trains; of a run without its stages' folders it is made again from what shipped.
 
         Raises BadCheckpoint for weights of another net, and BadData for other classes than those of `splits`.
@@ -126,18 +131,12 @@ class Source:
             net = student.build()
             load_weights(net, self.path, say)
             return Subject(student, net.eval(), IMAGENET)
-        _, shipped = load_shipped(self.path)
-        require_classes(shipped, splits)
+        shipped = self.run.shipped
+        shipped.require_classes(splits)
         student = shipped.student
         if student.exits:
             raise BadPruning(f"the student of {self.path} has early exits; prune first, then give it exits")
-        folder = self.path / "stages" / recipe.shipped.name
-        if (folder / runfolder.BEST).exists():
-            net = student.build()
-            checkpoint.fill_from_stage(net, folder)
-        else:
-            _, net = unfolded(self.path, splits.training)
-        return Subject(student, net.eval(), shipped.normalisation)
+        return Subject(student, self.run.as_trained(splits.training), shipped.normalisation)
 
 
 def usual_side(root: Path) -> int:
@@ -161,8 +160,8 @@ def prune_curve(
     for name in methods:
         if name not in METHODS:
             raise BadPruning(f'no method is named "{name}"; there are {", ".join(METHODS)}')
-    splits = pipeline.open_data(recipe, root, watcher)
-    subject = source.subject(recipe, splits, watcher.say)
+    splits = open_data(recipe, root, watcher)
+    subject = source.subject(splits, watcher.say)
     chosen = list(methods) or list(METHODS)
     validation = some(splits.validation, images)
     made_of = {
@@ -233,16 +232,18 @@ def finetuner(
 
 
 def prune_to_budget(
-    source: Source, root: Path, parameters: int, importance: str, epochs: int, out: Path, watcher: Watcher
+    source: Source, root: Path, parameters: int, importance: str, epochs: int | None, out: Path, watcher: Watcher
 ) -> dict[str, Any]:
-    """Prune the net of `source` to `parameters`, train what is left for `epochs`, and ship it; gives its metrics.json.
+    """Prune the net of `source` to `parameters`, train what is left, and ship it; gives its metrics.json.
 
+    It trains for `epochs`, by default as many as the recipe's student.
     The folder `out` becomes a run of the source's recipe with one more stage, of kind prune, so it resumes,
     predicts and is graded like every run. Raises a BantamError for what a user can cause.
     """
-    recipe = with_pruning(source.recipe(root), parameters, importance, epochs)
-    splits = pipeline.open_data(recipe, root, watcher)
-    if source.is_run and not (source.path / "metrics.json").exists():
+    before = source.recipe(root)
+    recipe = with_pruning(before, parameters, importance, before.shipped.epochs if epochs is None else epochs)
+    splits = open_data(recipe, root, watcher)
+    if source.is_run and not source.run.is_finished:
         raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
     if out.resolve() == source.path.resolve():
         raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
@@ -252,7 +253,7 @@ def prune_to_budget(
 
 def prunable_now(source: Source, splits: Splits, parameters: int) -> None:
     """Refuse, before anything is written, weights of another net, and `parameters` that need or allow no pruning."""
-    subject = source.subject(source.recipe(), splits)
+    subject = source.subject(splits)
     dense = sum(parameter.numel() for parameter in subject.student.shipped_form(subject.net).parameters())
     if dense <= parameters:
         raise BadPruning(f"{source.path} has {dense:,} parameters and need not be pruned to {parameters:,}")

@@ -27,9 +27,10 @@ from bantam.measure.turns import in_turns
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
 from bantam.nets.students import PRUNED
-from bantam.pipeline import run as pipeline
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.runs.environment import environment
+from bantam.runs.finished import FinishedRun
+from bantam.runs.photographs import open_data
 from bantam.runs.watcher import Watcher
 from bantam.studies.prune import Source
 
@@ -52,8 +53,7 @@ def pruning_speed(
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         torch.manual_seed(0)
         for source in sources:
-            recipe = source.recipe(root)
-            subject = source.subject(recipe, pipeline.open_data(recipe, root, watcher))
+            subject = source.subject(open_data(source.recipe(root), root, watcher))
             watcher.say(f"{subject.student.family}: {len(BATCHES)} batches of 4 versions, {rounds} turns each")
             rows += rows_of(subject.student.family, subject, ratio, rounds)
     result = {
@@ -80,15 +80,15 @@ def text(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *result["explanation"]])
 
 
-def nets_of(run: Path, root: Path) -> list[Source]:
+def nets_of(run: FinishedRun, root: Path) -> list[Source]:
     """What the course asks about: the run's given teachers whose weights lie in `root`, and its student.
 
     Raises BadData where there is no run.
     """
-    given = [stage for stage in pipeline.recipe_of(run).stage if isinstance(stage, GivenTeacher)]
+    given = [stage for stage in run.recipe.stage if isinstance(stage, GivenTeacher)]
     files = [(root / stage.checkpoint, stage) for stage in given if stage.architecture in PRUNED]
     teachers = [Source(path, stage.architecture, stage.size) for path, stage in files if path.is_file()]
-    return [*teachers, Source(run)]
+    return [*teachers, Source(run.folder)]
 
 
 def versions(subject: Subject, ratio: float) -> dict[str, nn.Module]:

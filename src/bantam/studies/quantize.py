@@ -34,14 +34,12 @@ from bantam.compress.integers import (
 )
 from bantam.deliver.export.forms import (
     PIXELS,
-    QUANTIZED,
-    float_onnx,
+    for_runtime,
     onnx_answer,
     onnx_session,
+    plain_onnx,
     quantized_onnx,
-    require_classes,
 )
-from bantam.deliver.predict import Shipped, load_whole_way
 from bantam.errors import BadData, RunMismatch
 from bantam.files import replacing, sha256_of, writing
 from bantam.measure.accuracy import accuracy, hits, mcnemar
@@ -50,7 +48,6 @@ from bantam.measure.plots import plot_quantization
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 from bantam.nets.portable import INPUT, OUTPUT
-from bantam.pipeline import run as pipeline
 from bantam.pipeline.stages import (
     STAGES,
     Run,
@@ -58,9 +55,10 @@ from bantam.pipeline.stages import (
     plan_of,
 )
 from bantam.recipes.kinds.training import Training
-from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
 from bantam.runs.environment import environment
+from bantam.runs.finished import FinishedRun, open_run
+from bantam.runs.shipped import Shipped
 from bantam.runs.watcher import Watcher
 from bantam.train.arithmetic import Arithmetic, safe_format
 from bantam.train.distributed import ALONE
@@ -76,7 +74,7 @@ ROUNDS, WARM_UP, TIMED = 30, 3, 5
 """Turns of each graph, and of a turn the passes that are not timed and those that are."""
 
 
-def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, Any]:
+def quantize(run: FinishedRun, root: Path, epochs: int, watcher: Watcher) -> dict[str, Any]:
     """Quantize the student that `run` shipped, with the photographs in `root`; gives what quantization.json holds.
 
     Ranges are calibrated on training images; `epochs` of training, with the recipe's objectives and teachers, follow
@@ -85,25 +83,19 @@ def quantize(run: Path, root: Path, epochs: int, watcher: Watcher) -> dict[str, 
 
     Raises BadData, BadCheckpoint, RunMismatch.
     """
-    net, shipped = load_whole_way(run)
-    recipe = pipeline.recipe_of(run)
-    splits = pipeline.open_data(recipe, root, watcher)
-    require_classes(shipped, splits)
+    net, shipped = run.whole_way()
+    splits = run.open_data(root, watcher)
     if epochs:
-        require_teachers(recipe, run)
-    with runfolder.alone_in(run):
-        here = Run(recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), watcher, ALONE, {})
+        require_teachers(run)
+    with runfolder.alone_in(run.folder):
+        device = torch.device("cpu")
+        here = Run(run.recipe, root, run.folder, splits, shipped.normalisation, device, watcher, ALONE, {})
         return measured_forms(net, shipped, epochs, here)
 
 
-def measured_forms(
-    net: StagedNet,
-    shipped: Shipped,
-    epochs: int,
-    here: Run,
-) -> dict[str, Any]:
+def measured_forms(net: StagedNet, shipped: Shipped, epochs: int, here: Run) -> dict[str, Any]:
     """Make and measure every form of `net`, and write RUN/quantized; gives what quantization.json holds."""
-    splits, folder = here.splits, here.out / QUANTIZED
+    splits, folder = here.splits, open_run(here.out).quantized
     forms: dict[str, StagedNet] = {}
     ways: dict[str, str] = {}
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
@@ -113,8 +105,8 @@ def measured_forms(
         if epochs:
             start = copy.deepcopy(form)
             forms[f"{name}-qat"] = in_training(start, f"{name}-qat", epochs, here)
-    plain = float_onnx(deploy(net), shipped)
-    encoded = {"fp32": plain.SerializeToString()}
+    plain = plain_onnx(deploy(net), shipped)
+    encoded = {"fp32": for_runtime(plain, net, shipped).SerializeToString()}
     encoded |= {name: quantized_onnx(form, plain, shipped, name) for name, form in forms.items()}
 
     validation, size = splits.validation, shipped.student.size
@@ -148,7 +140,7 @@ def measured_forms(
         "advice": advice(by_name["fp32"], by_name[best["int8"]]),
         "environment": {**environment(), "onnxruntime": onnxruntime.__version__},
     }
-    result = runfolder.write(folder / "quantization.json", result)
+    result = runfolder.write(folder / runfolder.QUANTIZATION, result)
     with writing(folder / "quantization.csv") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -159,14 +151,14 @@ def measured_forms(
 
 def in_training(net: StagedNet, name: str, epochs: int, here: Run) -> StagedNet:
     """Quantization-aware training of `net` in the run's folder quantized/NAME; goes on with one that was killed."""
-    recipe, run, splits = here.recipe, here.out, here.splits
+    recipe, run, splits = here.recipe, open_run(here.out), here.splits
     source = recipe.shipped
     stage = replace(
         source, name=name, epochs=epochs, optimizer=replace(source.optimizer, lr=GENTLE * source.optimizer.lr)
     )
-    folder = run / QUANTIZED / name
-    settings, done = folder / "stage.json", folder / "best.ckpt"
-    weights = checkpoint_digest(run)
+    folder = run.quantized / name
+    settings, done = folder / "stage.json", folder / runfolder.BEST
+    weights = sha256_of(run.weights)
     told = {"stage": asdict(stage), "seed": recipe.seed, "data": splits.fingerprint, "student": weights}
     told = json.loads(json.dumps(told))
     if settings.exists() and runfolder.table(settings, f"delete the folder {folder} and run again") != told:
@@ -188,20 +180,15 @@ def in_training(net: StagedNet, name: str, epochs: int, here: Run) -> StagedNet:
     return net.eval()
 
 
-def require_teachers(recipe: Recipe, run: Path) -> None:
+def require_teachers(run: FinishedRun) -> None:
     """Raises BadData where a teacher that quantization-aware training would ask is not in the run's folder."""
-    for stage in recipe.stage:
-        asked = isinstance(stage, Training) and stage.name in recipe.shipped.teachers
-        if asked and not (run / "stages" / stage.name / "best.ckpt").exists():
+    for stage in run.recipe.stage:
+        asked = isinstance(stage, Training) and stage.name in run.recipe.shipped.teachers
+        if asked and not (run.stage(stage.name) / runfolder.BEST).exists():
             raise BadData(
                 f'{run} has no weights of its teacher "{stage.name}", which training on integers asks; '
                 "give the whole run folder, or --epochs 0"
             )
-
-
-def checkpoint_digest(run: Path) -> str:
-    """A hexadecimal SHA-256 of the run's shipped weights."""
-    return sha256_of(run / runfolder.WEIGHTS)
 
 
 def row_of(

@@ -6,13 +6,10 @@ RUN/views/views.json .csv .svg      the curve, each TTA alone, and the chosen th
 from pathlib import Path
 from typing import Any
 
-from bantam.deliver.export.forms import require_classes
-from bantam.deliver.predict import load_whole_way
 from bantam.measure.tta import answers_of_tta, ladder, macs_of_tta
-from bantam.pipeline import run as pipeline
 from bantam.runs import runfolder
 from bantam.runs.environment import environment
-from bantam.runs.finished import chosen_tta
+from bantam.runs.finished import FinishedRun
 from bantam.runs.watcher import Watcher
 from bantam.studies.exits import (
     Ways,
@@ -22,11 +19,9 @@ from bantam.studies.exits import (
     written,
 )
 
-RESULT = Path("views") / "views.json"
-
 
 def tta(
-    run: Path,
+    run: FinishedRun,
     root: Path,
     most: str | None,
     drop: float,
@@ -41,16 +36,14 @@ def tta(
     of reach, and for a `confidence` that no image reaches; nothing is written then.
     """
     require_one_target(drop, macs, confidence)
-    net, shipped = load_whole_way(run)
-    names, size = ladder(most or chosen_tta(run)), shipped.student.size
+    net, shipped = run.whole_way()
+    names, size = ladder(most or run.tta), shipped.student.size
     paid = macs_of_tta(net, size, names)
     require_in_reach(macs, "one crop", paid[0])
-    splits = pipeline.open_data(pipeline.recipe_of(run), root, watcher)
-    require_classes(shipped, splits)
-    validation = splits.validation
+    validation = run.open_data(root, watcher).validation
     answers = answers_of_tta(net, validation, size, shipped.normalisation, names).unbind(0)
     ways = Ways("views while unsure", answers, paid, names, names, paid)
     result = compared(ways, validation.labels, drop, macs, confidence)
     about = {"student": shipped.student.family, "size": size}
-    with runfolder.alone_in(run):
-        return written(run / RESULT, {**about, **result, "environment": environment()}, ways)
+    with runfolder.alone_in(run.folder):
+        return written(run.views, {**about, **result, "environment": environment()}, ways)

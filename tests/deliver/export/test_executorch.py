@@ -16,9 +16,11 @@ from bantam.deliver.export.forms import (
     portable,
     target_of,
 )
-from bantam.deliver.predict import Shipped
 from bantam.errors import BadData
+from bantam.nets.budget import weigh
 from bantam.nets.students import STUDENTS, describe
+from bantam.runs.finished import open_run
+from bantam.runs.shipped import Shipped
 
 HERE = importlib.util.find_spec("executorch") is not None
 needs_executorch = pytest.mark.skipif(
@@ -52,12 +54,13 @@ def test_the_version_that_is_named_is_the_pinned_one() -> None:
 def test_a_program_passes_the_gate_and_says_what_it_wants(photographs: Path, tmp_path: Path) -> None:
     net, shipped = student("largekernel")
     splits = cache.open_splits(photographs, 32)
-    parity = export(Material(tmp_path, net, shipped, splits), "executorch", tmp_path / "student.pte")
+    parity = export(Material(open_run(tmp_path), net, shipped, splits), "executorch", tmp_path / "student.pte")
     assert parity.n == 30
     assert parity.agreement == 1
     assert parity.difference < 1e-4
     runtime = pte.Runtime((tmp_path / "student.pte").read_bytes())
-    assert runtime.metadata() == about(shipped, "float32")
+    count = weigh(net, 32).counted
+    assert runtime.metadata() == about(shipped, "float32", parameters_counted=count, parameters_in_file=count)
 
 
 @needs_executorch

@@ -25,11 +25,11 @@ from bantam.deliver.package.write import (
     section,
     template,
 )
-from bantam.deliver.predict import load_shipped
 from bantam.errors import BadData, BudgetExceeded
 from bantam.measure.tta import TTA, logits_of_tta
 from bantam.objectives import kd
 from bantam.runs import runfolder
+from bantam.runs.finished import load_shipped
 
 
 def unpacked(archive: Path, to: Path) -> Path:

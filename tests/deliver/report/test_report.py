@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bantam.deliver.predict import load_shipped
-from bantam.deliver.report import answers
-from bantam.deliver.report.facts import facts_path, reliability
+from bantam.deliver.report import questions
+from bantam.deliver.report.facts import reliability
 from bantam.deliver.report.report import markdown_cell, report
 from bantam.errors import BadData, RunMismatch
 from bantam.measure.accuracy import calibration
@@ -18,12 +17,10 @@ from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
 from bantam.recipes import recipe as recipes
 from bantam.runs import runfolder
+from bantam.runs.finished import load_shipped, open_run
+from bantam.runs.watcher import Watcher
 
 MADE_BY = {"commit": "abc", "versions": {"torch": "2"}, "cores": 2}
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 class Page(HTMLParser):
@@ -55,7 +52,7 @@ def test_a_measured_run_is_reported_whole(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where no benchmark has left its results
     out = own_run / "report" / "report.html"
-    written = report(own_run, out, photographs, MADE_BY, quiet)
+    written = report(open_run(own_run), out, photographs, MADE_BY, Watcher())
     page = out.read_text()
     parsed = Page(page)
     titles = re.findall(r'<h2 id="[^"]+">([^<]+)</h2>', page)
@@ -85,18 +82,18 @@ def test_a_measured_run_is_reported_whole(
     assert "data:image" not in markdown
 
     # The facts are kept, agree with the run's own, and the report can be made from them without the photographs.
-    facts = json.loads(facts_path(own_run).read_text())
+    facts = json.loads(open_run(own_run).facts.read_text())
     metrics = json.loads((own_run / "metrics.json").read_text())
     assert facts["validation"]["correct"] / facts["validation"]["n"] == metrics["validation"]["accuracy"]
     assert sum(map(sum, facts["validation"]["confusion"])) == 30
     assert facts["costs"]["student"]["parameters"]["unique"] == metrics["parameters"]["unique"]
-    again = report(own_run, out, None, MADE_BY, quiet)
+    again = report(open_run(own_run), out, None, MADE_BY, Watcher())
     assert [title[:3] for title in again.missing] == ["2-2", "3-1", "3-2", "The"]
     assert "<img" not in out.read_text()
 
 
 def test_without_photographs_what_was_not_measured_is_said_to_be_missing(own_run: Path, tmp_path: Path) -> None:
-    written = report(own_run, tmp_path / "r.html", None, MADE_BY, quiet)
+    written = report(open_run(own_run), tmp_path / "r.html", None, MADE_BY, Watcher())
     assert "What the student gets wrong" in written.missing
     assert "--data DIR measures it" in (tmp_path / "r.html").read_text()
     assert not (own_run / "report").exists()
@@ -107,26 +104,26 @@ def test_other_photographs_are_refused(own_run: Path, tmp_path: Path, photograph
         own_run / "environment.json", {**json.loads((own_run / "environment.json").read_text()), "data": "x"}
     )
     with pytest.raises(RunMismatch, match="other photographs"):
-        report(own_run, tmp_path / "r.html", photographs, MADE_BY, quiet)
+        report(open_run(own_run), tmp_path / "r.html", photographs, MADE_BY, Watcher())
     assert not (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize("name", ["report", "report.pdf"])
 def test_another_ending_is_refused(finished_run: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(BadData, match=r"must end in \.html"):
-        report(finished_run, tmp_path / name, None, MADE_BY, quiet)
+        report(open_run(finished_run), tmp_path / name, None, MADE_BY, Watcher())
 
 
 def test_damaged_files_are_one_line(own_run: Path, tmp_path: Path) -> None:
     (own_run / "metrics.json").write_text('{"validation": {"flip": true}}')
     with pytest.raises(BadData, match="does not hold what a run writes"):
-        report(own_run, tmp_path / "r.html", None, MADE_BY, quiet)
+        report(open_run(own_run), tmp_path / "r.html", None, MADE_BY, Watcher())
 
 
 def test_what_the_run_s_files_say_is_escaped(own_run: Path, tmp_path: Path) -> None:
     changed = {**runfolder.result(own_run), "recipe": "<script>alert(1)</script>"}
     runfolder.write(own_run / "metrics.json", changed)
-    report(own_run, tmp_path / "r.html", None, MADE_BY, quiet)
+    report(open_run(own_run), tmp_path / "r.html", None, MADE_BY, Watcher())
     assert "<script" not in (tmp_path / "r.html").read_text()
     assert "<script" not in (tmp_path / "r.md").read_text()
 
@@ -136,7 +133,7 @@ def test_the_teacher_s_soft_labels_are_plotted_from_the_facts() -> None:
         {"temperature": t, "ranked": [a, 1 - a], "entropy": e, "off_class": 1 - a}
         for t, a, e in ((1.0, 0.9, 0.3), (20.0, 0.55, 0.68))
     ]
-    section = answers.temperature({"teacher": {"stage": "big", "n": 8, "soft": soft}}, "again")
+    section = questions.temperature({"teacher": {"stage": "big", "n": 8, "soft": soft}}, "again")
     kinds = [block.kind for block in section.blocks]
     assert kinds == ["paragraph", "paragraph", "plot", "table"]
     assert "0.900" in section.blocks[1].text
@@ -152,18 +149,18 @@ def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
     ]
     (tmp_path / "pruning" / "teacher").mkdir(parents=True)
     (tmp_path / "pruning" / "teacher" / "curve.json").write_text(json.dumps({"title": "Teacher", "points": points}))
-    section = answers.pruning(tmp_path)
+    section = questions.pruning(open_run(tmp_path))
     assert [block.kind for block in section.blocks] == ["plot", "table"]
     assert len(section.blocks[1].rows) == 4
-    assert answers.speed(tmp_path).blocks[0].kind == "missing"
+    assert questions.speed(open_run(tmp_path)).blocks[0].kind == "missing"
     speed = {"explanation": ["Because."], "rows": [{"form": "dense", "median_ms": 1.5, "batch": 1}]}
     (tmp_path / "pruning" / "pruning_speed.json").write_text(json.dumps(speed))
-    section = answers.speed(tmp_path)
+    section = questions.speed(open_run(tmp_path))
     assert [block.kind for block in section.blocks] == ["paragraph", "table"]
     assert section.blocks[1].rows == [["dense", "1.5", "1"]]
     (tmp_path / "pruning" / "pruning_speed.json").write_text("{")
     with pytest.raises(BadData, match="make it anew"):
-        answers.speed(tmp_path)
+        questions.speed(open_run(tmp_path))
 
 
 METRICS = {
@@ -184,7 +181,7 @@ def recipe_with(family: str, objectives: dict[str, float]) -> recipes.Recipe:
 
 @pytest.mark.parametrize("family", STUDENTS)
 def test_the_bonus_names_the_used_papers_in_at_most_200_words(family: str) -> None:
-    text = " ".join(answers.bonus_text(recipe_with(family, {"supervised": 0.3, "kd": 0.7}), METRICS))
+    text = " ".join(questions.bonus_text(recipe_with(family, {"supervised": 0.3, "kd": 0.7}), METRICS))
     assert STUDENTS[family].paper in text
     assert OBJECTIVES["kd"].paper in text
     assert OBJECTIVES["rkd"].paper not in text
@@ -194,7 +191,7 @@ def test_the_bonus_names_the_used_papers_in_at_most_200_words(family: str) -> No
 
 def test_the_bonus_stays_short_with_every_method_there_is() -> None:
     methods = {name: 0.1 for name in OBJECTIVES if name != "self_distillation"}  # that one is for another kind of stage
-    text = " ".join(answers.bonus_text(recipe_with("largekernel", methods), METRICS))
+    text = " ".join(questions.bonus_text(recipe_with("largekernel", methods), METRICS))
     assert len(text.split()) <= 200
 
 
@@ -208,7 +205,7 @@ def test_the_bins_give_the_calibration_error() -> None:
 
 def test_a_shipped_net_s_layers_are_in_the_report(finished_run: Path) -> None:
     net, shipped = load_shipped(finished_run)
-    section = answers.weight(net, shipped.student.size, 5000)
+    section = questions.weight(net, shipped.student.size, 5000)
     assert "Within the budget of 5,000" in section.blocks[0].text
 
 
@@ -224,11 +221,11 @@ def test_early_exits_are_reported_where_they_were_measured(own_run: Path) -> Non
     chosen = {**row, "kind": "early exits", "threshold": 0.875, "shares": [0.25, 0.75], "mean_macs": 3.25e6}
     rows = [row, {**row, "kind": "the net alone"}, {**row, "threshold": 0.123}]
     out = own_run / "report.html"
-    report(own_run, out, None, MADE_BY, quiet)
+    report(open_run(own_run), out, None, MADE_BY, Watcher())
     assert "Early exits" not in out.read_text()
     (own_run / "exits").mkdir()
     (own_run / "exits" / "exits.json").write_text(json.dumps({"macs": [1, 2], "rows": rows, "chosen": chosen}))
-    report(own_run, out, None, MADE_BY, quiet)
+    report(open_run(own_run), out, None, MADE_BY, Watcher())
     page = out.read_text()
     Page(page)
     for words in ("Early exits", "exit 1 alone", "at a confidence of 0.875", "3.25", "25%, 75%"):

@@ -15,6 +15,7 @@ from bantam.deliver.serve.desk import Setting, TeacherFile
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
+from bantam.runs.finished import open_run
 from tiny_run import RECIPE
 
 
@@ -60,4 +61,4 @@ def setting(page_run: Path, photographs: Path, tmp_path_factory: pytest.TempPath
     labels_of = validation.labels.clone()
     labels_of[::7] = (labels_of[::7] + 1) % 3
     validation = replace(validation, labels=labels_of)
-    return Setting(page_run, 32, validation, TeacherFile(folder / "teacher.ckpt", "resnet18", 40), labels)
+    return Setting(open_run(page_run), validation, TeacherFile(folder / "teacher.ckpt", "resnet18", 40), labels)

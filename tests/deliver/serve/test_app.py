@@ -22,6 +22,7 @@ from bantam.deliver.serve import app, browser
 from bantam.deliver.serve.desk import PLAIN, Desk, Setting, load_forms
 from bantam.errors import BadData, BantamError
 from bantam.measure.tta import logits_of_tta
+from bantam.runs.finished import open_run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -89,7 +90,7 @@ def png(side: int = 50, colour: str = "red") -> bytes:
 def test_an_upload_gets_the_answer_of_the_command_line(client: TestClient, desk: Desk, photographs: Path) -> None:
     path = scan(photographs).validation[4].path
     answer = client.post("/api/classify", content=path.read_bytes()).json()
-    classifier = load_classifier(desk.setting.run, 32)
+    classifier = load_classifier(desk.setting.run)
     (expected,) = classify_files(classifier, [path])
     assert answer["student"]["probabilities"] == pytest.approx(expected.tolist(), abs=1e-6)
     assert answer["student"]["ms"] > 0
@@ -257,7 +258,7 @@ def test_an_unknown_form_is_refused(client: TestClient) -> None:
 
 def test_a_photograph_leaves_early_where_the_page_asks_for_it(exits_run: Path, photographs: Path) -> None:
     path = scan(photographs).validation[4].path
-    desk = Desk(Setting(exits_run, 32))
+    desk = Desk(Setting(open_run(exits_run)))
     with client_of(desk) as client:
         assert client.get("/api/state").json()["exits"] == {"confidence": 0.9, "calibrated": False}
         whole = client.post("/api/classify", content=path.read_bytes()).json()["student"]
@@ -267,7 +268,7 @@ def test_a_photograph_leaves_early_where_the_page_asks_for_it(exits_run: Path, p
     try:
         for threshold, place in ((0.0, 1), (1.0, None)):
             chosen.write_text(json.dumps({"chosen": {"threshold": threshold}}))
-            desk = Desk(Setting(exits_run, 32))
+            desk = Desk(Setting(open_run(exits_run)))
             with client_of(desk) as client:
                 assert client.get("/api/state").json()["exits"] == {"confidence": threshold, "calibrated": True}
                 early = client.post("/api/classify?early=true", content=path.read_bytes()).json()["student"]
@@ -276,7 +277,7 @@ def test_a_photograph_leaves_early_where_the_page_asks_for_it(exits_run: Path, p
             assert (early["macs"] < early["all_macs"]) == (place is not None)
         chosen.write_text("half a file")
         with pytest.raises(BadData, match="bantam exits"):
-            Desk(Setting(exits_run, 32)).student()
+            Desk(Setting(open_run(exits_run))).student()
     finally:
         shutil.rmtree(chosen.parent)
 
@@ -290,7 +291,7 @@ def test_exits_that_are_not_there_are_refused(client: TestClient) -> None:
 
 def test_nothing_of_an_upload_is_stored(client: TestClient, desk: Desk) -> None:
     def everything() -> dict[str, int]:
-        folders = (desk.setting.run, app.STATIC, desk.setting.run.parent)
+        folders = (desk.setting.run.folder, app.STATIC, desk.setting.run.folder.parent)
         return {str(path): path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
 
     before = everything()
@@ -304,7 +305,7 @@ def test_nothing_of_an_upload_is_stored(client: TestClient, desk: Desk) -> None:
 def test_the_gallery_filters_by_the_students_answers(client: TestClient, desk: Desk) -> None:
     split = desk.setting.validation
     assert split is not None
-    classifier = load_classifier(desk.setting.run, 32)
+    classifier = load_classifier(desk.setting.run)
     logits = logits_of_tta(classifier.net, split, 32, classifier.shipped.normalisation, classifier.tta)
     sure, predicted = logits.softmax(1).max(1)
     expected = {
@@ -353,11 +354,11 @@ def test_without_photographs_and_labels_the_page_says_what_to_give(setting: Sett
 
 
 def test_a_run_that_trains_shows_its_curves_and_becomes_a_student(setting: Setting, tmp_path: Path) -> None:
-    whole = setting.run
+    whole = setting.run.folder
     run = tmp_path / "run"
     (run / "stages" / "student").mkdir(parents=True)
     shutil.copy(whole / "recipe.toml", run)
-    with client_of(Desk(Setting(run, 32))) as client:
+    with client_of(Desk(Setting(open_run(run)))) as client:
         assert client.get("/api/state").json()["finished"] is False
         assert client.get("/api/curves").json()[0]["rows"] == []
         answer = client.post("/api/classify", content=png())
@@ -380,18 +381,18 @@ def test_a_run_that_trains_shows_its_curves_and_becomes_a_student(setting: Setti
 
 def test_the_exported_students_are_forms_that_agree(setting: Setting, tmp_path: Path, photographs: Path) -> None:
     pytest.importorskip("onnxruntime")
-    run = shutil.copytree(setting.run, tmp_path / "run")
-    classifier = load_classifier(run, 32)
+    run = shutil.copytree(setting.run.folder, tmp_path / "run")
+    classifier = load_classifier(open_run(run))
     (run / "quantized").mkdir()
     (run / "quantized" / "copy.onnx").write_bytes(browser.as_onnx(classifier.net, classifier.shipped))
-    forms = load_forms(Setting(run, 32))
+    forms = load_forms(Setting(open_run(run)))
     pixels = torch.cat([classifier.pixels(r.path.read_bytes(), r.path) for r in scan(photographs).validation[:5]])
     torch.testing.assert_close(
         classifier.probabilities(pixels, forms.looks["copy"]), classifier.probabilities(pixels), atol=1e-4, rtol=1e-4
     )
     (run / "quantized" / "broken.onnx").write_text("no graph")
     with pytest.raises(BantamError, match=r"broken\.onnx cannot be used"):
-        load_forms(Setting(run, 32))
+        load_forms(Setting(open_run(run)))
 
 
 def test_the_browser_needs_the_runtime(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from served import serving
 def address(setting: Setting) -> Iterator[tuple[str, int]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(browser, "RUNTIME", Path("nowhere"))
-        desk = Desk(Setting(setting.run, 32))
+        desk = Desk(Setting(setting.run))
         desk.student()
         with serving(desk) as url:
             host, port = url.removeprefix("http://").strip("/").split(":")

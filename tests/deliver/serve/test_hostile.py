@@ -15,6 +15,7 @@ from bantam.data.folder import FOOD_11
 from bantam.deliver.serve import app, browser
 from bantam.deliver.serve.desk import Desk, Setting
 from bantam.runs import runfolder
+from bantam.runs.finished import open_run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,7 +67,7 @@ def test_a_run_that_moves_away_while_it_is_served(
     setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was loaded goes on answering; the rest says what is missing; and all is well when it comes back."""
-    run = shutil.copytree(setting.run, tmp_path / "run")
+    run = shutil.copytree(setting.run.folder, tmp_path / "run")
     desk = Desk(replace(setting, run=run, teacher=None))
     before = answers(desk)
     assert before["/api/curves"] == (200, None)
@@ -85,7 +86,7 @@ def test_a_run_that_moves_away_while_it_is_served(
 
 @pytest.mark.parametrize("gone", ["the run", "the labels", "the leaderboard"])
 def test_what_moves_away_before_anybody_asks(setting: Setting, tmp_path: Path, gone: str) -> None:
-    run = shutil.copytree(setting.run, tmp_path / "run")
+    run = shutil.copytree(setting.run.folder, tmp_path / "run")
     assert setting.labels is not None
     beside = shutil.copytree(setting.labels.parent, tmp_path / "beside")
     labels = beside / setting.labels.name
@@ -125,14 +126,14 @@ def test_a_damaged_file_of_the_run(
     run = tmp_path / "run"
     for name in FILES:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(setting.run / name, run / name)
+        shutil.copy(setting.run.folder / name, run / name)
     content = DAMAGE[damage]
     (run / file).parent.mkdir(exist_ok=True)
     if content is None:
         (run / file).unlink(missing_ok=True)
     else:
         (run / file).write_bytes(content)
-    answers(Desk(Setting(run, 32)))
+    answers(Desk(Setting(open_run(run))))
     assert "Traceback" not in caplog.text
 
 
@@ -178,7 +179,7 @@ def test_the_classes_of_a_run_that_knows_numbers_have_the_names_of_the_data(sett
 
 
 def test_a_run_that_knows_names_keeps_them(setting: Setting, tmp_path: Path) -> None:
-    run = shutil.copytree(setting.run, tmp_path / "run")
+    run = shutil.copytree(setting.run.folder, tmp_path / "run")
     runfolder.write(run / "student.json", {**runfolder.student(run), "labels": ["a", "b", "c"]})
     with client_of(numbered(setting, run=run, classes=FOOD_11[:3])) as client:
         assert client.get("/api/state").json()["classes"] == ["a", "b", "c"]

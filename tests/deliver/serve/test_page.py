@@ -19,6 +19,7 @@ from bantam.data.images import KINDS
 from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.desk import Desk, Setting
+from bantam.runs.finished import open_run
 from served import serving
 
 DRIVER = Path(__file__).with_name("drive.mjs")
@@ -64,7 +65,7 @@ def photo(photographs: Path) -> Path:
 @pytest.fixture(scope="module")
 def expected(page_run: Path, photo: Path) -> dict[str, float]:
     """What the command line says of `photo`, in percent."""
-    (row,) = classify_files(load_classifier(page_run, 32), [photo])
+    (row,) = classify_files(load_classifier(open_run(page_run)), [photo])
     return {str(k): 100 * float(p) for k, p in enumerate(row)}
 
 
@@ -148,7 +149,7 @@ def test_a_photograph_leaves_early_by_keyboard(
     chosen.parent.mkdir()
     chosen.write_text(json.dumps({"chosen": {"threshold": 0.0}}))
     try:
-        with serving(Desk(Setting(exits_run, 32))) as address:
+        with serving(Desk(Setting(open_run(exits_run)))) as address:
             seen = drive("exits", address, photo, tmp_path / "exits.png")
     finally:
         shutil.rmtree(chosen.parent)
@@ -173,7 +174,7 @@ def test_curves_grow_while_a_run_trains(page_run: Path, tmp_path: Path) -> None:
     metrics = run / "stages" / "student" / "metrics.jsonl"
     lines = (page_run / "stages" / "student" / "metrics.jsonl").read_text().splitlines(keepends=True)
     metrics.write_text(lines[0])
-    with serving(Desk(Setting(run, 32))) as address:
+    with serving(Desk(Setting(open_run(run)))) as address:
         process = subprocess.Popen(command("live", address, ()), stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None

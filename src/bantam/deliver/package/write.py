@@ -15,14 +15,13 @@ from torch import nn
 
 from bantam.deliver import submission
 from bantam.deliver.package.net_code import net_code
-from bantam.deliver.predict import Shipped, load_shipped
 from bantam.errors import BadPackage
 from bantam.files import replacing
 from bantam.measure.tta import TTA
 from bantam.nets import budget
 from bantam.nets.students import family
-from bantam.runs import runfolder
-from bantam.runs.finished import chosen_tta
+from bantam.runs.finished import FinishedRun, open_run
+from bantam.runs.shipped import Shipped
 
 SCRIPT, NOTEBOOK = "hw13.py", "hw13.ipynb"
 WEIGHTS, SUBMISSION = "student_best.ckpt", "submission.csv"
@@ -58,8 +57,8 @@ class Packaged:
         }
 
 
-def package(run: Path, out: Path, notebook: bool = False) -> Packaged:
-    """Write the package of a finished run to the zip file `out`, whole or not at all.
+def package(run: Path | FinishedRun, out: Path, notebook: bool = False) -> Packaged:
+    """Write the package of a finished run, or of the one in a folder, to the zip file `out`, whole or not at all.
 
     The same run gives the same bytes.
 
@@ -70,17 +69,18 @@ def package(run: Path, out: Path, notebook: bool = False) -> Packaged:
         BadPackage: the student cannot be written as code of torch alone.
         CannotWrite: the operating system refuses.
     """
-    net, shipped = load_shipped(run)
-    recipe = runfolder.recipe(run)
-    sections = code_of(net, shipped, recipe.data.size, chosen_tta(run))
+    run = open_run(run)
+    net, shipped = run.at_switch()
+    recipe = run.recipe
+    sections = code_of(net, shipped, run.stored, run.tta)
     weight = budget.enforce([checked(sections, net, shipped)], shipped.student.size, recipe.budget)
     contents = {
         **({NOTEBOOK: as_notebook(sections)} if notebook else {SCRIPT: as_script(sections)}),
         WEIGHTS: weights_of(net),
     }
-    if (run / SUBMISSION).exists():
-        submission.read(run / SUBMISSION, len(shipped.classes))  # what cannot be handed in is refused here
-        contents[SUBMISSION] = (run / SUBMISSION).read_bytes()
+    if run.submission.exists():
+        submission.read(run.submission, len(shipped.classes))  # what cannot be handed in is refused here
+        contents[SUBMISSION] = run.submission.read_bytes()
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             # A fixed time, because the same run shall give the same file.

@@ -3,19 +3,18 @@
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from bantam.data.splits import LabelledSplit
-from bantam.deliver.exits import RESULT as EXITS
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
+from bantam.runs.finished import FinishedRun
 
 
 def result(metrics: dict[str, Any]) -> Section:
@@ -36,11 +35,11 @@ def result(metrics: dict[str, Any]) -> Section:
     return Section("result", "Result", [Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)])
 
 
-def learning(run: Path, recipe: Recipe) -> Section:
+def learning(run: FinishedRun) -> Section:
     """The learning curves of every stage that was trained."""
     blocks: list[Block] = []
-    for stage in recipe.stage:
-        path = run / "stages" / stage.name / "metrics.jsonl"
+    for stage in run.recipe.stage:
+        path = run.stage(stage.name) / runfolder.ROWS
         if not path.exists():
             continue
         epochs = [row for row in runfolder.rows(path) if "validation" in row]  # a refit has nothing to be judged by
@@ -69,7 +68,9 @@ def learning(run: Path, recipe: Recipe) -> Section:
         drawn = plots.lines(losses, "epoch", "nats", f"Losses over the epochs: {alt}.")
         caption = f"Stage “{stage.name}”: the loss and its terms on augmented training views, and plain validation"
         blocks.append(Plot(f"loss-{stage.name}", caption, f"Losses over the epochs: {alt}.", drawn))
-    missing = Missing(f"{run / 'stages'} holds no metrics.jsonl: the learning curves did not come with this run.")
+    missing = Missing(
+        f"{run.folder / runfolder.STAGES} holds no metrics.jsonl: the learning curves did not come with this run."
+    )
     return Section("learning", "Learning curves", blocks or [missing])
 
 
@@ -209,12 +210,11 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
     return Section("stages", "Every stage", blocks)
 
 
-def early_exits(run: Path) -> list[Section]:
+def early_exits(run: FinishedRun) -> list[Section]:
     """What the early exits save, where `bantam exits` has measured them."""
-    path = run / EXITS
-    if not path.exists():
+    if not run.exits.exists():
         return []
-    measured = runfolder.table(path, f"`bantam exits {run} --data DIR` makes it anew")
+    measured = runfolder.table(run.exits, f"`bantam exits {run} --data DIR` makes it anew")
     kept = measured["rows"][: len(measured["macs"])] + ([measured["chosen"]] if measured["chosen"] else [])
     rows = [
         [
@@ -231,10 +231,10 @@ def early_exits(run: Path) -> list[Section]:
     return [Section("exits", "Early exits", [Table(caption, columns, rows)])]
 
 
-def provenance(run: Path, metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
+def provenance(run: FinishedRun, facts: dict[str, Any]) -> Section:
     """What made the run and this report's measurements."""
     blocks: list[Block] = []
-    made = {"The run": runfolder.environment(run) or {}}
+    made = {"The run": run.environment}
     made["This report's measurements"] = facts.get("made_by", {})
     for title, environment in made.items():
         if not environment:
@@ -242,7 +242,8 @@ def provenance(run: Path, metrics: dict[str, Any], facts: dict[str, Any]) -> Sec
             continue
         rows = [[name.replace("_", " "), told(value)] for name, value in environment.items()]
         blocks.append(Table(title, ("", ""), rows))
-    said = f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}; recipe.toml in the run's folder holds every key."
+    name, seed = run.metrics["recipe"], run.metrics["seed"]
+    said = f"Recipe “{name}”, seed {seed}; recipe.toml in the run's folder holds every key."
     return Section("provenance", "Provenance", [*blocks, Paragraph(said)])
 
 

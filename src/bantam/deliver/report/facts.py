@@ -1,16 +1,13 @@
 """The facts of a run that its files do not hold yet: measured on the photographs, kept in RUN/report/facts.json."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bantam.data import cache
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.deliver.predict import Shipped, load_shipped
 from bantam.errors import BantamError, RunMismatch
 from bantam.measure.accuracy import accuracy, calibration, confusion, soft_label_facts
 from bantam.measure.cost import Cost, latencies
@@ -21,9 +18,11 @@ from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
-from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
-from bantam.runs.finished import chosen_tta
+from bantam.runs.finished import FinishedRun
+from bantam.runs.photographs import open_data
+from bantam.runs.shipped import Shipped
+from bantam.runs.watcher import Watcher
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 SOFT_IMAGES = 256
@@ -38,51 +37,42 @@ LATENCY_ROUNDS = 5
 BINS = 15
 HARDEST = 12
 
-Say = Callable[[str], None]
 
-
-def facts_path(run: Path) -> Path:
-    """Where a run's facts are kept."""
-    return run / "report" / "facts.json"
-
-
-def measure(run: Path, data: Path, made_by: dict[str, Any], say: Say) -> dict[str, Any]:
+def measure(run: FinishedRun, data: Path, made_by: dict[str, Any], watcher: Watcher) -> dict[str, Any]:
     """Measure the facts of a finished run on the photographs in `data` and keep them.
 
-    `made_by` describes the machine and the versions; `say` is told what is being measured.
+    `made_by` describes the machine and the versions; `watcher` is told what is being measured.
 
     Raises:
         BadData, BadCheckpoint: the run is not finished, or the photographs cannot be used.
         RunMismatch: the run was made with other photographs.
     """
-    net, shipped = load_shipped(run)
-    recipe = runfolder.recipe(run)
-    tta = chosen_tta(run)
-    splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled, say=say)
+    net, shipped = run.at_switch()
+    tta = run.tta
+    splits = open_data(run.recipe, data, watcher)
     check_photographs(run, data, splits)
-    say("validation: the student's answers")
+    watcher.say("validation: the student's answers")
     facts: dict[str, Any] = {"made_by": made_by, "validation": of_validation(net, shipped, splits.validation, tta)}
-    teacher = teacher_of(run, recipe, data, shipped)
+    teacher = teacher_of(run, data)
     if teacher is not None:
         name, taught_by = teacher
-        say(f"{name}: the teacher's soft labels")
+        watcher.say(f"{name}: the teacher's soft labels")
         facts["teacher"] = {"stage": name, **of_teacher(taught_by, shipped, splits)}
-    say("cost of every net")
-    facts["costs"] = of_costs(run, recipe, net, shipped)
-    return runfolder.write(facts_path(run), facts)
+    watcher.say("cost of every net")
+    facts["costs"] = of_costs(run, net, shipped)
+    return runfolder.write(run.facts, facts)
 
 
-def read(run: Path) -> dict[str, Any]:
+def read(run: FinishedRun) -> dict[str, Any]:
     """The facts that were kept, or none. Raises BadData for a damaged file."""
-    path = facts_path(run)
-    if not path.exists():
+    if not run.facts.exists():
         return {}
-    return runfolder.table(path, f"`bantam report {run} --data DIR` makes it anew")
+    return runfolder.table(run.facts, f"`bantam report {run} --data DIR` makes it anew")
 
 
-def check_photographs(run: Path, data: Path, splits: Splits) -> None:
-    """Raises RunMismatch where the run in `run` was made with other photographs."""
-    theirs = (runfolder.environment(run) or {}).get("data")
+def check_photographs(run: FinishedRun, data: Path, splits: Splits) -> None:
+    """Raises RunMismatch where `run` was made with other photographs."""
+    theirs = run.environment.get("data")
     if theirs not in (None, splits.fingerprint):
         raise RunMismatch(f"{run} was made with other photographs than those in {data}; give its own with --data")
 
@@ -133,8 +123,9 @@ def reliability(p: Tensor, labels: Tensor) -> list[dict[str, float]]:
     return rows
 
 
-def teacher_of(run: Path, recipe: Recipe, data: Path, shipped: Shipped) -> tuple[str, Teacher] | None:
+def teacher_of(run: FinishedRun, data: Path) -> tuple[str, Teacher] | None:
     """The first teacher of the shipped student whose weights are at hand, with its stage's name."""
+    recipe, shipped = run.recipe, run.shipped
     asked = recipe.shipped.teachers
     stages = sorted(recipe.stage, key=lambda stage: stage.name not in asked)
     classes, views = shipped.student.classes, shipped.normalisation
@@ -144,7 +135,7 @@ def teacher_of(run: Path, recipe: Recipe, data: Path, shipped: Shipped) -> tuple
             return stage.name, as_teacher(net, stage.size, IMAGENET, views)
         if isinstance(stage, Training) and stage.kind == "teacher":
             net = build_teacher(stage.net, classes)
-            folder = run / "stages" / stage.name
+            folder = run.stage(stage.name)
             if not (folder / runfolder.BEST).exists():
                 continue
             checkpoint.fill_from_stage(net, folder)
@@ -189,9 +180,10 @@ def answers(teacher: Teacher, split: LabelledSplit, shipped: Shipped, images: in
     return torch.cat(rows), split.labels[chosen]
 
 
-def of_costs(run: Path, recipe: Recipe, net: nn.Module, shipped: Shipped) -> dict[str, Any]:
+def of_costs(run: FinishedRun, net: nn.Module, shipped: Shipped) -> dict[str, Any]:
     """What each stage's net costs for one image, all timed in turns; the shipped one's file is the real one."""
     nets: dict[str, tuple[nn.Module, int]] = {}
+    recipe = run.recipe
     classes = shipped.student.classes
     with torch.random.fork_rng(devices=[]):
         for stage in recipe.stage:
@@ -215,5 +207,5 @@ def of_costs(run: Path, recipe: Recipe, net: nn.Module, shipped: Shipped) -> dic
     for (name, (built, size)), latency in zip(nets.items(), timed, strict=True):
         cost = Cost(weigh(built, size), footprint(built, size), disk_bytes(built), latency)
         found[name] = {**cost.to_json(), "size": size}
-    found[recipe.shipped.name]["disk_bytes"] = (run / "student_best.ckpt").stat().st_size
+    found[recipe.shipped.name]["disk_bytes"] = run.weights.stat().st_size
     return found

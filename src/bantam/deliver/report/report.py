@@ -7,18 +7,17 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bantam.data import cache
 from bantam.data.folder import called, scan, shown_names
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.package.write import code_of
-from bantam.deliver.predict import load_shipped
-from bantam.deliver.report import answers, evidence
+from bantam.deliver.report import evidence, questions
 from bantam.deliver.report.document import Plot, Section
-from bantam.deliver.report.facts import Say, measure, read
+from bantam.deliver.report.facts import measure, read
 from bantam.errors import BadData
 from bantam.files import write_text
-from bantam.runs import runfolder
-from bantam.runs.finished import chosen_tta
+from bantam.runs.finished import FinishedRun
+from bantam.runs.photographs import open_data
+from bantam.runs.watcher import Watcher
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Written:
         }
 
 
-def report(run: Path, out: Path, data: Path | None, made_by: dict[str, Any], say: Say) -> Written:
+def report(run: FinishedRun, out: Path, data: Path | None, made_by: dict[str, Any], watcher: Watcher) -> Written:
     """Write the report of a finished run to `out`, an .html file, and beside it as .md with a folder of plots.
 
     With `data`, the photographs of the run, what its files do not hold is measured first and kept in
@@ -54,7 +53,7 @@ def report(run: Path, out: Path, data: Path | None, made_by: dict[str, Any], say
     """
     if out.suffix != ".html":
         raise BadData(f"the report is an HTML page, so {out} must end in .html")
-    sections, title = sections_of(run, data, made_by, say)
+    sections, title = sections_of(run, data, made_by, watcher)
     folder = out.with_name(f"{out.stem}-plots")
     drawn = [block for section in sections for block in section.blocks if isinstance(block, Plot)]
     for plot in drawn:
@@ -66,35 +65,35 @@ def report(run: Path, out: Path, data: Path | None, made_by: dict[str, Any], say
     return Written(out, markdown, tuple(folder / f"{plot.name}.svg" for plot in drawn), tuple(missing))
 
 
-def sections_of(run: Path, data: Path | None, made_by: dict[str, Any], say: Say) -> tuple[list[Section], str]:
+def sections_of(
+    run: FinishedRun, data: Path | None, made_by: dict[str, Any], watcher: Watcher
+) -> tuple[list[Section], str]:
     """All sections of the report, and its title."""
-    net, shipped = load_shipped(run)
-    recipe = runfolder.recipe(run)
-    metrics = runfolder.result(run)
-    facts = read(run) if data is None else measure(run, data, made_by, say)
+    net, shipped = run.at_switch()
+    recipe, metrics = run.recipe, run.metrics
+    facts = read(run) if data is None else measure(run, data, made_by, watcher)
     validation: LabelledSplit | None = None
     classes = shipped.classes
     if data is not None:
         classes = called(classes, shown_names(scan(data)))
-        splits = cache.open_splits(data, recipe.data.size, unlabelled=recipe.data.unlabelled, say=say)
-        validation = splits.validation
-    code = code_of(net, shipped, recipe.data.size, chosen_tta(run))
+        validation = open_data(recipe, data, watcher).validation
+    code = code_of(net, shipped, run.stored, run.tta)
     again = f"bantam report {run} --data DIR"
     try:
         sections = [
             evidence.result(metrics),
-            answers.architecture(code, shipped.student.family),
-            answers.weight(net, shipped.student.size, recipe.budget),
-            answers.loss(code, recipe),
-            answers.temperature(facts, again),
-            answers.pruning(run),
-            answers.speed(run),
-            evidence.learning(run, recipe),
+            questions.architecture(code, shipped.student.family),
+            questions.weight(net, shipped.student.size, recipe.budget),
+            questions.loss(code, recipe),
+            questions.temperature(facts, again),
+            questions.pruning(run),
+            questions.speed(run),
+            evidence.learning(run),
             *evidence.mistakes(facts, classes, validation, again),
             evidence.stages(recipe, metrics, facts, again),
             *evidence.early_exits(run),
-            evidence.provenance(run, metrics, facts),
-            answers.bonus(recipe, metrics),
+            evidence.provenance(run, facts),
+            questions.bonus(recipe, metrics),
         ]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BadData(f"a file of {run} does not hold what a run writes ({error!r}); run the recipe again") from error

@@ -15,19 +15,18 @@ from bantam.data.folder import called
 from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.deliver import leaderboard
 from bantam.deliver.classify import Classifier, load_classifier
-from bantam.deliver.costs import validation_accuracy
-from bantam.deliver.exits import calibrated, leave_early
-from bantam.deliver.export.forms import QUANTIZED, quantized_file
 from bantam.deliver.grade import BASELINES
-from bantam.deliver.predict import Shipped
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.gallery import SHOWN, Gallery
 from bantam.deliver.serve.progress import curves
 from bantam.errors import BadData, BantamError
 from bantam.measure.accuracy import Accuracy
+from bantam.measure.leaving import leave_early
 from bantam.measure.tta import TTA
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
 from bantam.nets.teachers import Teacher, load_teacher
+from bantam.runs.finished import FinishedRun
+from bantam.runs.shipped import Shipped
 
 PLAIN = "PyTorch"
 """The form of the student that every run has: the shipped weights, in float32."""
@@ -49,13 +48,12 @@ class TeacherFile:
 
 @dataclass(frozen=True)
 class Setting:
-    """What `bantam serve` was told: the run, the side at which its images are stored, and what else there is.
+    """What `bantam serve` was told: the run, and what else there is.
 
     `classes` are the names under which people know the data's classes; by default those of `validation`.
     """
 
-    run: Path
-    stored: int
+    run: FinishedRun
     validation: LabelledSplit | None = None
     teacher: TeacherFile | None = None
     labels: Path | None = None
@@ -113,7 +111,7 @@ class Desk:
     def student(self) -> Forms | None:
         """The run's student, loaded when it is first there; None while the run is not finished."""
         with self._opening:
-            if self.forms is None and (self.setting.run / "metrics.json").exists():
+            if self.forms is None and self.setting.run.is_finished:
                 self.forms = load_forms(self.setting)
                 if self.setting.validation is not None:
                     self.gallery = Gallery(self.setting.validation)
@@ -230,7 +228,7 @@ class Desk:
 
 def load_forms(setting: Setting) -> Forms:
     """The shipped student, whatever stands in RUN/quantized/*.onnx, and the teacher. Raises BantamErrors."""
-    classifier = load_classifier(setting.run, setting.stored)
+    classifier = load_classifier(setting.run)
     shipped = classifier.shipped
     if setting.validation is not None and len(setting.validation.classes) != len(shipped.classes):
         raise BadData(
@@ -238,25 +236,25 @@ def load_forms(setting: Setting) -> Forms:
             f"{len(setting.validation.classes)}; give the data the run was trained on"
         )
     looks = {
-        path.stem: onnx_look(path, quantized_file(setting.run, path.name), shipped)
-        for path in sorted((setting.run / QUANTIZED).glob("*.onnx"))
+        path.stem: onnx_look(path, setting.run.quantized_graph(path.name), shipped)
+        for path in sorted(setting.run.quantized.glob("*.onnx"))
     }
     teacher = None
     if setting.teacher is not None:
         net = load_teacher(setting.teacher.path, setting.teacher.architecture, len(shipped.classes))
         own, views = IMAGENET, shipped.normalisation
         teacher = Teacher(net, setting.teacher.size, own.mean, own.std, views.mean, views.std)
-    blank = torch.zeros(1, setting.stored, setting.stored, 3, dtype=torch.uint8)
+    blank = torch.zeros(1, classifier.stored, classifier.stored, 3, dtype=torch.uint8)
     for look in (None, *looks.values(), *([teacher] if teacher else [])):
         classifier.probabilities(blank, look)  # the first answer of each is slow, and nobody should see its time
-    return Forms(classifier, validation_accuracy(setting.run), looks, teacher, exits_of(classifier, setting.run))
+    return Forms(classifier, setting.run.accuracy, looks, teacher, exits_of(classifier, setting.run))
 
 
-def exits_of(classifier: Classifier, run: Path) -> Exits | None:
+def exits_of(classifier: Classifier, run: FinishedRun) -> Exits | None:
     """The early exits of the student of `run`, at the threshold that `bantam exits` chose, or at SURE; or None."""
     if not isinstance(classifier.net, EarlyExitNet):
         return None
-    chosen = calibrated(run)
+    chosen = run.exit_confidence
     macs = macs_of_exits(classifier.net, classifier.shipped.student.size)
     return Exits(classifier.net, macs, SURE if chosen is None else chosen, chosen is not None)
 
@@ -298,7 +296,8 @@ def timed_early(classifier: Classifier, pixels: Tensor, exits: Exits) -> dict[st
     """
     split = UnlabelledSplit(pixels, ("photograph",))
     started = time.perf_counter()
-    left = leave_early(exits.net, classifier.shipped, split, exits.confidence, exits.macs)
+    size, normalisation = classifier.shipped.student.size, classifier.shipped.normalisation
+    left = leave_early(exits.net, split, size, normalisation, exits.confidence, exits.macs)
     milliseconds = milliseconds_since(started)
     place = int(left.place[0])
     return {

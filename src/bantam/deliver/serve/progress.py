@@ -5,24 +5,25 @@ from typing import Any
 
 from bantam.recipes.kinds.training import Training
 from bantam.runs import runfolder
+from bantam.runs.finished import FinishedRun
 
 
-def curves(run: Path) -> list[dict[str, Any]]:
+def curves(run: FinishedRun) -> list[dict[str, Any]]:
     """For each stage that trains, in the recipe's order: its name, kind, epochs, whether it is done, and its rows.
 
     A row has `epoch`, `loss` on training, `accuracy` and `standard_error` on validation, and `seconds`. Raises BadData
     where the run is no longer there, or its files do not hold what a run writes.
     """
-    finished = (run / runfolder.RESULT).exists()
+    finished = run.is_finished
     return [
         {
             "name": stage.name,
             "kind": stage.kind,
             "epochs": stage.epochs,
-            "done": finished or (run / "stages" / stage.name / runfolder.DONE).exists(),
-            "rows": rows(run / "stages" / stage.name / runfolder.ROWS),
+            "done": finished or (run.stage(stage.name) / runfolder.DONE).exists(),
+            "rows": rows(run.stage(stage.name) / runfolder.ROWS),
         }
-        for stage in runfolder.recipe(run).stage
+        for stage in runfolder.recipe(run.folder).stage  # each time, for the folder may be gone by now
         if isinstance(stage, Training)
     ]
 

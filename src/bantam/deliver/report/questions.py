@@ -17,12 +17,10 @@ from bantam.objectives import OBJECTIVES
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
+from bantam.runs.finished import FinishedRun
 
 BONUS_WORDS = 200
 """Most words that the bonus report may have, its references included."""
-
-SPEED = Path("pruning") / "pruning_speed.json"
-"""Where in a run's folder `bantam bench pruning` leaves what it measured."""
 
 
 def architecture(code: dict[str, str], family: str) -> Section:
@@ -106,15 +104,15 @@ def temperature(facts: dict[str, Any], again: str) -> Section:
     return Section("q2-2", title, blocks)
 
 
-def pruning(run: Path) -> Section:
+def pruning(run: FinishedRun) -> Section:
     """3-1: ratio against accuracy, from the curves in RUN/pruning."""
     blocks: list[Block] = []
-    folder = run / "pruning"
+    folder = run.pruning
     for path in sorted([*folder.glob("curve.json"), *folder.glob("*/curve.json")]):
         points = load(path).get("points")
         if not isinstance(points, list):
             raise BadData(f"{path} holds no points; `bantam prune` makes it anew")
-        name = path.parent.relative_to(run).as_posix().replace("/", "-")
+        name = path.parent.relative_to(run.folder).as_posix().replace("/", "-")
         blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
     if not blocks:
         blocks.append(
@@ -166,10 +164,10 @@ def shown(found: dict[str, Any] | None) -> str:
     return f"{found['accuracy']:.3f} ± {found['standard_error']:.3f}" if found else "-"
 
 
-def speed(run: Path) -> Section:
+def speed(run: FinishedRun) -> Section:
     """3-2: the measured speed of pruned nets, and the explanation that was written from the figures."""
     title = "3-2 Do structured and unstructured pruning differ in speed, and why?"
-    path = run / SPEED
+    path = run.pruning_speed
     if not path.is_file():
         why = f"This stage is missing: {path} is not there; bantam bench pruning {run} --data DIR measures it."
         return Section("q3-2", title, [Missing(why)])

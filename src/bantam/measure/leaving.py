@@ -1,36 +1,20 @@
-"""Answers with early exits: of a run's student, at a threshold, image by image."""
-
-from pathlib import Path
+"""Answers with early exits: of a net, at a threshold, image by image."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bantam.data.splits import LabelledSplit, UnlabelledSplit
-from bantam.deliver.predict import Shipped
+from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit
 from bantam.errors import BadData
 from bantam.measure.dynamic import Left
 from bantam.measure.logits import logits_of
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
-from bantam.runs import runfolder
-
-RESULT = Path("exits") / "exits.json"
-"""Where in a run's folder `bantam exits` leaves the chosen threshold."""
-
-
-def require_exits(net: nn.Module, run: Path) -> EarlyExitNet:
-    """`net`, the student that `run` shipped, if it has early exits. Raises BadData."""
-    if not isinstance(net, EarlyExitNet):
-        raise BadData(
-            f"the student of {run} has no early exits; a recipe's stage of kind exits gives them, as "
-            "`bantam recipes show exits` shows"
-        )
-    return net
 
 
 def leave_early(
     net: EarlyExitNet,
-    shipped: Shipped,
     split: LabelledSplit | UnlabelledSplit,
+    size: int,
+    normalisation: Normalisation,
     confidence: float,
     macs: tuple[int, ...] = (),
 ) -> Left:
@@ -46,8 +30,7 @@ def leave_early(
         logits, place = net.leave(views, thresholds)
         return torch.cat((logits, place[:, None].to(logits.dtype)), 1)  # [B, K], [B] -> [B, K + 1]
 
-    size = shipped.student.size
-    answers = logits_of(net, split, size, shipped.normalisation, look=look)
+    answers = logits_of(net, split, size, normalisation, look=look)
     return Left(answers[:, :-1], answers[:, -1].long(), macs or macs_of_exits(net, size), names_of_exits(net))
 
 
@@ -63,13 +46,3 @@ def require_some_left(left: Left, confidence: float) -> None:
             f"no image reaches the confidence {confidence:g} at an exit, so nothing is saved; choose a lower "
             "--exit-confidence (`bantam exits RUN --data DIR` finds one)"
         )
-
-
-def calibrated(run: Path) -> float | None:
-    """The threshold that `bantam exits` chose for `run`, 0..1; None where there is none. Raises BadData."""
-    path = run / RESULT
-    if not path.exists():
-        return None
-    advice = f"`bantam exits {run} --data DIR` makes it anew"
-    found = runfolder.checked(runfolder.Threshold, path, runfolder.table(path, advice), advice)
-    return None if found.chosen is None else found.chosen.threshold

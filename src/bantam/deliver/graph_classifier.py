@@ -18,8 +18,7 @@ from bantam.errors import BadRunFile
 from bantam.measure.counts import not_finite
 from bantam.measure.crops import TTA, require_tta
 from bantam.runs import runfolder
-from bantam.runs.chosen import chosen_tta
-from bantam.runs.graph import graph
+from bantam.runs.finished import FinishedRun
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -65,19 +64,19 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def graph_classifier(run: Path, stored: int, tta: str | None = None) -> GraphClassifier | None:
-    """The student of `run` by its recorded graph, for images stored at `stored` px; without `tta`, with what it chose.
+def graph_classifier(run: FinishedRun, tta: str | None = None) -> GraphClassifier | None:
+    """The student of `run` by its recorded graph; without `tta`, with what it chose.
 
     None where the run has no such graph. Raises BadData for an unfinished or damaged run and for unknown TTA.
     """
-    encoded = graph(run)
+    stored, encoded = run.stored, run.graph
     if encoded is None:
         return None
-    session, labels = onnx_session(encoded), runfolder.student(run).get("labels")
+    session, labels = onnx_session(encoded), run.described.get("labels")
     classes = session.get_outputs()[0].shape[1]
     if not isinstance(labels, list) or len(labels) != classes or not all(isinstance(name, str) for name in labels):
-        raise BadRunFile(f"{run / runfolder.STUDENT} does not name {classes} classes; {runfolder.AGAIN}")
-    chosen = chosen_tta(run)
+        raise BadRunFile(f"{run.folder / runfolder.STUDENT} does not name {classes} classes; {runfolder.AGAIN}")
+    chosen = run.tta
     if tta is not None:
         require_tta(tta)
     return GraphClassifier(session, tuple(labels), stored, tta or chosen)

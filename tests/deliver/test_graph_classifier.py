@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,18 @@ from bantam.data.images import decode
 from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.export.forms import about, portable
 from bantam.deliver.export.session import onnx_session
-from bantam.deliver.photographs import FOOD11, GraphClassifier, graph_classifier, ranked
-from bantam.deliver.predict import load_shipped
+from bantam.deliver.graph_classifier import FOOD11, GraphClassifier, graph_classifier, ranked
 from bantam.errors import BadData, BadImage, BadRunFile, NotFinite
 from bantam.measure.tta import TTA
 from bantam.runs import runfolder
-from bantam.runs.graph import GRAPH
+from bantam.runs.finished import load_shipped, open_run
+from bantam.runs.student_graph import GRAPH
 
 
 def by_graph(run: Path, stored: int, tta: str | None = None) -> GraphClassifier:
-    found = graph_classifier(run, stored, tta)
+    found = graph_classifier(open_run(run), tta)
     assert found is not None
-    return found
+    return replace(found, stored=stored)
 
 
 @pytest.fixture
@@ -67,17 +68,17 @@ def test_the_graph_that_ships_computes_what_the_weights_compute() -> None:
 @pytest.mark.parametrize("stored", [64, 96, 50])
 def test_every_tta_gives_the_probabilities_of_pytorch(pictures: list[Path], stored: int) -> None:
     for tta in TTA:
-        expected = classify_files(load_classifier(FOOD11, stored, tta), pictures).numpy()
+        expected = classify_files(replace(load_classifier(open_run(FOOD11), tta), stored=stored), pictures).numpy()
         answers = np.stack([by_graph(FOOD11, stored, tta).classify(path) for path in pictures])
         np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-5)
         assert (answers.argmax(1) == expected.argmax(1)).all()
-    assert by_graph(FOOD11, stored).tta == load_classifier(FOOD11, stored).tta == "crops"
+    assert by_graph(FOOD11, stored).tta == load_classifier(open_run(FOOD11)).tta == "crops"
 
 
 def test_real_photographs_get_the_answers_of_pytorch(food11: Path) -> None:
     paths = sorted((food11 / "evaluation").iterdir())[::200]
     assert len(paths) > 10
-    expected = classify_files(load_classifier(FOOD11, 64), paths).numpy()
+    expected = classify_files(load_classifier(open_run(FOOD11)), paths).numpy()
     classifier = by_graph(FOOD11, 64)
     answers = np.stack([classifier.classify(path) for path in paths])
     np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-5)
@@ -111,17 +112,17 @@ def test_what_cannot_be_answered_says_so(food: Path, tmp_path: Path) -> None:
     with pytest.raises(BadImage, match=r"text\.jpg is not a JPEG"):
         by_graph(food, 64).classify(tmp_path / "text.jpg")
     with pytest.raises(BadData, match="--views is one of plain, flip"):
-        graph_classifier(food, 64, "none")
+        graph_classifier(open_run(food), "none")
     (food / "metrics.json").unlink()
     with pytest.raises(BadData, match="not finished"):
-        graph_classifier(food, 64)
+        graph_classifier(open_run(food))
 
 
 @pytest.mark.parametrize("labels", [None, [], ["Bread"], ["Bread"] * 12, [3] * 11, "elevennames"])
 def test_labels_that_do_not_fit_the_graph_are_one_line(food: Path, labels: object) -> None:
     runfolder.write(food / runfolder.STUDENT, {**runfolder.student(food), "labels": labels})
     with pytest.raises(BadRunFile, match=r"student\.json does not name 11 classes"):
-        graph_classifier(food, 64)
+        graph_classifier(open_run(food))
 
 
 def test_answers_that_are_not_finite_are_none(food: Path, pictures: list[Path]) -> None:
