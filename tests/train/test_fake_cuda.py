@@ -81,7 +81,7 @@ def walked(loss: Tensor) -> None:
     while ready:
         node = ready.pop()
         arrived = gradients.pop(node, {})
-        call = node.apply if isinstance(node, BackwardCFunction) else node  # of functions in Python
+        call: Any = node.apply if isinstance(node, BackwardCFunction) else node  # of functions in Python
         results = call(*[arrived.get(number) for number in range(len(node._input_metadata))]) if arrived else ()
         results = results if isinstance(results, tuple) else (results,)
         for number, (further, place) in enumerate(node.next_functions):
@@ -239,8 +239,8 @@ class Spoilt(Supervised):
         super().__init__()
         self.how = how
 
-    def terms(self, student: Any, *further: Any) -> dict[str, Tensor]:
-        terms = super().terms(student, *further)
+    def terms(self, student: Any, teacher: Any, targets: Any, progress: Any) -> dict[str, Tensor]:
+        terms = super().terms(student, teacher, targets, progress)
         logits = student.logits
         ways = {
             "wrong device": lambda: logits + torch.ones(3),

@@ -153,7 +153,7 @@ def difference(
     for number, (right, own) in enumerate(zip(expected, losses, strict=True), 1):
         if not abs(float(own) - float(right)) <= LOSS[0] * abs(float(right)) + LOSS[1]:
             return f"the loss of step {number} is {float(own):.6g} and not {float(right):.6g}"
-    groups: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}  # of flat values, ways and distances
+    groups: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}  # values, ways and distances, flat
     for name, right in plain.tensors.items():
         own = graph.tensors[name]
         before = start.tensors.get(name, torch.zeros_like(right))  # what was not there yet starts at 0
@@ -163,8 +163,8 @@ def difference(
             continue
         if not torch.equal(right, before) and torch.equal(own, before):
             return f"{name} does not change"
-        values = (right, right - before, own - right)
-        groups.setdefault(group_of(name), []).append(tuple(value.detach().double().flatten() for value in values))
+        value, way, distance = (item.double().flatten() for item in (right, right - before, own - right))
+        groups.setdefault(group_of(name), []).append((value, way, distance))
     for group, members in groups.items():
         value, way, distance = (torch.cat(parts) for parts in zip(*members, strict=True))
         for what, norm, share in (("", 2, WAY), (" in one place", torch.inf, FURTHEST)):
