@@ -73,6 +73,7 @@ class Probe(_Checked):
     threads: Count
     why: str
     machine: str = ""  # runs begun by earlier versions do not say
+    micro_batch: Count | None = None  # of a whole batch
 
 
 class Judged(_Checked):
