@@ -1,7 +1,7 @@
 """Archives that somebody else made: zip and tar, checked before what is in them is trusted.
 
-Of a zip everything is checked by its directory before the first byte is written; a tar has none, so each member is checked
-when it is met, in a folder that nobody sees before all of it is there.
+Of a zip everything is checked by its directory before the first byte is written; a tar has none, so each member is
+checked when it is met, in a folder that nobody sees before all of it is there.
 """
 
 import bz2
@@ -101,7 +101,9 @@ def check_entries(entries: Sequence[zipfile.ZipInfo], name: str, limits: Limits)
             raise limits.refusal(f"{name} holds {entry.filename[:60]!r}, below what is a file; nothing was unpacked")
     total = sum(entry.file_size for entry in entries)
     if total > limits.total:
-        raise limits.refusal(f"{name} would unpack to {total:,} bytes, more than {limits.total:,}; nothing was unpacked")
+        raise limits.refusal(
+            f"{name} would unpack to {total:,} bytes, more than {limits.total:,}; nothing was unpacked"
+        )
 
 
 def check_places(entries: Sequence[zipfile.ZipInfo], directory: int, name: str, limits: Limits) -> None:
@@ -135,8 +137,11 @@ def unsafe_name(path: str, limits: Limits) -> str:
     return ""
 
 
-def unpack_zip(path: Path, folder: Path, limits: Limits) -> None:
-    """Write the files of a zip into the empty `folder`. Raises the refusal of `limits`, and CannotWrite."""
+def unpack_zip(path: Path, folder: Path, limits: Limits, room: int) -> None:
+    """Write the files of a zip into the empty `folder`, at most `room` bytes.
+
+    Raises the refusal of `limits`, and CannotWrite.
+    """
     with _explained(path, limits), open(path, "rb") as file:
         # Counted in the raw bytes, because opening a zip with millions of entries would already exhaust the memory.
         # Zips that lie unpacked inside have some of their own.
@@ -148,10 +153,19 @@ def unpack_zip(path: Path, folder: Path, limits: Limits) -> None:
                 raise limits.refusal(f"{path} holds more than {limits.files:,} files; nothing was unpacked")
             check_entries(entries, str(path), limits)
             check_places(entries, archive.start_dir, str(path), limits)
+            _require_room(sum(entry.file_size for entry in entries), room, path)
             for entry in entries:
                 if not entry.is_dir():
                     with archive.open(entry) as source:
                         _write(source, folder / entry.filename, entry.file_size, limits, path)
+
+
+def _require_room(total: int, room: int, path: Path) -> None:
+    if total > room:
+        raise CannotWrite(
+            f"cannot unpack {path}: it needs {total:,} bytes or more and there are {max(room, 0):,} to spare; "
+            "free some space, or set BANTAM_CACHE to another folder"
+        )
 
 
 def _headers(file: IO[bytes]) -> int:
@@ -178,8 +192,8 @@ def _write(source: IO[bytes], path: Path, size: int, limits: Limits, archive: Pa
 # --- tar
 
 
-def unpack_tar(path: Path, folder: Path, limits: Limits) -> None:
-    """Write the files of a tar, packed or not, into the empty `folder`.
+def unpack_tar(path: Path, folder: Path, limits: Limits, room: int) -> None:
+    """Write the files of a tar, packed or not, into the empty `folder`, at most `room` bytes.
 
     Raises the refusal of `limits`, and CannotWrite; `folder` then holds a part, which the caller removes.
     """
@@ -203,6 +217,7 @@ def unpack_tar(path: Path, folder: Path, limits: Limits) -> None:
                 raise limits.refusal(
                     f"{path} would unpack to {total:,} bytes or more from {size:,}; nothing was unpacked"
                 )
+            _require_room(total, room, path)
             archive.extract(member, folder, set_attrs=False, filter="data")
         # tarfile takes whatever is no header for the end, so a damaged or shortened archive would end early.
         stream.seek(archive.offset)
@@ -214,7 +229,7 @@ def unpack_tar(path: Path, folder: Path, limits: Limits) -> None:
 
 def _check_member(member: tarfile.TarInfo, name: str, path: Path, limits: Limits) -> None:
     why = unsafe_name(name, limits)
-    if not why and not (member.isfile() or member.isdir()) or member.issparse():
+    if not why and (member.issparse() or not (member.isfile() or member.isdir())):
         why = "which is a link" if member.issym() or member.islnk() else "which is a special file"
     if not why and member.size < 0:
         why = "of a size below 0"
@@ -295,7 +310,8 @@ def _explained(path: Path, limits: Limits) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO):
             raise CannotWrite(
-                f"cannot unpack {path}: {error.strerror or error}; free some space, or set BANTAM_CACHE to another folder"
+                f"cannot unpack {path}: {error.strerror or error}; "
+                "free some space, or set BANTAM_CACHE to another folder"
             ) from error
         raise limits.refusal(f"{path} is no whole archive: {one_line(error)}; pack it anew") from error
     except (

@@ -58,6 +58,8 @@ def data_prepare(
     bar = Bar(Console(stderr=True))
     splits = cache.open_splits(data, size, progress=Counter(bar, "decoding"), say=bar.say)
     evaluation = len(splits.evaluation) if splits.evaluation is not None else 0
+    for line in splits.remarks:
+        typer.echo(line)
     typer.echo(
         f"ready at {size} px: {len(splits.training):,} training, {len(splits.validation):,} validation, "
         f"{evaluation:,} evaluation images in {len(splits.classes)} classes"
