@@ -112,7 +112,8 @@ def check_places(entries: Sequence[zipfile.ZipInfo], directory: int, name: str, 
     Fifield, A better zip bomb, USENIX WOOT 2019. Raises the refusal of `limits`.
     """
     ordered = sorted(entries, key=lambda entry: entry.header_offset)
-    for entry, following in zip(ordered, [*[other.header_offset for other in ordered[1:]], directory], strict=True):
+    starts = [*(entry.header_offset for entry in ordered), directory]
+    for entry, following in zip(ordered, starts[1:], strict=True):
         if entry.header_offset + LOCAL_HEADER + len(entry.orig_filename) + entry.compress_size > following:
             raise limits.refusal(
                 f"{name} holds {entry.filename[:60]!r}, whose bytes are another file's too; nothing was unpacked"

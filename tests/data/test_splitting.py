@@ -185,7 +185,9 @@ def test_it_is_written_down_and_read_back(root: Path, store: Path, monkeypatch: 
 
 def test_too_little_left_of_a_class(root: Path, store: Path):
     shutil.copy(root / "c/0.png", root / "c/1.png")
-    with pytest.raises(BadData, match=r"1 usable photographs of class c, 1 left out \(c/1 is double, as c/0\).*add some"):
+    with pytest.raises(
+        BadData, match=r"1 usable photographs of class c, 1 left out \(c/1 is double, as c/0\).*add some"
+    ):
         open_splits(root, SIZE, store)
 
 

@@ -64,11 +64,11 @@ def _text(data: bytes) -> str:
 
 
 def _separator(text: str) -> str:
-    """The separator that cuts the first rows into most columns of the same number."""
+    """The separator that cuts most of the first rows into as many columns as the headers, two or more."""
 
-    def columns(separator: str) -> int:
+    def rows(separator: str) -> int:
         head = itertools.islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), 50)
         widths = [len(row) for row in head if row]
-        return widths[0] if widths and len(set(widths)) == 1 else 0
+        return widths.count(widths[0]) if widths and widths[0] > 1 else 0
 
-    return max(SEPARATORS, key=columns)
+    return max(SEPARATORS, key=rows)

@@ -189,8 +189,7 @@ class _Listed:
             elif path not in listed:
                 listed[path] = (split, key)
             elif listed[path] != (split, key):
-                was = listed[path][1] if listed[path][1] != key else splits[number] if splits else ""
-                other.append(f"{path.name} as {was} and as {key if listed[path][1] != key else listed[path][0]}")
+                other.append(f"{path.name} as {_said(*listed[path])} and as {_said(split, key)}")
             else:
                 again += 1
         if other:
@@ -207,6 +206,10 @@ class _Listed:
 
     def _refuse(self, why: str) -> None:
         self.notes.problems.append(f"{self.table} cannot be used: {why}")
+
+
+def _said(split: str | None, key: str) -> str:
+    return f"{key} in {split}" if split else key
 
 
 def _key(value: str) -> str:
