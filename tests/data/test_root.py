@@ -108,7 +108,8 @@ def test_an_archive_is_unpacked_into_the_cache(tmp_path: Path, store: Path, name
     folder = scan(path, store)
     assert (folder.layout, folder.classes, len(folder.training)) == ("bare", ("cat", "dog"), 6)
     assert [record.path.read_bytes() for record in folder.training][:2] == [b"cat 0", b"cat 1"]
-    assert folder.root.name == "photos" and store in folder.root.parents
+    assert folder.root.name == "photos"
+    assert store in folder.root.parents
     assert {stat.S_IMODE(record.path.stat().st_mode) & 0o111 for record in folder.training} == {0}
 
 

@@ -109,14 +109,16 @@ def test_a_class_of_one_large_group_and_others_measures_by_the_others(root: Path
         save(root / f"c/again{n}.png", Image.open(root / "c/0.png").resize((30 + n, 30 + n)))
     splits = open_splits(root, SIZE, store)
     assert {id for id in splits.validation.ids if id[0] == "c"} == {"c/1"}
-    assert splits.division is not None and splits.division.parted == ()
+    assert splits.division is not None
+    assert splits.division.parted == ()
 
 
 def test_a_class_of_one_group_alone_is_parted_and_that_is_said(root: Path, store: Path):
     save(root / "c/1.png", Image.open(root / "c/0.png").resize((40, 40)))
     splits = open_splits(root, SIZE, store)
     assert counts(splits.validation.ids)["c"] == counts(splits.training.ids)["c"] == 1
-    assert splits.division is not None and splits.division.parted == (("c/0", "c/1"),)
+    assert splits.division is not None
+    assert splits.division.parted == (("c/0", "c/1"),)
     assert any(line.startswith("warning: a class has only near duplicates") for line in splits.remarks)
 
 
@@ -203,7 +205,26 @@ def test_a_folder_with_validation_is_taken_as_it_is(root: Path, store: Path, tmp
         for split in ("train", "val"):
             shutil.copytree(root / name, tmp_path / "prepared" / split / name)
     splits = open_splits(tmp_path / "prepared", SIZE, store)
-    assert splits.division is None and splits.remarks == ()
+    assert splits.division is None
+    assert splits.remarks == ()
     assert splits.training.ids == splits.validation.ids
     assert len(splits.training) == 17
     assert not (store / "divisions").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fingerprint"),
+    [("flat", "87250bd413ea1ee63be88aef06a80a51"), ("classes", "7a4e0382d5e3c2587c2445b6d720d1dd")],
+)
+def test_prepared_folders_keep_the_fingerprint_of_earlier_versions(
+    tmp_path: Path, store: Path, kind: str, fingerprint: str
+):
+    """So their caches and their runs stay valid."""
+    number = 0 if kind == "flat" else 10
+    for split, count in (("training", 5), ("validation", 3), ("evaluation", 2)):
+        for n in range(count):
+            number += 1
+            name = f"{n % 2}_{n}.bmp" if kind == "flat" else f"{'ab'[n % 2]}/{n}.bmp"
+            colour = (number * 5 % 256, number * 7 % 256, number * 11 % 256)
+            save(tmp_path / kind / split / name, Image.new("RGB", (9, 8), colour))
+    assert open_splits(tmp_path / kind, 8, store).fingerprint == fingerprint

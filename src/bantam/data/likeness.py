@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from bantam.data import images
 from bantam.errors import BadImage
@@ -59,6 +57,10 @@ def groups(paths: Sequence[Path], workers: int | None = None) -> list[list[int]]
     Alike is who is connected: where the first is like the second and the second like the third, all three are one
     group. A file that cannot be read is like no other.
     """
+    # Only whoever has something to divide pays for the import.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     looks = list(images.in_parallel(look, paths, workers))
     seen = [position for position, one in enumerate(looks) if isinstance(one, Look)]
     # Many equal pictures are compared once.
