@@ -6,11 +6,11 @@
 """
 
 from bantam.deliver.export.forms import float_onnx
-from bantam.deliver.photographs import FOOD11
+from bantam.deliver.graph_classifier import FOOD11
 from bantam.files import replacing, sha256_of
 from bantam.runs import runfolder
 from bantam.runs.finished import load_shipped
-from bantam.runs.graph import GRAPH, RECORD
+from bantam.runs.student_graph import GRAPH, RECORD
 
 
 def main() -> None:

@@ -147,6 +147,32 @@ def second_thread(row: dict[str, Any]) -> str:
     return f"{tried['time_of_a_step']:.2f}, {'kept' if tried['kept'] else 'not kept'}" if tried else "-"
 
 
+ANSWERS = {
+    "photograph to class": ("file to class", 1),
+    "net, 1 image": ("net alone", 1),
+    "net, 64 images": ("net alone", 64),
+}
+"""Columns of the table of answers: what was timed, and the batch."""
+
+
+def answers(results: Path) -> str:
+    """Each run's forms, with the medians and quartiles of ANSWERS."""
+    measured = read(results / "benchmarks" / "answers.json")
+    if measured is None:
+        return NOTHING
+    rows: list[list[str]] = []
+    for run, speeds in measured["runs"].items():
+        found = {(row["form"], row["what"], row["batch"]): row for row in speeds}
+        for form in dict.fromkeys(row["form"] for row in speeds):
+            timed = [found[form, *kind] for kind in ANSWERS.values()]
+            cells = ["{:.2f} ({:.2f} to {:.2f})".format(row["median_ms"], *row["quartiles_ms"]) for row in timed]
+            gain = found["PyTorch", "net alone", 64]["median_ms"] / found[form, "net alone", 64]["median_ms"]
+            rows.append([f"{run}, {form}", *cells, f"{gain:.1f}"])
+    head = ("run and form", *(f"{name}, ms" for name in ANSWERS), "64 images: times as fast as PyTorch")
+    said = f"One thread, ONNX Runtime {measured['onnxruntime']}, medians and quartiles of {measured['rounds']} turns. "
+    return table(head, rows) + "\n\n" + said + made_by(measured["environment"])
+
+
 def scale(results: Path) -> str:
     measured = read(results / "benchmarks" / "throughput.json")
     if measured is None:
@@ -398,6 +424,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "start": start,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
+    "answers": answers,
     "scale": scale,
     "cores": cores,
     "gpu": gpu,

@@ -59,3 +59,20 @@ def test_the_top_floor_shows_what_bantam_is() -> None:
     assert len(files) <= 8
     rooms = {path.name for path in SOURCE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert rooms | {name.removesuffix(".py") for name in files} == set(FLOOR_OF)
+
+
+# The command over an idea has the idea's name; a kind of stage is a file of keys and the file that runs it.
+OVER = {"studies", "cli"}
+
+
+def test_one_name_is_one_thing() -> None:
+    named: dict[str, list[Path]] = {}
+    for path in FILES:
+        if path.name != "__init__.py":
+            named.setdefault(path.stem, []).append(path.relative_to(SOURCE))
+    doublets = {name: paths for name, paths in named.items() if len({path.parent for path in paths}) > 1}
+    for name, paths in doublets.items():
+        below = [path for path in paths if path.parts[0] not in OVER]
+        kinds = {path.parts[:-1] for path in below} == {("recipes", "kinds"), ("pipeline", "kinds")}
+        same_room = len({path.parts[0] for path in below}) <= 1
+        assert len(below) <= 1 or kinds or same_room, f"{name} means several things: {', '.join(map(str, paths))}"

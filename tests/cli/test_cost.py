@@ -1,6 +1,7 @@
 """`bantam students` and `bantam bench cost` as a user types them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from bantam.cli import cost as cli_cost
 from bantam.cli import main as cli
 from bantam.data.splits import IMAGENET
+from bantam.deliver.export import speeds
 from bantam.files import write_json
 from bantam.measure import cost
 from bantam.nets.budget import weigh
@@ -26,6 +28,10 @@ OPTIONS = ["--budget", "5000", "--size", "32", "--classes", "3"]
 def few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The times themselves are not looked at."""
     monkeypatch.setattr(cost.latencies, "__defaults__", (1,))
+    monkeypatch.setattr(speeds.form_speeds, "__defaults__", (2,))
+    # Making the real ones takes seconds, and they have tests of their own.
+    forms = {name: lambda images: images.flatten(1) for name in ("PyTorch", "another")}
+    monkeypatch.setattr(speeds, "answers_of", lambda *_: forms)
 
 
 @pytest.fixture
@@ -189,11 +195,16 @@ def test_runs_stand_side_by_side_with_the_accuracy_of_the_one_pass_that_is_coste
     status, out, error = bantam("bench", "cost", other)
     assert status == 0, error
     assert "0.750 ± 0.022" in out
+    assert re.search(r"^another +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) ms", out, re.MULTILINE)
     status, out, error = bantam("bench", "cost", other, "--json")
     said = json.loads(out)[str(other)]
     net = describe("reparam", 5_000, 3, 32).shipped_net()
     assert said["macs"] == footprint(net, 32).macs
     assert said["disk_bytes"] == (other / "student_best.ckpt").stat().st_size
+    timed = [(row["form"], row["what"], row["batch"]) for row in said["forms"]]
+    kinds = (("net alone", 1), ("net alone", 64), ("file to class", 1))
+    assert timed == [(form, *kind) for kind in kinds for form in ("PyTorch", "another")]
+    assert all(0 < row["quartiles_ms"][0] <= row["median_ms"] <= row["quartiles_ms"][1] for row in said["forms"])
     assert said["validation"] == {"accuracy": 0.75, "standard_error": pytest.approx(0.02165, abs=1e-5), "n": 400}
 
 

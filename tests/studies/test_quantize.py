@@ -83,8 +83,7 @@ def trained_on_integers(run: Path, root: Path) -> StagedNet:
     splits = opened.open_data(root, Watcher())
     batches = calibration_batches(splits.training, shipped.student.size, shipped.normalisation)
     start, _ = post_training(net, INT8, batches)
-    normalisation = shipped.normalisation
-    here = Run(opened.recipe, root, run, splits, normalisation, torch.device("cpu"), Watcher(), ALONE, {})
+    here = Run(opened.recipe, root, run, splits, shipped.normalisation, torch.device("cpu"), Watcher(), ALONE, {})
     return in_training(start, "int8-qat", 2, here)
 
 

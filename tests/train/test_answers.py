@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,7 @@ def test_cached_answers_equal_live_ones_on_every_mixed_view(photographs: Path, t
         cached.begin(view)
         for index in batches.epoch(60, 12, 3, view, 3):
             numbers = torch.full_like(index, view)
-            images, _ = augment.render(
-                cached.training.images, index, numbers, 3, MIXED, 32, IMAGENET.mean, IMAGENET.std
-            )
+            images, _ = augment.render(cached.training.images, index, numbers, VIEWING)
             said, looked_up = live(images, index, numbers), cached(images, index, numbers)
             relative, absolute = ROUNDING
             torch.testing.assert_close(looked_up.logits, said.logits, rtol=relative, atol=absolute)
@@ -92,14 +91,14 @@ def test_a_finished_view_is_not_asked_again_and_a_longer_recipe_adds_views(photo
     "change",
     [
         {"teacher": teacher(1)},
-        {"seed": 4},
-        {"size": 24},
+        {"viewing": replace(VIEWING, seed=4)},
+        {"viewing": replace(VIEWING, size=24)},
         {"fingerprint": "other data"},
-        {"augmentation": Augmentation()},
-        {"normalisation": Normalisation((0.5, 0.5, 0.5), IMAGENET.std)},
-        {"normalisation": Normalisation(IMAGENET.mean, (0.5, 0.5, 0.5))},
+        {"viewing": replace(VIEWING, augmentation=Augmentation())},
+        {"viewing": replace(VIEWING, normalisation=Normalisation((0.5, 0.5, 0.5), IMAGENET.std))},
+        {"viewing": replace(VIEWING, normalisation=Normalisation(IMAGENET.mean, (0.5, 0.5, 0.5)))},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=["teacher", "seed", "size", "data", "augmentation", "mean", "std"],
 )
 def test_anything_that_changes_an_answer_changes_the_folder(
     change: dict[str, Any], photographs: Path, tmp_path: Path
@@ -147,7 +146,7 @@ def test_a_watcher_sees_the_answers_come(photographs: Path, tmp_path: Path) -> N
         def end(self) -> None:
             seen.append(("end", 0))
 
-    opened(photographs, tmp_path, watcher=Seen()).begin(2)
+    opened(photographs, tmp_path, place=Place(tmp_path, Seen())).begin(2)
     assert seen == [("answers 2", 60), ("done", 60), ("end", 0)]
 
 
@@ -302,7 +301,7 @@ def test_a_damaged_view_is_asked_for_again(change: str, photographs: Path, tmp_p
     index = torch.arange(60)
     right = first(torch.zeros(60, 3, 32, 32), index, index)
     damaged_view(first, change)
-    again = opened(photographs, tmp_path, watcher=Said())
+    again = opened(photographs, tmp_path, place=Place(tmp_path, Said()))
     again.begin(0)
     assert not said
     again.begin(1)

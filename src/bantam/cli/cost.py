@@ -78,14 +78,17 @@ def students(
 def cost(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")], as_json: JsonOption = False
 ) -> None:
-    """Show what finished runs' students cost, side by side: parameters, MACs, file, memory, latency, accuracy."""
+    """Show what finished runs' students cost, side by side, and how fast each form of theirs is on this machine."""
     from bantam.cli.screen import cost_text
+    from bantam.deliver.export.speeds import form_speeds, speeds_text
     from bantam.runs.finished import open_run
     from bantam.studies.cost import run_costs
 
     found = run_costs([open_run(run) for run in runs])
+    speeds = {run: form_speeds(run) for run in found}
     if as_json:
-        print_json({str(run): row.to_json() for run, row in found.items()})
+        forms = {run: {"forms": [speed.to_json() for speed in speeds[run]]} for run in found}
+        print_json({str(run): {**row.to_json(), **forms[run]} for run, row in found.items()})
         return
     typer.echo(
         cost_text(
@@ -94,6 +97,8 @@ def cost(
         )
     )
     typer.echo("one image, one thread, one pass: the accuracy is that without flip, which would take a second pass")
+    for run, measured in speeds.items():
+        typer.echo(f"\n{run}, one thread, all in turns, median and quartiles\n{speeds_text(measured)}")
 
 
 def pruning(

@@ -130,11 +130,12 @@ def export(
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
     path = out or opened.exported(f"student{switch}{target.mark}{target.suffix}")
     parity = exported(Material(opened, net, shipped, splits), to, path)
-    weight = path.stat().st_size
+    files = target.paths(path)
+    weight = sum(file.stat().st_size for file in files)
     if as_json:
         print_json({"file": str(path), "bytes": weight, **asdict(parity)})
     else:
-        typer.echo(f"{path}: {weight:,} bytes\n{parity.text()}")
+        typer.echo(f"{' and '.join(map(str, files))}: {weight:,} bytes\n{parity.text()}")
 
 
 def serve(

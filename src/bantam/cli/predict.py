@@ -92,7 +92,7 @@ def photographs(
     `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
     early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
-    from bantam.deliver.photographs import FOOD11, graph_classifier, ranked
+    from bantam.deliver.graph_classifier import FOOD11, graph_classifier, ranked
     from bantam.runs.finished import open_run
 
     folder = next((path for path in paths if path.is_dir()), None)

@@ -111,4 +111,4 @@ def tensors_of(listed: list[dict[str, Any]], data: bytes) -> dict[str, Tensor]:
 
 def raw(values: Tensor) -> bytes:
     """The values as little-endian float32."""
-    return values.detach().float().contiguous().numpy().astype("<f4").tobytes()
+    return values.detach().contiguous().numpy().astype("<f4").tobytes()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bantam.data import images
 from bantam.data.splits import UnlabelledSplit
-from bantam.deliver.photographs import FOOD11, ranked  # noqa: F401
+from bantam.deliver.graph_classifier import FOOD11, ranked  # noqa: F401
 from bantam.measure.crops import require_tta
 from bantam.measure.dynamic import Left
 from bantam.measure.leaving import leave_early

@@ -17,7 +17,7 @@ from bantam.measure.counts import Accuracy
 from bantam.measure.crops import TTA, tta_of
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
-from bantam.runs.graph import graph
+from bantam.runs.student_graph import graph
 from bantam.runs.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class FinishedRun:
 
     @property
     def graph(self) -> bytes | None:
-        """The student as a graph that answers without torch; None where there is none. Raises as `runs.graph.graph`."""
+        """The student as a graph that answers without torch; None where there is none. Raises as `graph`."""
         return graph(self.folder)
 
     def quantized_graph(self, name: str) -> bytes:

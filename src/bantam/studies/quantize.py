@@ -34,9 +34,10 @@ from bantam.compress.integers import (
 )
 from bantam.deliver.export.forms import (
     PIXELS,
-    float_onnx,
+    for_runtime,
     onnx_answer,
     onnx_session,
+    plain_onnx,
     quantized_onnx,
 )
 from bantam.errors import BadData, RunMismatch
@@ -104,8 +105,8 @@ def measured_forms(net: StagedNet, shipped: Shipped, epochs: int, here: Run) -> 
         if epochs:
             start = copy.deepcopy(form)
             forms[f"{name}-qat"] = in_training(start, f"{name}-qat", epochs, here)
-    plain = float_onnx(deploy(net), shipped)
-    encoded = {"fp32": plain.SerializeToString()}
+    plain = plain_onnx(deploy(net), shipped)
+    encoded = {"fp32": for_runtime(plain, net, shipped).SerializeToString()}
     encoded |= {name: quantized_onnx(form, plain, shipped, name) for name, form in forms.items()}
 
     validation, size = splits.validation, shipped.student.size

@@ -17,6 +17,7 @@ from bantam.deliver.export.forms import (
     target_of,
 )
 from bantam.errors import BadData
+from bantam.nets.budget import weigh
 from bantam.nets.students import STUDENTS, describe
 from bantam.runs.finished import open_run
 from bantam.runs.shipped import Shipped
@@ -58,7 +59,8 @@ def test_a_program_passes_the_gate_and_says_what_it_wants(photographs: Path, tmp
     assert parity.agreement == 1
     assert parity.difference < 1e-4
     runtime = pte.Runtime((tmp_path / "student.pte").read_bytes())
-    assert runtime.metadata() == about(shipped, "float32")
+    count = weigh(net, 32).counted
+    assert runtime.metadata() == about(shipped, "float32", parameters_counted=count, parameters_in_file=count)
 
 
 @needs_executorch

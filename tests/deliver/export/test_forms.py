@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from bantam.compress.integers import (
     INT4,
@@ -22,13 +23,16 @@ from bantam.deliver.export.forms import (
     Material,
     about,
     export,
-    float_onnx,
+    for_runtime,
     onnx_answer,
     onnx_session,
+    plain_onnx,
     quantized_onnx,
     torchscript_answer,
 )
+from bantam.deliver.export.padding import parameters_in
 from bantam.errors import BadData, ParityFailed
+from bantam.nets.budget import weigh
 from bantam.nets.fold import deploy
 from bantam.nets.portable import Portable, with_weights
 from bantam.nets.students import STUDENTS, describe
@@ -53,7 +57,7 @@ def material(photographs: Path, tmp_path: Path) -> Material:
 
 @pytest.fixture(scope="module")
 def graph() -> onnx.ModelProto:
-    return float_onnx(*student("mobilenet_v1"))
+    return plain_onnx(*student("mobilenet_v1"))
 
 
 def test_the_graph_says_what_it_wants_and_takes_any_batch(graph: onnx.ModelProto):
@@ -64,12 +68,27 @@ def test_the_graph_says_what_it_wants_and_takes_any_batch(graph: onnx.ModelProto
     preprocessing = json.loads(told["preprocessing"])
     assert preprocessing["range"] == [0.0, 1.0]
     assert preprocessing["size"] == [32, 32]
-    assert told == about(shipped, "float32")
+    count = weigh(net, 32).counted
+    assert told == about(shipped, "float32", parameters_counted=count, parameters_in_file=count)
     answer = onnx_answer(graph.SerializeToString())
     for images in (torch.rand(1, 3, 32, 32), torch.rand(5, 3, 32, 32)):
         mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET.mean, IMAGENET.std))
         with torch.no_grad():
             assert torch.allclose(answer(images), net((images - mean) / std), atol=1e-5)
+
+
+def test_a_graph_for_the_runtime_has_zeros_and_says_so(graph: onnx.ModelProto):
+    net, shipped = student("mobilenet_v1")
+    filled = for_runtime(graph, net, shipped)
+    told = {item.key: item.value for item in filled.metadata_props}
+    counted, in_file = int(told["parameters_counted"]), int(told["parameters_in_file"])
+    assert counted == weigh(net, 32).counted
+    assert counted < in_file == parameters_in(filled)
+    images = torch.rand(5, 3, 32, 32)
+    plain, fast = (onnx_answer(model.SerializeToString()) for model in (graph, filled))
+    assert torch.allclose(plain(images), fast(images), atol=1e-5)
+    widths = [item.dims[0] for item in filled.graph.initializer if len(item.dims) == 4]
+    assert {width % 16 for width in widths} == {0}
 
 
 def test_other_weights_in_the_same_graph_are_another_export(graph: onnx.ModelProto):
@@ -91,6 +110,11 @@ def test_integers_in_onnx_runtime_are_those_that_pytorch_simulates(graph: onnx.M
     if precision.inputs:
         calibrate(form, [4 * torch.randn(64, 3, 32, 32)])  # wide grids, whose steps a bias feels
     encoded = quantized_onnx(form, graph, shipped, "integers")
+    told = onnx_session(encoded).get_modelmeta().custom_metadata_map
+    counted = weigh(net, 32).counted
+    assert int(told["parameters_counted"]) == counted
+    # Integers of 4 bits are for size and have no zeros.
+    assert (int(told["parameters_in_file"]) > counted) == (precision is INT8)
     answer, images = onnx_answer(encoded), torch.rand(64, 3, 32, 32)
     simulated = Portable(form, IMAGENET.mean, IMAGENET.std).eval()
     with torch.no_grad():
@@ -136,7 +160,9 @@ def test_a_file_that_passes_is_written_and_one_that_fails_is_not(material: Mater
     assert parity.difference < 1e-4
     extra = {"metadata.json": ""}
     torch.jit.load(io.BytesIO(path.read_bytes()), _extra_files=extra)
-    assert json.loads(extra["metadata.json"]) == about(material.shipped, "float32")
+    count = weigh(material.net, 32).counted
+    expected = about(material.shipped, "float32", parameters_counted=count, parameters_in_file=count)
+    assert json.loads(extra["metadata.json"]) == expected
 
     before = path.read_bytes()
     honest = TARGETS["torchscript"]
@@ -162,15 +188,34 @@ def test_bad_input_is_one_line_and_writes_nothing(material: Material):
     assert list(material.run.folder.iterdir()) == []
 
 
+def same_in_float64(plain: onnx.ModelProto, filled: onnx.ModelProto, images: torch.Tensor) -> None:
+    """Padding changes the order of sums, and nothing else."""
+    answers = []
+    for model in (plain, filled):
+        exact = onnx.ModelProto()
+        exact.CopyFrom(model)
+        for item in exact.graph.initializer:
+            if item.data_type == onnx.TensorProto.FLOAT:
+                array = onnx.numpy_helper.to_array(item).astype(np.float64)
+                item.CopyFrom(onnx.numpy_helper.from_array(array, item.name))
+        for side in (exact.graph.input[0], exact.graph.output[0]):
+            side.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+        answers.append(ReferenceEvaluator(exact).run(None, {"images": images.double().numpy()})[0])
+    np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=1e-12 * np.abs(answers[0]).max())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", STUDENTS)
 def test_every_family_exports_and_quantizes(family: str):
     net, shipped = student(family)
     images = torch.rand(4, 3, 32, 32)
-    plain = float_onnx(deploy(net), shipped)
+    plain = plain_onnx(deploy(net), shipped)
     portable = Portable(net, IMAGENET.mean, IMAGENET.std).eval()
-    with torch.no_grad():
-        assert torch.allclose(onnx_answer(plain.SerializeToString())(images), portable(images), atol=1e-4)
+    filled = for_runtime(plain, net, shipped)
+    for model in (plain, filled):
+        with torch.no_grad():
+            assert torch.allclose(onnx_answer(model.SerializeToString())(images), portable(images), atol=1e-4)
+    same_in_float64(plain, filled, images)
     form = quantized(net, INT8)
     calibrate(form, [torch.randn(64, 3, 32, 32)])
     answer = onnx_answer(quantized_onnx(form, plain, shipped, "int8"))

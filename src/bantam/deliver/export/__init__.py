@@ -17,8 +17,9 @@ TARGETS: "Table[Target]" = Table(
         "onnx-int8": "forms:ONNX_INT8",
         "torchscript": "forms:TORCHSCRIPT",
         "executorch": "executorch:EXECUTORCH",
+        "openvino": "openvino:OPENVINO",
     },
 )
 
-EXTRAS = ("executorch",)
+EXTRAS = ("executorch", "openvino")
 """Those that need a package of their own."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bantam.deliver.export.forms import EXACT, Material, Target, about, portable
+from bantam.deliver.export.forms import EXACT, Material, Target, portable, told_as_it_is
 from bantam.errors import BadData
 from bantam.nets.portable import Portable, quiet
 
@@ -66,7 +66,7 @@ class Runtime:
 def encoded(material: Material) -> bytes:
     """The program of a student; the metadata is its second method."""
     shipped = material.shipped
-    return program(portable(material.net, shipped), shipped.student.size, about(shipped, "float32"))
+    return program(portable(material.net, shipped), shipped.student.size, told_as_it_is(material.net, shipped))
 
 
 EXECUTORCH = Target(encoded, Runtime, EXACT, ".pte", require=require_executorch)

@@ -2,7 +2,9 @@
 written.
 
 Each file holds one graph (`bantam.nets.portable`): float32 RGB images [N, 3, size, size] in 0..1 with any N (one in
-ExecuTorch's programs), the normalisation inside; classes and preprocessing are in its metadata.
+ExecuTorch's programs), the normalisation inside; classes and preprocessing are in its metadata. Graphs for ONNX Runtime
+and OpenVINO have zeros among their channels, because these are faster so (`padding`); the budget counts the net, and
+the metadata says how many parameters were counted and how many the file has.
 """
 
 import difflib
@@ -20,20 +22,23 @@ from torch import Tensor, nn
 from bantam.compress.integers import (
     INT8,
     calibration_batches,
+    layers_of,
     post_training,
     unquantized,
 )
 from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
 from bantam.deliver.export import TARGETS
+from bantam.deliver.export.padding import padded, parameters_in
 from bantam.deliver.export.session import onnx_session
 from bantam.errors import BadData, ParityFailed
 from bantam.files import replacing
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
+from bantam.nets.budget import weigh
 from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
-from bantam.nets.portable import INPUT, OUTPUT, Portable, metadata, onnx_model, quiet, with_weights
+from bantam.nets.portable import INPUT, OUTPUT, Portable, describe, metadata, onnx_model, quiet, with_weights
 from bantam.runs.finished import FinishedRun
 from bantam.runs.shipped import Shipped
 
@@ -95,14 +100,21 @@ class Target:
     """A format: how a file's bytes are made, how they answer, how exact they have to be, how the file's name ends.
 
     `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
+    `beside` are the ends of further files, which whoever opens the first finds next to it: `encode` gives a tuple then.
+
     """
 
-    encode: Callable[[Material], bytes]
-    answer: Callable[[bytes], Answer]
+    encode: Callable[[Material], bytes | tuple[bytes, ...]]
+    answer: Callable[..., Answer]
     gate: Gate
     suffix: str
     mark: str = ""
     require: Callable[[], None] = lambda: None
+    beside: tuple[str, ...] = ()
+
+    def paths(self, path: Path) -> list[Path]:
+        """The files of the export to `path`."""
+        return [path, *(path.with_suffix(suffix) for suffix in self.beside)]
 
 
 def export(material: Material, to: str, path: Path) -> Parity:
@@ -116,11 +128,15 @@ def export(material: Material, to: str, path: Path) -> Parity:
         raise BadData(f"{to} files end in {target.suffix}, and {path} does not; choose another --out")
     material.shipped.require_classes(material.splits)
     encoded = target.encode(material)
-    parity = compare(target.answer(encoded), material.net, material.shipped, material.splits.validation)
+    files = encoded if isinstance(encoded, tuple) else (encoded,)
+    parity = compare(target.answer(*files), material.net, material.shipped, material.splits.validation)
     if not parity.passes(target.gate):
         raise ParityFailed(f"{path} is not written: {to} does not compute what PyTorch does: {parity.text()}")
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded)
+    if len(files) > 1:  # Killed in between, there is nothing to open, never an old file beside a new one.
+        path.unlink(missing_ok=True)
+    for place, data in reversed(list(zip(target.paths(path), files, strict=True))):
+        with replacing(place) as temporary:
+            temporary.write_bytes(data)
     return parity
 
 
@@ -148,10 +164,10 @@ def compare(answer: Answer, net: nn.Module, shipped: Shipped, validation: Labell
     )
 
 
-def about(shipped: Shipped, numbers: str) -> dict[str, str]:
-    """The metadata of an exported file; `numbers` says what its weights are."""
+def about(shipped: Shipped, numbers: str, **parameters: int) -> dict[str, str]:
+    """The metadata of an exported file; `numbers` says what its weights are, `parameters` how many there are."""
     student, normalisation = shipped.student, shipped.normalisation
-    facts = {"family": student.family, "shape": student.shape, "numbers": numbers}
+    facts = {"family": student.family, "shape": student.shape, "numbers": numbers, **parameters}
     return metadata(shipped.classes, student.size, normalisation.mean, normalisation.std, facts)
 
 
@@ -160,16 +176,45 @@ def portable(net: nn.Module, shipped: Shipped) -> Portable:
     return Portable(net, shipped.normalisation.mean, shipped.normalisation.std).eval()
 
 
+def told(net: nn.Module, shipped: Shipped, numbers: str, in_file: int) -> dict[str, str]:
+    """The metadata of a file with `in_file` parameters that computes what `net` does."""
+    counted = weigh(net, shipped.student.size).counted
+    return about(shipped, numbers, parameters_counted=counted, parameters_in_file=in_file)
+
+
+def told_as_it_is(net: nn.Module, shipped: Shipped) -> dict[str, str]:
+    """The metadata of a file that holds the parameters of `net` and no others."""
+    return told(net, shipped, "float32", sum(parameter.numel() for parameter in net.parameters()))
+
+
+def plain_onnx(net: nn.Module, shipped: Shipped) -> onnx.ModelProto:
+    """The ONNX of a plain net, layer by layer what it is: what integers are written into, and what browsers run."""
+    return onnx_model(portable(net, shipped), shipped.student.size, told_as_it_is(net, shipped))
+
+
 def float_onnx(net: nn.Module, shipped: Shipped) -> onnx.ModelProto:
-    """The ONNX of a plain net."""
-    return onnx_model(portable(net, shipped), shipped.student.size, about(shipped, "float32"))
+    """The ONNX of a plain net, as ONNX Runtime computes it fastest."""
+    return for_runtime(plain_onnx(net, shipped), net, shipped)
+
+
+def for_runtime(plain: onnx.ModelProto, net: nn.Module, shipped: Shipped) -> onnx.ModelProto:
+    """What `float_onnx` gives for a `net` whose `plain_onnx` is there already."""
+    model = padded(plain)
+    describe(model, told(net, shipped, "float32", parameters_in(model)))
+    return model
 
 
 def quantized_onnx(net: StagedNet, plain: onnx.ModelProto, shipped: Shipped, numbers: str) -> bytes:
-    """The ONNX of a net of QuantizedLayers; `plain` is that of the net that it was made of, folded."""
-    return quantized_model(
-        with_weights(plain, portable(unquantized(net), shipped), about(shipped, numbers)), net
-    ).SerializeToString()
+    """The ONNX of a net of QuantizedLayers; `plain` is the `plain_onnx` of the net that it was made of, folded.
+
+    Integers of 4 bits are for size, so they get no zeros.
+    """
+    floating = unquantized(net)
+    model = quantized_model(with_weights(plain, portable(floating, shipped), about(shipped, numbers)), net)
+    if all(layer.bits == 8 for layer in layers_of(net).values()):
+        model = padded(model)
+    describe(model, told(floating, shipped, numbers, parameters_in(model)))
+    return model.SerializeToString()
 
 
 def int8_onnx(material: Material) -> bytes:
@@ -179,7 +224,7 @@ def int8_onnx(material: Material) -> bytes:
     shipped = material.shipped
     batches = calibration_batches(material.splits.training, shipped.student.size, shipped.normalisation)
     student, _ = post_training(material.net, INT8, batches)
-    return quantized_onnx(student, float_onnx(deploy(material.net), shipped), shipped, "int8")
+    return quantized_onnx(student, plain_onnx(deploy(material.net), shipped), shipped, "int8")
 
 
 def onnx_answer(encoded: bytes) -> Answer:
@@ -199,7 +244,7 @@ def torchscript(material: Material) -> bytes:
     buffer = io.BytesIO()
     with quiet(), torch.no_grad():
         traced = torch.jit.trace(portable(material.net, material.shipped), torch.zeros(2, 3, size, size))
-        extra = {"metadata.json": json.dumps(about(material.shipped, "float32"))}
+        extra = {"metadata.json": json.dumps(told_as_it_is(material.net, material.shipped))}
         torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files=extra)
     return buffer.getvalue()
 
@@ -210,12 +255,9 @@ def torchscript_answer(encoded: bytes) -> Answer:
         return torch.jit.load(io.BytesIO(encoded), map_location="cpu")
 
 
-def plain_onnx(material: Material) -> bytes:
-    """The ONNX file of the student as it is."""
-    return float_onnx(material.net, material.shipped).SerializeToString()
-
-
-ONNX = Target(plain_onnx, onnx_answer, EXACT, ".onnx")
+ONNX = Target(
+    lambda material: float_onnx(material.net, material.shipped).SerializeToString(), onnx_answer, EXACT, ".onnx"
+)
 
 ONNX_INT8 = Target(int8_onnx, onnx_answer, INTEGER, ".onnx", mark="-int8")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bantam.deliver.photographs import FOOD11
+from bantam.deliver.graph_classifier import FOOD11
 from bantam.errors import BadData, BadRunFile
 from bantam.files import sha256_of
 from bantam.runs import runfolder
-from bantam.runs.graph import GRAPH, RECORD, graph
+from bantam.runs.student_graph import GRAPH, RECORD, graph
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from bantam.data.images import decode
 from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.export.forms import about, portable
 from bantam.deliver.export.session import onnx_session
-from bantam.deliver.photographs import FOOD11, GraphClassifier, graph_classifier, ranked
+from bantam.deliver.graph_classifier import FOOD11, GraphClassifier, graph_classifier, ranked
 from bantam.errors import BadData, BadImage, BadRunFile, NotFinite
 from bantam.measure.tta import TTA
 from bantam.runs import runfolder
 from bantam.runs.finished import load_shipped, open_run
-from bantam.runs.graph import GRAPH
+from bantam.runs.student_graph import GRAPH
 
 
 def by_graph(run: Path, stored: int, tta: str | None = None) -> GraphClassifier:
