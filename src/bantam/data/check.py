@@ -35,6 +35,8 @@ TOLERATED_OVERLAP = 0.005
 """Share of the validation images that may also stand in training before it is unsafe: it bounds what the overlap can
 add to the measured accuracy, and the standard error on 4,432 images is larger."""
 
+_SHOWN = 10
+
 Sizes = dict[str, tuple[int, int]]
 
 
@@ -93,7 +95,9 @@ class Report:
             lines.append(f"{split} sizes: {smallest} to {largest} px, median {median}")
         if self.division:
             lines.append(self.division.lines()[0])
-            lines += [f"near duplicates: {', '.join(group)}" for group in self.division.groups]
+            lines += [f"near duplicates: {', '.join(group)}" for group in self.division.groups[:_SHOWN]]
+            if len(self.division.groups) > _SHOWN:
+                lines.append(f"near duplicates: {len(self.division.groups) - _SHOWN:,} more groups, in --json")
             lines += [f"left out: {one.split} {one.id}, {one.why}, as {one.same_as}" for one in self.division.left_out]
         lines += [f"unreadable: {reason}" for reason in self.unreadable.values()]
         lines += [f"warning: {sentence}" for sentence in self.warnings]
