@@ -21,7 +21,7 @@ from bantam.recipes.keys import LARGEST, SMALLEST
 
 
 def data_check(
-    data: Annotated[Path, typer.Argument(help="Folder of photographs.")], as_json: JsonOption = False
+    data: Annotated[Path, typer.Argument(help="Folder, archive or table of photographs.")], as_json: JsonOption = False
 ) -> None:
     """Count; look for unreadable files, duplicates, leaks and double labels; exit status 1 if training is unsafe."""
     from rich.console import Console
@@ -40,7 +40,7 @@ def data_check(
 
 
 def data_prepare(
-    data: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    data: Annotated[Path, typer.Argument(help="Folder, archive or table of photographs.")],
     size: Annotated[
         int,
         typer.Option(
@@ -58,6 +58,8 @@ def data_prepare(
     bar = Bar(Console(stderr=True))
     splits = cache.open_splits(data, size, progress=Counter(bar, "decoding"), say=bar.say)
     evaluation = len(splits.evaluation) if splits.evaluation is not None else 0
+    for line in splits.remarks:
+        typer.echo(line)
     typer.echo(
         f"ready at {size} px: {len(splits.training):,} training, {len(splits.validation):,} validation, "
         f"{evaluation:,} evaluation images in {len(splits.classes)} classes"

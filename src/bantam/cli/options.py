@@ -64,7 +64,9 @@ ImagesOption = Annotated[
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder of photographs.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Folder of photographs, .zip or .tar of one, or table of files and labels.")
+]
 WidthOption = Annotated[
     float | None,
     typer.Option(

@@ -69,7 +69,7 @@ def run(
     # Data: decoded once, memory-mapped from then on.
     splits = open_data(recipe, root, watcher)
     normalisation = normalisation_for(recipe, splits)
-    for line in leak_warnings(splits):
+    for line in (*splits.remarks, *leak_warnings(splits)):
         watcher.say(line)
 
     # Students and assistants are weighed before anything is trained.
@@ -96,6 +96,8 @@ def run(
             earlier = open_run(reuse) if reuse else None
             finished = found(earlier, recipe, splits.fingerprint) if earlier else []
             until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
+            if splits.division:
+                runfolder.write(out / runfolder.SPLITS, splits.division.to_json())
             if earlier:
                 take(earlier, finished, out, splits)
                 watcher.say(f"taken from {earlier}: {', '.join(stage.name for stage in finished)}")

@@ -27,6 +27,8 @@ RECIPE, ENVIRONMENT, RESULT, STUDENT, WEIGHTS = (
 DONE, PROBE, ROWS, BEST, START, LAST = (
     "done.json", "probe.json", "metrics.jsonl", "best.ckpt", "start.ckpt", "last.ckpt",
 )  # fmt: skip
+SPLITS = "splits.json"
+"""Which photographs train and which measure, where the data folder did not say so."""
 STAGES = "stages"
 """The folder that holds a folder for each stage."""
 SUBMISSION, PACKAGE = "submission.csv", "hw13.zip"
