@@ -58,7 +58,8 @@ def prune(
     architecture: Annotated[str, typer.Option(help="What a state_dict belongs to.")] = "resnet18",
     size: SideOfStateDictOption = 96,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for what this makes.  [default: NAME-pruned]")
+        Path | None,
+        typer.Option("--out", help="Folder for what this makes.  [default: RUN/pruning/student; else NAME-pruned]"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,10 +68,10 @@ def prune(
 
     from bantam.cli.screen import Bar, run_table
     from bantam.compress.pruning_curve import curve_text, ratios_of
-    from bantam.studies.prune import Source, default_out, prune_curve, prune_to_budget
+    from bantam.studies.prune import Source, curve_out, default_out, prune_curve, prune_to_budget
 
     where = Source(source, architecture, size)
-    folder = out or default_out(where)
+    folder = out or (curve_out if to_params is None else default_out)(where)
     console = Console(stderr=as_json)
     if to_params is not None:
         metrics = prune_to_budget(where, data, to_params, importance, finetune, folder, Bar(console))

@@ -291,6 +291,11 @@ def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) 
         raise BadPruning(f"the pruning of {recipe.name}: {error}") from error
 
 
+def curve_out(source: Source) -> Path:
+    """Where the curve goes: for a run within it, where its report reads; for a checkpoint a folder of its name here."""
+    return source.run.pruning / "student" if source.is_run else default_out(source)
+
+
 def default_out(source: Source) -> Path:
     """Beside a run its folder with "-pruned"; for a checkpoint a folder of its name where the user stands."""
     name = f"{source.path.resolve().stem if not source.is_run else source.path.resolve().name}-pruned"

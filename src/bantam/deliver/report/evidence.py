@@ -10,6 +10,7 @@ from PIL import Image
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
+from bantam.deliver.report.questions import epochs_told
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
@@ -29,8 +30,8 @@ def result(metrics: dict[str, Any]) -> Section:
         ["parameters, as torchsummary counts", f"{parameters['torchsummary']:,}"],
         ["budget", f"{metrics['budget']:,}"],
         ["student", str(metrics["student"])],
-        ["epochs", str(metrics["epochs"])],
-        ["training", f"{metrics['seconds'] / 60:.1f} min"],
+        ["training", epochs_told(metrics, list(metrics["stages"]))],
+        ["time of training", f"{metrics['seconds'] / 60:.1f} min"],
     ]
     return Section("result", "Result", [Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)])
 
@@ -80,7 +81,7 @@ def mistakes(
     """Confusion, accuracy by class, the hardest images and calibration, on validation."""
     if "validation" not in facts:
         return [
-            Section("mistakes", "What the student gets wrong", [Missing(f"Not measured yet; {again} measures it.")])
+            Section("mistakes", "What the student gets wrong", [Missing(f"Not measured yet; `{again}` measures it.")])
         ]
     judged = facts["validation"]
     overall = Accuracy(judged["correct"], judged["n"])
@@ -141,7 +142,7 @@ def hardest(
         Pictures(pictures),
     ]
     if validation is None:
-        blocks.append(Missing(f"The photographs are not in the run's files; {again} puts them into the report."))
+        blocks.append(Missing(f"The photographs are not in the run's files; `{again}` puts them into the report."))
     return Section("hardest", "The hardest images", blocks)
 
 
@@ -206,7 +207,7 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
     caption = "One image, one pass: the accuracy is that of plain views; ms: median latency on one thread"
     blocks: list[Block] = [Table(caption, columns, rows)]
     if not costs:
-        blocks.append(Missing(f"MACs, file sizes and latencies were not measured yet; {again} measures them."))
+        blocks.append(Missing(f"MACs, file sizes and latencies were not measured yet; `{again}` measures them."))
     return Section("stages", "Every stage", blocks)
 
 

@@ -85,7 +85,7 @@ def sections_of(
             questions.architecture(code, shipped.student.family),
             questions.weight(net, shipped.student.size, recipe.budget),
             questions.loss(code, recipe),
-            questions.temperature(facts, again),
+            questions.temperature(facts, recipe, again),
             questions.pruning(run),
             questions.speed(run),
             evidence.learning(run),
