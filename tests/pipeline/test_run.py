@@ -148,8 +148,8 @@ def test_nothing_is_claimed_before_a_given_teacher_was_looked_at(photographs: Pa
     assert "medium" not in said
     torch.save(build_teacher("resnet18", 5).state_dict(), root / "five.ckpt")
     (root / "text.ckpt").write_text("no weights")
-    trains = RECIPE.replace("[[stage]]", '[[stage]]\nname = "own"\nkind = "teacher"\nnet = "resnot"\nsize = 32\nepochs = 1\n'
-        "[stage.objectives.supervised]\nweight = 1.0\n[[stage]]", 1)  # fmt: skip
+    own = '[[stage]]\nname = "own"\nkind = "teacher"\nnet = "resnot"\nsize = 32\nepochs = 1\n'
+    trains = RECIPE.replace("[[stage]]", f"{own}[stage.objectives.supervised]\nweight = 1.0\n[[stage]]", 1)
     wrong = [GIVEN.replace("teacher.ckpt", name) for name in ("five.ckpt", "text.ckpt")]
     for text, error in ((wrong[0], BadCheckpoint), (wrong[1], BadCheckpoint), (trains, BadRecipe)):
         with pytest.raises(error):

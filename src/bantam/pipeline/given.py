@@ -1,4 +1,4 @@
-"""What a run rests on besides its photographs, looked at before a folder is made: given weights, and teachers' names."""
+"""What a run rests on besides its photographs, looked at before a folder is made: teachers."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ def require_there(recipe: Recipe, root: Path) -> None:
             raise BadCheckpoint(
                 f'{file} is not there, the weights of the teacher that the recipe "{recipe.name}" learns from (stage '
                 f'"{stage.name}", {stage.architecture}); put it there, or take a recipe that needs none '
-                f"({', '.join(self_sufficient())}); `bantam recipes show demo` shows how a stage of kind teacher trains "
-                "one of your own"
+                f"({', '.join(self_sufficient())}); `bantam recipes show demo` shows how a stage of kind teacher "
+                "trains one of your own"
             )
 
 

@@ -118,13 +118,9 @@ def test_a_run_without_a_teacher_is_not_sent_in_a_circle(own_run: Path) -> None:
     without = open_run(own_run)
     assert [block.kind for block in questions.temperature({}, without.recipe, "again").blocks] == ["paragraph"] * 2
     assert "ckpt" not in questions.pruning(without).blocks[0].text
-    given = parse(f"""{RECIPE.split("[[stage]]")[0]}[[stage]]
-name = "big"
-kind = "given_teacher"
-architecture = "resnet34"
-checkpoint = "big.ckpt"
-size = 40
-[[stage]]{RECIPE.split("[[stage]]")[1].replace('kind = "student"', 'kind = "student"' + chr(10) + 'teacher = "big"')}""")
+    big = '[[stage]]\nname = "big"\nkind = "given_teacher"\narchitecture = "resnet34"\ncheckpoint = "big.ckpt"\nsize = 40\n'
+    taught = RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "big"')
+    given = parse(taught.replace("[[stage]]", f"{big}[[stage]]", 1))
     assert "`again` measures them" in questions.temperature({}, given, "again").blocks[-1].text
     measured = questions.temperature({"validation": {}}, given, "again").blocks[-1].text
     assert "again" not in measured
@@ -219,6 +215,7 @@ def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
 
 METRICS = {
     "parameters": {"unique": 59_968},
+    "epochs": 30,
     "stages": {"t": {"net": "resnet18"}},
     "validation": {"accuracy": 0.7, "standard_error": 0.01, "n": 4432, "flip": True},
 }

@@ -128,10 +128,10 @@ def pruning(run: FinishedRun) -> Section:
         blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
     if not blocks:
         given = next((stage for stage in run.recipe.stage if isinstance(stage, GivenTeacher)), None)
-        teachers = "" if given is None or given.architecture not in PRUNED else (
-            f"; `bantam prune DIR/{given.checkpoint} --architecture {given.architecture} --size {given.size} --data DIR "
-            f"--out {folder / 'teacher'}` draws its teacher's"
-        )  # fmt: skip
+        teachers = ""
+        if given is not None and given.architecture in PRUNED:
+            net = f"DIR/{given.checkpoint} --architecture {given.architecture} --size {given.size}"
+            teachers = f"; `bantam prune {net} --data DIR --out {folder / 'teacher'}` draws its teacher's"
         blocks.append(
             Missing(f"{folder} holds no curve yet: `bantam prune {run} --data DIR` draws the student's{teachers}.")
         )
