@@ -8,9 +8,9 @@ import typer
 from bantam.cli.options import (
     BudgetOption,
     ClassesOption,
-    DataOption,
     JsonOption,
     RunArgument,
+    RunDataOption,
     SizeOption,
     number,
     print_json,
@@ -103,7 +103,7 @@ def cost(
 
 def pruning(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     ratio: Annotated[
         float,
         typer.Option(
@@ -129,8 +129,9 @@ def pruning(
 
     opened = open_run(run)
     where = out or opened.pruning_speed
-    result = pruning_speed(nets_of(opened, data), data, ratio, rounds, where, Bar(Console(stderr=True)))
+    root = opened.photographs(data)
+    result = pruning_speed(nets_of(opened, root), root, ratio, rounds, where, Bar(Console(stderr=True)))
     if as_json:
         print_json(result)
         return
-    typer.echo(f"{text(result)}\n{where}\nnext: bantam report {run} --data {data}")
+    typer.echo(f"{text(result)}\n{where}\nnext: bantam report {run} --data {root}")

@@ -9,7 +9,9 @@ from bantam.cli.options import (
     BudgetOption,
     DataOption,
     JsonOption,
+    NamesOption,
     RunArgument,
+    RunDataOption,
     SideOption,
     WidthOption,
     print_json,
@@ -104,7 +106,7 @@ def report(
 
 def export(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     to: Annotated[str, typer.Option(help=FORMS)] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
@@ -126,7 +128,7 @@ def export(
     target = target_of(to)
     opened = open_run(run)
     net, shipped = opened.whole_way(width, size)
-    splits = opened.open_data(data, Bar(Console(stderr=True)))
+    splits = opened.open_data(opened.photographs(data), Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
     path = out or opened.exported(f"student{switch}{target.mark}{target.suffix}")
     parity = exported(Material(opened, net, shipped, splits), to, path)
@@ -146,6 +148,7 @@ def serve(
         Path | None, typer.Option(help="The run's photographs: for the gallery, and for its given teacher.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Labels beside which a leaderboard is, to show it.")] = None,
+    names: NamesOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 lets others in.")] = "127.0.0.1",
     port: Annotated[
         int,
@@ -169,6 +172,8 @@ def serve(
     recipe = opened.recipe
     if labels is not None and not labels.is_file():
         raise BadData(f"there are no labels {labels}; check the path")
+    if opened.is_finished or names is not None:  # wrong names are said before there is a page
+        opened.named(opened.shipped.classes, names)
     listener = app.listen(host, port)
     validation = teacher = None
     classes: tuple[str, ...] = ()
@@ -180,6 +185,6 @@ def serve(
             teacher = TeacherFile(data / given.checkpoint, given.architecture, given.size)
     typer.echo(f"{opened.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
     try:
-        app.serve(Setting(opened, validation, teacher, labels, classes), listener, host)
+        app.serve(Setting(opened, validation, teacher, labels, classes, names), listener, host)
     except KeyboardInterrupt:
         typer.echo("ended")

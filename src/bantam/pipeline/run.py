@@ -40,6 +40,7 @@ from bantam.runs.environment import environment
 from bantam.runs.finished import open_run
 from bantam.runs.photographs import normalisation as normalisation_for
 from bantam.runs.photographs import open_data
+from bantam.runs.remembered import remember
 from bantam.runs.runfolder import recipe as recipe_of  # noqa: F401
 from bantam.runs.shipped import Shipped, ship
 from bantam.runs.watcher import Watcher
@@ -99,6 +100,7 @@ def run(
             earlier = open_run(reuse) if reuse else None
             finished = found(earlier, recipe, splits.fingerprint) if earlier else []
             until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
+            remember(out, root)
             if earlier:
                 take(earlier, finished, out, splits)
                 watcher.say(f"taken from {earlier}: {', '.join(stage.name for stage in finished)}")
