@@ -10,6 +10,7 @@ from bantam.cli.options import (
     JsonOption,
     RunArgument,
     RunDataOption,
+    next_step,
     print_json,
     print_study,
     whole,
@@ -83,7 +84,8 @@ def prune(
             print_json(metrics)
             return
         console.print(run_table(metrics))
-        typer.echo(f"run folder: {folder}\nnext: bantam bench cost {folder} compares what runs cost")
+        runs = [source, folder] if where.is_run else [folder]
+        typer.echo(f"run folder: {folder}\n{next_step('bantam', 'bench', 'cost', *runs, why='what runs cost')}")
         return
     named = [name.strip() for name in methods.split(",") if name.strip()]
     points = prune_curve(where, root, ratios_of(ratios), named, images, finetune or 0, folder, Bar(console))
@@ -91,9 +93,11 @@ def prune(
         print_json([point.to_json() for point in points])
         return
     half = max(point.parameters for point in points) // 2
+    of = [] if where.is_run else ["--architecture", architecture, "--size", size]
+    words = ["bantam", "prune", source, *of, "--data", root, "--to-params", half]
     typer.echo(
         f"{curve_text(points)}\ncurve: {folder / 'curve.csv'}, curve.svg, curve.png\n"
-        f"next: bantam prune {source} --data {root} --to-params {half} prunes to a budget, trains and ships"
+        + next_step(*words, why="prunes to a budget, trains and ships")
     )
 
 

@@ -12,6 +12,7 @@ from bantam.cli.options import (
     RunArgument,
     RunDataOption,
     SizeOption,
+    next_step,
     number,
     print_json,
     whole,
@@ -72,7 +73,9 @@ def students(
         typer.echo(cost_text({name: row.cost if isinstance(row, Fitted) else str(row) for name, row in found.items()}))
         if plot is not None:
             typer.echo(f"plot: {plot}")
-        typer.echo("next: bantam summary FAMILY shows its layers")
+        if fitting := [name for name, row in found.items() if isinstance(row, Fitted)]:
+            words = ["bantam", "summary", fitting[0], "--budget", budget, "--classes", classes, "--size", size]
+            typer.echo(next_step(*words, why="its layers, as those of every family"))
 
 
 def cost(
@@ -134,4 +137,4 @@ def pruning(
     if as_json:
         print_json(result)
         return
-    typer.echo(f"{text(result)}\n{where}\nnext: bantam report {run} --data {root}")
+    typer.echo(f"{text(result)}\n{where}\n{next_step('bantam', 'report', run, '--data', root)}")

@@ -14,6 +14,7 @@ from bantam.cli.options import (
     RunDataOption,
     SideOption,
     WidthOption,
+    next_step,
     print_json,
     whole,
 )
@@ -40,6 +41,7 @@ def package(
     from bantam.deliver.package.write import package as packaged
     from bantam.deliver.verify.verify import verify as verified
     from bantam.runs.finished import open_run
+    from bantam.runs.remembered import remembered
 
     opened = open_run(run)
     made = packaged(opened, out or opened.package, notebook)
@@ -49,7 +51,9 @@ def package(
     else:
         typer.echo(f"{made.path}: {', '.join(made.names)}")
         typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
-        typer.echo(verdict.text() if verdict else f"next: bantam verify {made.path} --data DIR --run-code")
+        data_of = remembered(opened.folder) or "DIR"
+        words = ["bantam", "verify", made.path, "--data", data_of, "--budget", made.budget, "--run-code"]
+        typer.echo(verdict.text() if verdict else next_step(*words))
     if verdict and not verdict.passed:
         raise typer.Exit(1)
 

@@ -1,6 +1,7 @@
 """What the commands share: options of the same name mean the same everywhere, and JSON is printed in one way."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,6 +97,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a key: seed=1, data.size=96, STAGE.epochs=10.")
 ]
+
+
+def next_step(*words: object, why: str = "") -> str:
+    """The line that says which command comes next, as a shell takes it, and what it does."""
+    return f"next: {shlex.join(map(str, words))}{why and f'  # {why}'}"
 
 
 def print_study(
