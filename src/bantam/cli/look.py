@@ -178,7 +178,7 @@ def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="A new .toml
     if to.exists():
         raise BadData(f"{to} exists already; choose another name")
     write_text(to, recipe_path(name).read_text(encoding="utf-8"))
-    typer.echo(f"{to}: edit it, then bantam run {to} --data DIR --out RUN")
+    typer.echo(f"{to}: edit it, then `bantam run {to} --data DIR --out RUN`")
 
 
 def recipe_path(name: str) -> Path:

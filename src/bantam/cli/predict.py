@@ -82,7 +82,7 @@ def predict(
         photographs(paths, run, out, classes, views, width, size, *thresholds, as_json)
         return
     if len(paths) > 1 or run is not None:
-        raise BadData("with --data, or a run's folder, give nothing else: bantam predict RUN --data DIR")
+        raise BadData("with --data, or a run's folder, give nothing else: `bantam predict RUN --data DIR`")
     out = out or Path("submission.csv")
     evaluation_images(paths[0], data, out, views, probabilities, width, size, *thresholds)
 

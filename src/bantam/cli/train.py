@@ -47,7 +47,7 @@ def demo(
     for what, path in lines.items():
         typer.echo(f"{what:<17} {path}")
     typer.echo(next_step("bantam", "serve", out / "run", why="a page that classifies digits"))
-    typer.echo("for photographs of your own: bantam data check DIR, then bantam run simple --data DIR --out RUN")
+    typer.echo("for photographs of your own: `bantam data check DIR`, then `bantam run simple --data DIR --out RUN`")
 
 
 def run(

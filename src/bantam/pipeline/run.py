@@ -253,7 +253,7 @@ def leak_warnings(splits: Splits) -> list[str]:
     shown = ", ".join(splits.leaks[:3])
     return [
         f"warning: {len(splits.leaks)} labelled images also stand in the evaluation split ({shown}, ...); "
-        "`bantam data check` lists them"
+        "`bantam data check DIR` lists them"
     ]
 
 

@@ -238,11 +238,16 @@ def environment(folder: Path) -> dict[str, Any] | None:
     return told
 
 
+def go_on(folder: Path) -> str:
+    """How the run in `folder` is brought to its end."""
+    return f"`bantam run {folder / RECIPE} --data DIR --out {folder}` goes on with it"
+
+
 def result(folder: Path) -> dict[str, Any]:
     """What metrics.json holds. Raises BadData for an unfinished run, BadRunFile for a damaged file."""
     path = folder / RESULT
     if not path.exists():
-        raise BadData(f"{folder} has no metrics.json: the run is not finished; `bantam run` goes on with it")
+        raise BadData(f"{folder} has no metrics.json: the run is not finished; {go_on(folder)}")
     told = table(path, AGAIN)
     checked(Result, path, told, AGAIN)
     return told
@@ -255,7 +260,7 @@ def student(folder: Path, advice: str = AGAIN) -> dict[str, Any]:
     """
     path = folder / STUDENT
     if not path.exists():
-        raise BadData(f"{folder} has no student.json: the run is not finished; `bantam run` goes on with it")
+        raise BadData(f"{folder} has no student.json: the run is not finished; {go_on(folder)}")
     return table(path, advice)
 
 

@@ -244,7 +244,7 @@ def prune_to_budget(
     recipe = with_pruning(before, parameters, importance, before.shipped.epochs if epochs is None else epochs)
     splits = open_data(recipe, root, watcher)
     if source.is_run and not source.run.is_finished:
-        raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
+        raise BadData(f"{source.path} is not finished; {runfolder.go_on(source.path)}")
     if out.resolve() == source.path.resolve():
         raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
     prunable_now(source, splits, parameters)

@@ -122,7 +122,7 @@ def test_a_run_without_a_teacher_is_not_sent_in_a_circle(own_run: Path) -> None:
     big = "\n".join(("[[stage]]", *keys, ""))
     taught = RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "big"')
     given = parse(taught.replace("[[stage]]", f"{big}[[stage]]", 1))
-    assert "`again` measures them" in questions.temperature({}, given, "again").blocks[-1].text
+    assert "again measures them" in questions.temperature({}, given, "again").blocks[-1].text
     measured = questions.temperature({"validation": {}}, given, "again").blocks[-1].text
     assert "again" not in measured
     runfolder.write_recipe(own_run, given)

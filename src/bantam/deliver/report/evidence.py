@@ -81,7 +81,7 @@ def mistakes(
     """Confusion, accuracy by class, the hardest images and calibration, on validation."""
     if "validation" not in facts:
         return [
-            Section("mistakes", "What the student gets wrong", [Missing(f"Not measured yet; `{again}` measures it.")])
+            Section("mistakes", "What the student gets wrong", [Missing(f"Not measured yet; {again} measures it.")])
         ]
     judged = facts["validation"]
     overall = Accuracy(judged["correct"], judged["n"])
@@ -142,7 +142,7 @@ def hardest(
         Pictures(pictures),
     ]
     if validation is None:
-        blocks.append(Missing(f"The photographs are not in the run's files; `{again}` puts them into the report."))
+        blocks.append(Missing(f"The photographs are not in the run's files; {again} puts them into the report."))
     return Section("hardest", "The hardest images", blocks)
 
 
@@ -207,7 +207,7 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
     caption = "One image, one pass: the accuracy is that of plain views; ms: median latency on one thread"
     blocks: list[Block] = [Table(caption, columns, rows)]
     if not costs:
-        blocks.append(Missing(f"MACs, file sizes and latencies were not measured yet; `{again}` measures them."))
+        blocks.append(Missing(f"MACs, file sizes and latencies were not measured yet; {again} measures them."))
     return Section("stages", "Every stage", blocks)
 
 

@@ -113,7 +113,7 @@ def without_soft_labels(facts: dict[str, Any], recipe: Recipe, again: str) -> Bl
         return Paragraph("This run has no teacher, so there are no soft labels of its own to look at.")
     if "validation" in facts:
         return Missing("The teacher's weights were not at hand when this run was measured; only its student was.")
-    return Missing(f"The soft labels of this run's teacher were not measured yet; `{again}` measures them.")
+    return Missing(f"The soft labels of this run's teacher were not measured yet; {again} measures them.")
 
 
 def pruning(run: FinishedRun) -> Section:
@@ -123,7 +123,7 @@ def pruning(run: FinishedRun) -> Section:
     for path in sorted([*folder.glob("curve.json"), *folder.glob("*/curve.json")]):
         points = load(path).get("points")
         if not isinstance(points, list):
-            raise BadData(f"{path} holds no points; `bantam prune` makes it anew")
+            raise BadData(f"{path} holds no points; `bantam prune {run} --data DIR` makes it anew")
         name = path.parent.relative_to(run.folder).as_posix().replace("/", "-")
         blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
     if not blocks:

@@ -78,7 +78,7 @@ def sections_of(
         classes = called(classes, shown_names(scan(data)))
         validation = open_data(recipe, data, watcher).validation
     code = code_of(net, shipped, run.stored, run.tta)
-    again = f"bantam report {run} --data DIR"
+    again = f"`bantam report {run} --data DIR`"
     try:
         sections = [
             evidence.result(metrics),

@@ -66,7 +66,7 @@ def contents(data: bytes, name: str, max_files: int = MAX_FILES) -> dict[str, by
             return {entry.filename: read_entry(archive, entry, name) for entry in entries if not entry.is_dir()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise BadPackage(f"{name} is not a whole zip file: {reason}; make it anew with `bantam package`") from error
+        raise BadPackage(f"{name} is not a whole zip file: {reason}; make it anew with `bantam package RUN`") from error
 
 
 def check_entries(entries: list[zipfile.ZipInfo], name: str) -> None:
