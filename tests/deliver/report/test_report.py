@@ -118,7 +118,13 @@ def test_a_run_without_a_teacher_is_not_sent_in_a_circle(own_run: Path) -> None:
     without = open_run(own_run)
     assert [block.kind for block in questions.temperature({}, without.recipe, "again").blocks] == ["paragraph"] * 2
     assert "ckpt" not in questions.pruning(without).blocks[0].text
-    keys = ('name = "big"', 'kind = "given_teacher"', 'architecture = "resnet34"', 'checkpoint = "big.ckpt"', "size = 40")
+    keys = (
+        'name = "big"',
+        'kind = "given_teacher"',
+        'architecture = "resnet34"',
+        'checkpoint = "big.ckpt"',
+        "size = 40",
+    )
     big = "\n".join(("[[stage]]", *keys, ""))
     taught = RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "big"')
     given = parse(taught.replace("[[stage]]", f"{big}[[stage]]", 1))
