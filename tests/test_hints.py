@@ -69,7 +69,7 @@ def test_a_report_says_how_the_given_teachers_curve_is_drawn(own_run: Path) -> N
     )
     (own_run / "recipe.toml").write_text(RECIPE.replace("[[stage]]", f"{given}[[stage]]", 1))
     assert parse((own_run / "recipe.toml").read_text()).stage[0].name == "t"
-    said = hints.TICKED.findall(questions.pruning(open_run(own_run)).blocks[0].text)
+    said = hints.TICKED.findall(vars(questions.pruning(open_run(own_run)).blocks[0])["text"])
     assert len(said) == 2
     for line in said:
         documented.parse(line)
