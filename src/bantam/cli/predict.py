@@ -111,7 +111,7 @@ def photographs(
     early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
     from bantam.deliver.graph_classifier import FOOD11, graph_classifier, ranked
-    from bantam.deliver.photographs import photographs_in, write_table
+    from bantam.deliver.loose import photographs_in, write_table
     from bantam.runs.finished import open_run
 
     opened = open_run(run or FOOD11)

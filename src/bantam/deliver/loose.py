@@ -1,4 +1,4 @@
-"""Single photographs, named one by one or by their folder, and the table of what they were taken for."""
+"""Loose photographs, named one by one or by their folder, and the table of what they were taken for."""
 
 import csv
 from pathlib import Path
