@@ -16,7 +16,7 @@ from bantam.errors import BadCheckpoint, BadData, BadRunFile
 from bantam.measure.counts import Accuracy
 from bantam.measure.crops import TTA, tta_of
 from bantam.recipes.recipe import Recipe
-from bantam.runs import runfolder
+from bantam.runs import remembered, runfolder
 from bantam.runs.student_graph import graph
 from bantam.runs.watcher import Watcher
 
@@ -143,6 +143,15 @@ class FinishedRun:
         return data
 
     # --- its photographs
+
+    def photographs(self, given: Path | None = None) -> Path:
+        """`given`, or else the data folder that the run remembers. Raises BadData where there is none any more."""
+        assert self.recipe  # raises where there is no run at all
+        return given or remembered.photographs(self.folder)
+
+    def named(self, classes: tuple[str, ...], names: Path | None = None) -> tuple[str, ...]:
+        """The student's `classes` by the names that they were given since: `remembered.named`."""
+        return remembered.named(self.folder, classes, names)
 
     def open_data(self, root: Path, watcher: Watcher) -> "Splits":
         """The photographs in `root` as the recipe stores them. Raises BadData where their classes are others."""

@@ -13,6 +13,7 @@ from bantam.data.layouts.folders import (
     without_labels,
 )
 from bantam.data.layouts.layout import Found, Notes, entries
+from bantam.errors import BadData
 
 CLASS_NAMES = "classes.txt"
 
@@ -71,18 +72,27 @@ class Flat(SplitFolders):
         if not path.is_file():
             return keys
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError):
-            notes.problems.append(f"{path} cannot be read as UTF-8 text; write one class name a line, or remove it")
+            return read_names(path, len(keys))
+        except BadData as error:
+            notes.problems.append(str(error))
             return keys
-        names = tuple(line.strip() for line in lines if line.strip())
-        if len(names) != len(keys) or len(set(names)) != len(names):
-            notes.problems.append(
-                f"{path} holds {len(names)} names ({len(set(names))} different) for {len(keys)} classes; "
-                "write one name a line, or remove it"
-            )
-            return keys
-        return names
+
+
+def read_names(path: Path, classes: int) -> tuple[str, ...]:
+    """The names of so many classes in a text file, one a line in the order of the labels. Raises BadData."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path} cannot be read as UTF-8 text; write one class name a line, or remove it") from error
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror or error}; write one class name a line") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != classes or len(set(names)) != len(names):
+        raise BadData(
+            f"{path} holds {len(names)} names ({len(set(names))} different) for {classes} classes; "
+            "write one name a line, or remove it"
+        )
+    return names
 
 
 def labelled_by_name(images: list[Path]) -> bool:

@@ -10,6 +10,7 @@ from PIL import Image
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
+from bantam.deliver.report.questions import epochs_told
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
@@ -29,8 +30,8 @@ def result(metrics: dict[str, Any]) -> Section:
         ["parameters, as torchsummary counts", f"{parameters['torchsummary']:,}"],
         ["budget", f"{metrics['budget']:,}"],
         ["student", str(metrics["student"])],
-        ["epochs", str(metrics["epochs"])],
-        ["training", f"{metrics['seconds'] / 60:.1f} min"],
+        ["training", epochs_told(metrics, list(metrics["stages"]))],
+        ["time of training", f"{metrics['seconds'] / 60:.1f} min"],
     ]
     return Section("result", "Result", [Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)])
 

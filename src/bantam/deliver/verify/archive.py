@@ -61,7 +61,7 @@ def contents(data: bytes, name: str, max_files: int = MAX_FILES) -> dict[str, by
             return {entry.filename: read_entry(archive, entry, name) for entry in entries if not entry.is_dir()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise BadPackage(f"{name} is not a whole zip file: {reason}; make it anew with `bantam package`") from error
+        raise BadPackage(f"{name} is not a whole zip file: {reason}; make it anew with `bantam package RUN`") from error
 
 
 def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> bytes:
