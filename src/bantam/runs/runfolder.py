@@ -109,6 +109,18 @@ class Finished(_Checked):
     weights: Digest | None = None
 
 
+class Divided(_Checked):
+    """The temperature by which a classifier's logits were divided."""
+
+    temperature: Annotated[float, Field(gt=0)]
+
+
+class Calibrated(Divided):
+    """The temperature of the whole net, and those of its early exits in order."""
+
+    exits: list[Divided] = []
+
+
 class Chosen(_Checked):
     """What validation chose after training, in metrics.json."""
 
@@ -118,6 +130,7 @@ class Chosen(_Checked):
     standard_error: Number | None = None
     flip: bool | None = None
     views: str | None = None
+    calibration: Calibrated | None = None
 
 
 class Parameters(_Checked):
