@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from bantam.data import cache
-from bantam.data.splits import LabelledSplit
+from bantam.data.splits import IMAGENET, LabelledSplit, Splits, TrainingSplit, joined
 from bantam.measure.accuracy import calibration
 from bantam.measure.logits import logits_of
 from bantam.measure.tta import TTA, logits_of_tta
 from bantam.nets.budget import weigh
-from bantam.nets.early_exit import EarlyExitNet
+from bantam.nets.output import StagedNet
 from bantam.pipeline import run as pipeline
 from bantam.pipeline.selection import logits_of_exits, trained_net
 from bantam.recipes.recipe import parse
 from bantam.runs.finished import load_shipped, open_run
+from bantam.train.reestimate import reestimated
 from tiny_run import RECIPE
 
 EXITING = (
@@ -39,12 +41,11 @@ ema = 0.9
 precision = "fp32"
 [stage.objectives.supervised]
 weight = 1.0
-[[stage]]
-name = "again"
-kind = "refit"
-of = "early"
+[stage.objectives.self_distillation]
+weight = 1.0
 """
 )
+REFITTED = RECIPE + '[[stage]]\nname = "again"\nkind = "refit"\nof = "student"\n'
 
 
 def told(run: Path) -> dict[str, Any]:
@@ -52,15 +53,27 @@ def told(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def validation(photographs: Path) -> LabelledSplit:
-    return cache.open_splits(photographs, 32).validation
+def splits(photographs: Path) -> Splits:
+    return cache.open_splits(photographs, 32)
 
 
-def test_what_ships_is_the_trained_net_divided_by_its_temperature(
-    finished_run: Path, validation: LabelledSplit
-) -> None:
+def undivided(run: Path, stage: str, seen: TrainingSplit) -> StagedNet:
+    """The net of a stage in the form that ships, with the statistics that validation chose, before its temperatures."""
+    shipped = open_run(run).shipped
+    net = trained_net(shipped.student, run / "stages" / stage)
+    if told(run)["batchnorm"] == "re-estimated":
+        reestimated(net, seen, 32, shipped.normalisation)
+    return shipped.student.shipped_form(net)
+
+
+def ways_of(net: StagedNet, split: LabelledSplit, tta: str) -> list[Tensor]:
+    """The logits [N, K] of each exit, and at the end under TTA."""
+    return [*logits_of_exits(net, split, 32, IMAGENET), logits_of_tta(net, split, 32, IMAGENET, tta)]
+
+
+def test_what_ships_is_the_trained_net_divided_by_its_temperature(finished_run: Path, splits: Splits) -> None:
     net, shipped = load_shipped(finished_run)
-    trained = shipped.student.shipped_form(trained_net(shipped.student, finished_run / "stages" / "student"))
+    trained, validation = undivided(finished_run, "student", splits.training), splits.validation
     judged = told(finished_run)
     temperature = judged["calibration"]["temperature"]
     assert abs(temperature - 1) > 0.2
@@ -93,7 +106,7 @@ def test_a_finished_training_ships_the_same_bits_again(own_run: Path, photograph
 
 
 def test_a_student_restored_from_what_shipped_is_not_divided_twice(
-    finished_run: Path, photographs: Path, tmp_path: Path, validation: LabelledSplit
+    finished_run: Path, photographs: Path, tmp_path: Path, splits: Splits
 ) -> None:
     source = shutil.copytree(finished_run, tmp_path / "shipped", ignore=shutil.ignore_patterns("stages"))
     pipeline.run(parse(RECIPE), photographs, tmp_path / "run", reuse=source)
@@ -101,37 +114,42 @@ def test_a_student_restored_from_what_shipped_is_not_divided_twice(
     assert mine["views"] == theirs["views"]
     assert mine["calibration"]["temperature"] == pytest.approx(theirs["calibration"]["temperature"], rel=0.01)
     first, second = (
-        logits_of(load_shipped(run)[0], validation, 32, load_shipped(run)[1].normalisation)
-        for run in (tmp_path / "run", source)
+        logits_of(load_shipped(run)[0], splits.validation, 32, IMAGENET) for run in (tmp_path / "run", source)
     )
     torch.testing.assert_close(first.softmax(1), second.softmax(1), rtol=0, atol=0.01)
 
 
-def test_exits_have_their_own_and_a_refit_those_of_the_stage_that_it_repeats(
-    photographs: Path, tmp_path: Path, validation: LabelledSplit
+def test_each_exit_is_divided_by_a_temperature_of_its_own(photographs: Path, tmp_path: Path, splits: Splits) -> None:
+    run, labels = tmp_path / "run", splits.validation.labels
+    pipeline.run(parse(EXITING), photographs, run)
+    judged = told(run)
+    net, _ = open_run(run).as_shipped()
+    before, after = (
+        ways_of(one, splits.validation, judged["views"]) for one in (undivided(run, "early", splits.training), net)
+    )
+    rows = [*judged["calibration"]["exits"], judged["calibration"]]
+    assert len({row["temperature"] for row in rows}) == len(rows) == 3
+    for row, first, last in zip(rows, before, after, strict=True):
+        torch.testing.assert_close(last.softmax(1), (first / row["temperature"]).softmax(1), rtol=1e-4, atol=1e-5)
+        assert row["before"] == pytest.approx(calibration(first, labels)._asdict(), rel=1e-4)
+        assert row["after"] == pytest.approx(calibration(last, labels)._asdict(), rel=1e-4)
+        assert row["after"]["nll"] < row["before"]["nll"]
+
+
+def test_a_refit_is_divided_by_what_fits_the_stage_that_it_repeats(
+    finished_run: Path, photographs: Path, tmp_path: Path, splits: Splits
 ) -> None:
     run = tmp_path / "run"
-    pipeline.run(parse(EXITING), photographs, run)
-    net, shipped = open_run(run).as_shipped()
-    assert isinstance(net, EarlyExitNet)
-    judged = told(run)["calibration"]
-    temperatures = [one["temperature"] for one in (*judged["exits"], judged)]
-    assert len(set(temperatures)) == 3
-
-    def answers(stage: str) -> list[torch.Tensor]:
-        one = shipped.student.shipped_form(trained_net(shipped.student, run / "stages" / stage))
-        plain = logits_of(one, validation, 32, shipped.normalisation)
-        return [*logits_of_exits(one, validation, 32, shipped.normalisation), plain]
-
-    refitted, plain = answers("again"), logits_of(net, validation, 32, shipped.normalisation)
-    shown = [*logits_of_exits(net, validation, 32, shipped.normalisation), plain]
-    if told(run)["batchnorm"] == "of training":
-        for before, after, temperature in zip(refitted, shown, temperatures, strict=True):
-            torch.testing.assert_close(after, before / temperature, rtol=1e-4, atol=1e-4)
-    for one, selected in zip(judged["exits"], answers("early"), strict=False):
-        if told(run)["batchnorm"] == "of training":
-            assert one["before"] == pytest.approx(calibration(selected, validation.labels)._asdict())
-        assert one["after"]["nll"] < one["before"]["nll"]
+    metrics = pipeline.run(parse(REFITTED), photographs, run, reuse=finished_run)
+    judged = told(run)
+    assert judged["calibration"] == told(finished_run)["calibration"]
+    assert "temperatures included" in metrics["refit"]["note"]
+    net, _ = open_run(run).as_shipped()
+    refitted = undivided(run, "again", joined(splits.training, splits.validation))
+    (before,), (after,) = (ways_of(one, splits.validation, judged["views"]) for one in (refitted, net))
+    torch.testing.assert_close(
+        after.softmax(1), (before / judged["calibration"]["temperature"]).softmax(1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_probabilities_of_the_main_path_are_those_of_the_weights(
