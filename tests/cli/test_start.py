@@ -39,7 +39,7 @@ BESIDES: dict[str, set[str]] = {
     "export": TORCH | {"onnx"},
     "quantize": TORCH | {"onnx", "onnxruntime"},
     "serve": TORCH | {"onnx", "fastapi", "starlette", "uvicorn"},
-    **dict.fromkeys(("bench pruning", "prune", "exits", "views", "cascade", "slim"), TORCH | {"onnx"}),
+    **dict.fromkeys(("bench cost", "bench pruning", "prune", "exits", "views", "cascade", "slim"), TORCH | {"onnx"}),
 }  # fmt: skip
 """What commands import before they begin, where that is another set than TORCH."""
 

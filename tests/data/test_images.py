@@ -312,6 +312,11 @@ def test_deep_grey_is_scaled_not_cut(grey: np.ndarray, monkeypatch: pytest.Monke
     assert np.abs(pixels - RAMP[..., None] * 255).max() <= 1
 
 
+def test_a_dark_picture_of_32_bits_stays_dark():
+    pixels = decode_bytes(saved(Image.fromarray((RAMP * 2**30).astype(np.int32)), "TIFF"), Path("dark.tif"), 32)
+    assert np.abs(pixels - RAMP[..., None] * 127.5).max() <= 1
+
+
 def test_fractions_that_are_no_numbers_are_black_and_beyond_white_is_white():
     grey = np.array([[np.nan, -5, 0.25, 1.0], [np.nan] * 4], np.float32).repeat(2, 0)
     pixels = decode_bytes(saved(Image.fromarray(grey), "TIFF"), Path("odd.tif"), 4)

@@ -29,18 +29,21 @@ def demo(
     from bantam.deliver.grade import grade
     from bantam.pipeline import run as pipeline
     from bantam.recipes import recipe
+    from bantam.runs import runfolder
+    from bantam.runs.finished import open_run
 
     console = Console()
     labels = embedded.write_digits(out / "digits")
     metrics = pipeline.run(recipe.load("demo"), out / "digits", out / "run", Bar(console))
-    graded = grade(out / "run" / "submission.csv", labels)
+    made = open_run(out / "run")
+    graded = grade(made.submission, labels)
     console.print(run_table(metrics, graded.overall))
     lines = {
         "photographs": out / "digits",
-        "recipe": out / "run" / "recipe.toml",
-        "weights": out / "run" / "student_best.ckpt",
-        "metrics": out / "run" / "metrics.json",
-        "predictions": out / "run" / "submission.csv",
+        "recipe": made.folder / runfolder.RECIPE,
+        "weights": made.weights,
+        "metrics": made.folder / runfolder.RESULT,
+        "predictions": made.submission,
         "held-back labels": labels,
     }
     for what, path in lines.items():
