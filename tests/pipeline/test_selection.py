@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bantam.data import cache
-from bantam.data.splits import IMAGENET, LabelledSplit, Splits, TrainingSplit, joined
+from bantam.data.splits import IMAGENET, LabelledSplit, Splits, joined
 from bantam.measure.accuracy import calibration
 from bantam.measure.logits import logits_of
 from bantam.measure.tta import TTA, logits_of_tta
@@ -57,7 +57,7 @@ def splits(photographs: Path) -> Splits:
     return cache.open_splits(photographs, 32)
 
 
-def undivided(run: Path, stage: str, seen: TrainingSplit) -> StagedNet:
+def undivided(run: Path, stage: str, seen: LabelledSplit) -> StagedNet:
     """The net of a stage in the form that ships, with the statistics that validation chose, before its temperatures."""
     shipped = open_run(run).shipped
     net = trained_net(shipped.student, run / "stages" / stage)

@@ -42,7 +42,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), labels, label_smoothing=one_more))
 
     bounds = (math.log(COLDEST), math.log(HOTTEST))
-    found = minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-8})
+    found: Any = minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     temperature = float(f"{math.exp(found.x):.{DIGITS}g}")
     return temperature if calibration(logits / temperature, labels).nll < calibration(logits, labels).nll else 1.0
 
