@@ -15,6 +15,7 @@ from bantam.deliver.predict import predict
 from bantam.errors import BadRecipe, RunMismatch
 from bantam.files import explained, sealed
 from bantam.measure.audit import Audit, audit
+from bantam.measure.temperature import divide_logits, temperatures_of
 from bantam.nets import budget
 from bantam.nets.students import Student, check_choices, describe
 from bantam.nets.teachers import load_teacher
@@ -128,6 +129,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
         trained = trained_net(shipped.student, out / "stages" / again.name).to(here.device)
         if measured["batchnorm"] == "re-estimated":
             reestimated(trained, joined(splits.training, splits.validation), stage.size, normalisation)
+        divide_logits(trained, temperatures_of(measured))  # validation taught this one: it cannot fit its own
     net = ship(out, shipped, trained.state_dict())
     weight = budget.enforce([net], stage.size, allowed)
     metrics = {
@@ -147,7 +149,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
             "of": stage.name,
             "images": results[again.name]["images"],
             "note": "what is shipped has trained on validation too, which measures it no longer; "
-            f"the validation figures are those of the stage {stage.name}",
+            f"the validation figures, temperatures included, are those of the stage {stage.name}",
         }
     runfolder.write(out / runfolder.RESULT, metrics)
     if splits.evaluation is not None:

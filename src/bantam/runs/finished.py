@@ -246,16 +246,21 @@ class FinishedRun:
         return net.eval()
 
     def unfolded(self, training: "LabelledSplit") -> "StagedNet":
-        """What was shipped, with BatchNorms and branches in front of it again: the same answers, and it can train.
+        """What was shipped, with BatchNorms and branches in front of it again: the same classes, and it can train.
 
-        The BatchNorms' statistics are those of `training` images. Raises as `at_switch`.
+        The BatchNorms' statistics are those of `training` images. Its logits are those of the training, before they
+        were divided by a temperature: a student that learns on, or teaches, does so as it did. Raises as `at_switch`,
+        and `metrics`.
         """
         import torch
 
         from bantam.data.augment import plain
+        from bantam.measure.temperature import divide_logits, temperatures_of
         from bantam.nets.unfold import unfold
 
         net, shipped = self.at_switch()
+        if temperatures := temperatures_of(self.metrics["validation"]):
+            divide_logits(net, [1 / temperature for temperature in temperatures])
         chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:IMAGES]
         normalisation = shipped.normalisation
         images = plain(training.images[chosen], shipped.student.size, normalisation.mean, normalisation.std)

@@ -114,6 +114,18 @@ class Finished(Checked):
     weights: Digest | None = None
 
 
+class Divided(Checked):
+    """The temperature by which a classifier's logits were divided."""
+
+    temperature: Annotated[float, Field(gt=0)]
+
+
+class Calibrated(Divided):
+    """The temperature of the whole net, and those of its early exits in order."""
+
+    exits: list[Divided] = []
+
+
 class Chosen(Checked):
     """What validation chose after training, in metrics.json."""
 
@@ -123,6 +135,7 @@ class Chosen(Checked):
     standard_error: Number | None = None
     flip: bool | None = None
     views: str | None = None
+    calibration: Calibrated | None = None
 
 
 class Parameters(Checked):
