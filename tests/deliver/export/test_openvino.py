@@ -60,7 +60,7 @@ def test_two_files_are_written_together_or_not_at_all(material: Material, monkey
     target = pair_of(lambda _: files.pop(0))
     monkeypatch.setitem(forms.TARGETS.found, "torchscript", target)
     monkeypatch.setattr(forms, "compare", lambda *_: passes)
-    graph, weights = material.run / "student.a", material.run / "student.b"
+    graph, weights = material.run.folder / "student.a", material.run.folder / "student.b"
     export(material, "torchscript", graph)
     assert (graph.read_bytes(), weights.read_bytes()) == (b"graph", b"weights")
 
@@ -77,7 +77,7 @@ def test_a_kill_between_two_files_leaves_no_graph_of_other_weights(
     target = pair_of(lambda _: files)
     monkeypatch.setitem(forms.TARGETS.found, "torchscript", target)
     monkeypatch.setattr(forms, "compare", lambda *_: Parity(0, 1, 1, 1, 30))
-    graph, weights = material.run / "student.a", material.run / "student.b"
+    graph, weights = material.run.folder / "student.a", material.run.folder / "student.b"
     graph.write_bytes(b"graph")
     weights.write_bytes(b"weights")
     whole = forms.replacing
@@ -95,7 +95,7 @@ def test_a_kill_between_two_files_leaves_no_graph_of_other_weights(
 
 @needs_openvino
 def test_a_pair_passes_the_gate_and_says_what_it_wants(material: Material) -> None:
-    path = material.run / "student.xml"
+    path = material.run.folder / "student.xml"
     parity = export(material, "openvino", path)
     assert (parity.n, parity.agreement) == (30, 1)
     assert parity.difference < 1e-4

@@ -68,7 +68,7 @@ def test_a_run_that_moves_away_while_it_is_served(
 ) -> None:
     """What was loaded goes on answering; the rest says what is missing; and all is well when it comes back."""
     run = shutil.copytree(setting.run.folder, tmp_path / "run")
-    desk = Desk(replace(setting, run=run, teacher=None))
+    desk = Desk(replace(setting, run=open_run(run), teacher=None))
     before = answers(desk)
     assert before["/api/curves"] == (200, None)
     run.rename(tmp_path / "elsewhere")
@@ -90,7 +90,7 @@ def test_what_moves_away_before_anybody_asks(setting: Setting, tmp_path: Path, g
     assert setting.labels is not None
     beside = shutil.copytree(setting.labels.parent, tmp_path / "beside")
     labels = beside / setting.labels.name
-    desk = Desk(replace(setting, run=run, teacher=None, labels=labels))
+    desk = Desk(replace(setting, run=open_run(run), teacher=None, labels=labels))
     if gone == "the run":
         shutil.rmtree(run)
     elif gone == "the labels":
@@ -181,5 +181,5 @@ def test_the_classes_of_a_run_that_knows_numbers_have_the_names_of_the_data(sett
 def test_a_run_that_knows_names_keeps_them(setting: Setting, tmp_path: Path) -> None:
     run = shutil.copytree(setting.run.folder, tmp_path / "run")
     runfolder.write(run / "student.json", {**runfolder.student(run), "labels": ["a", "b", "c"]})
-    with client_of(numbered(setting, run=run, classes=FOOD_11[:3])) as client:
+    with client_of(numbered(setting, run=open_run(run), classes=FOOD_11[:3])) as client:
         assert client.get("/api/state").json()["classes"] == ["a", "b", "c"]

@@ -193,6 +193,7 @@ class Channels:
 
 
 def unknown(channels: Channels, node: onnx.NodeProto) -> bool:
+    """Nothing is known of the operation: what meets it stays as it is."""
     return False
 
 
@@ -274,6 +275,7 @@ def normalised(channels: Channels, node: onnx.NodeProto) -> bool:
 
 
 def concatenated(channels: Channels, node: onnx.NodeProto) -> bool:
+    """The channels of the parts, one list after the other."""
     if whole(node, "axis", 0) != 1 or not all(name in channels.of for name in node.input):
         return False
     channels.of[node.output[0]] = [number for name in node.input for number in channels.of[name]]
