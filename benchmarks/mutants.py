@@ -53,7 +53,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "compress/*.py": ("tests/compress", "tests/studies/test_quantize.py", "tests/deliver/export/test_forms.py"),
     "data/*.py": ("tests/data", "tests/train/test_step.py"),
-    "data/layouts/*.py": ("tests/data/test_folder.py", "tests/data/test_check.py"),
+    "data/layouts/*.py": ("tests/data/test_folder.py", "tests/data/test_layouts.py", "tests/data/test_check.py"),
+    "archives.py": ("tests/data/test_root.py", "tests/deliver/verify/test_archive.py"),
     "train/step.py": ("tests/train/test_step.py", "tests/train/test_switches.py", "tests/objectives"),
     "deliver/verify/*.py": ("tests/deliver/verify",),
 }

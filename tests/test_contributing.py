@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from bantam.data.layouts.folders import SPLIT_FOLDERS
 from bantam.deliver.export import TARGETS
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
@@ -208,7 +207,7 @@ TABLES: dict[str, Iterable[str]] = {
     "An objective": OBJECTIVES,
     "A kind of stage": STAGE_KINDS,
     "A form of export": TARGETS,
-    "A layout of data": SPLIT_FOLDERS,
+    "A layout of data": ("folder", "labels.csv"),
 }
 """What a refusal names, one of which is the nearest to what was asked for."""
 

@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "bantam"
 FLOORS = (
     ("errors",),
     ("files", "tables"),
+    ("archives",),
     ("recipes", "data", "nets"),
     ("objectives", "measure"),
     ("runs",),

@@ -119,6 +119,23 @@ def test_summary_prints_the_table_both_counts_and_the_verdict(bantam) -> None:
     assert "budget" in one_line(bantam("summary", "sample", "--budget", 100))
 
 
+def test_summary_of_a_run_is_of_what_it_ships(bantam, own_run: Path) -> None:
+    told, shipped = (
+        json.loads(text) for text in (bantam("summary", own_run, "--json").out, (own_run / "metrics.json").read_text())
+    )
+    assert told["parameters"] == shipped["parameters"]
+    assert told["budget"] == shipped["budget"] == 5000
+    assert json.loads(bantam("summary", own_run, "--json", "--budget", "100").out)["budget"] == 100
+    assert "a run has its own" in one_line(bantam("summary", own_run, "--size", "64"))
+    assert "has no student.json" in one_line(bantam("summary", own_run.parent))
+
+
+def test_version_is_that_of_the_package(bantam) -> None:
+    said = bantam("--version")
+    assert said.status == 0
+    assert re.fullmatch(r"bantam (\d+\.\d+\.\d+|of a checkout that is not installed)\n", said.out)
+
+
 def test_audit_reads_a_given_teacher(bantam, photographs: Path, tmp_path: Path) -> None:
     import torch
 

@@ -95,6 +95,7 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
 def test_what_needs_no_net_is_done_without_torch(place: Path) -> None:
     grading, photo = ["grade", f"{place}/answers.csv", "--labels", f"{place}/labels.csv"], f"{place}/plate.jpg"
     by_texts = [
+        (["--version"], 0),
         (["recipes", "list"], 0),
         (["recipes", "show", "boss"], 0),
         (["recipes", "copy", "simple", f"{place}/mine.toml"], 0),
@@ -117,6 +118,7 @@ def test_what_needs_no_net_is_done_without_torch(place: Path) -> None:
         (["predict", photo], 0),
         (["predict", photo, photo, "--json"], 0),
         (["predict", photo, "--views", "plain"], 0),
+        (["predict", f"{place}/photos/validation", "--out", f"{place}/table.csv"], 0),
         (["predict", photo, "--run", f"{place}/food"], 0),
         (["predict", f"{place}/nowhere.jpg"], 1),
         (["predict", photo, "--views", "none"], 1),

@@ -20,6 +20,12 @@ def noise(path: Path, seed: int, width: int = 12, height: int = 9) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own."""
+    monkeypatch.setenv("BANTAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """3 + 2 training, 1 + 1 validation and 2 evaluation images, all different."""
@@ -183,12 +189,44 @@ def test_it_goes_on_after_problems_of_the_layout(root: Path):
         assert sum(part in sentence for sentence in report.unsafe) == 1
 
 
-def test_without_validation(root: Path):
+def test_without_validation_it_is_split_off(root: Path):
     shutil.rmtree(root / "validation")
     report = check(root)
-    assert len(report.unsafe) == 1
-    assert "no validation split" in report.unsafe[0]
-    assert report.counts["validation"] == {"0": 0, "1": 0}
+    assert report.unsafe == ()
+    assert report.counts == {"training": {"0": 2, "1": 1}, "validation": {"0": 1, "1": 1}}
+    assert "validation is split off: 2 of 5 photographs, 0 groups" in report.text()
+
+
+def test_what_is_left_out_of_a_folder_that_is_divided_here_is_listed_and_safe(root: Path):
+    shutil.rmtree(root / "validation")
+    shutil.copy(root / "training/0_0.png", root / "training/0_5.png")
+    shutil.copy(root / "training/0_1.png", root / "evaluation/0002.png")
+    noise(root / "training/1_5.png", 77)
+    shutil.copy(root / "training/1_5.png", root / "training/0_6.png")
+    report = check(root)
+    assert report.unsafe == report.warnings == report.duplicates == ()
+    assert report.division is not None
+    listed = [line for line in report.text().splitlines() if line.startswith("left out")]
+    assert listed == [
+        "left out: training 0_1, in evaluation, as 0002",
+        "left out: training 0_5, double, as 0_0",
+        "left out: training 0_6, in two classes, as 1_5",
+        "left out: training 1_5, in two classes, as 0_6",
+    ]
+    assert report.counts == {"training": {"0": 1, "1": 1}, "validation": {"0": 1, "1": 1}}
+    value = report.to_json()
+    assert json.loads(json.dumps(value, allow_nan=False)) == json.loads(json.dumps(value))
+    assert [one["id"] for one in value["division"]["left_out"]] == ["0_1", "0_5", "0_6", "1_5"]
+
+
+def test_a_class_of_which_too_little_is_left_is_unsafe_and_a_damaged_file_too(root: Path):
+    shutil.rmtree(root / "validation")
+    shutil.copy(root / "training/1_0.png", root / "evaluation/0002.png")
+    (root / "training/0_0.png").write_bytes(b"x")
+    found = check(root).unsafe
+    assert len(found) == 3
+    assert "has 1 usable photographs of class 1, 1 left out (1_0 is in evaluation, as 0002)" in found[0]
+    assert found[1].startswith("1 unreadable file, training/0_0.png")
 
 
 def test_nothing_to_look_at(tmp_path: Path):

@@ -83,10 +83,11 @@ def test_a_corner_is_that_corner() -> None:
 
 def test_the_best_on_validation_is_chosen_and_the_cheapest_of_equals(net: nn.Module, photographs: Path) -> None:
     split = cache.open_splits(photographs, 32).validation
-    chosen, measured = choose_tta(net, split, 32, IMAGENET)
-    assert list(measured) == list(TTA)
-    for name, item in measured.items():
-        assert item == accuracy(logits_of_tta(net, split, 32, IMAGENET, name), split.labels)
+    chosen, answers = choose_tta(net, split, 32, IMAGENET)
+    assert list(answers) == list(TTA)
+    for name, rows in answers.items():
+        assert torch.equal(rows, logits_of_tta(net, split, 32, IMAGENET, name))
+    measured = {name: accuracy(rows, split.labels) for name, rows in answers.items()}
     assert measured[chosen].correct == max(item.correct for item in measured.values())
 
     class Constant(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from bantam.data import cache
 from bantam.errors import BadData, BadRecipe
 from bantam.measure.logits import logits_of
+from bantam.measure.temperature import temperatures_of
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
@@ -72,7 +73,10 @@ def test_a_student_comes_back_from_what_shipped(finished: Path, photographs: Pat
     trained = shipped.student.build()
     trained.load_state_dict(checkpoint.load(stage / "best.ckpt"))
     split = cache.open_splits(photographs, 32).validation
-    wanted = logits_of(net, split, 32, shipped.normalisation)
+    # Before its temperature: what learns on, or teaches, does so as the stage did that was trained.
+    (temperature,) = temperatures_of(json.loads((source / "metrics.json").read_text())["validation"])
+    assert temperature != 1
+    wanted = logits_of(net, split, 32, shipped.normalisation) * temperature
     assert (logits_of(trained.eval(), split, 32, shipped.normalisation) - wanted).abs().max() < 1e-4
 
 

@@ -136,6 +136,39 @@ def test_an_unreadable_photograph_stops_the_run_and_changes_nothing(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_is_claimed_before_a_given_teacher_was_looked_at(photographs: Path, tmp_path: Path) -> None:
+    """Its folder is free for the next recipe, and a line says which recipes need no teacher."""
+    root, out = shutil.copytree(photographs, tmp_path / "root"), tmp_path / "run"
+    listener = Listener()
+    with pytest.raises(BadCheckpoint) as missing:
+        pipeline.run(parse(GIVEN), root, out, listener)
+    assert not listener.begun, "said before any photograph is decoded"
+    said = str(missing.value)
+    assert all(words in said for words in ('recipe "tiny"', '"given"', "demo, simple", "kind teacher")), said
+    assert "medium" not in said
+    torch.save(build_teacher("resnet18", 5).state_dict(), root / "five.ckpt")
+    (root / "text.ckpt").write_text("no weights")
+    own = '[[stage]]\nname = "own"\nkind = "teacher"\nnet = "resnot"\nsize = 32\nepochs = 1\n'
+    trains = RECIPE.replace("[[stage]]", f"{own}[stage.objectives.supervised]\nweight = 1.0\n[[stage]]", 1)
+    wrong = [GIVEN.replace("teacher.ckpt", name) for name in ("five.ckpt", "text.ckpt")]
+    for text, error in ((wrong[0], BadCheckpoint), (wrong[1], BadCheckpoint), (trains, BadRecipe)):
+        with pytest.raises(error):
+            pipeline.run(parse(text), root, out)
+        assert not out.exists()
+
+
+def test_a_folder_of_another_recipe_is_told_from_the_one_that_was_asked_for(finished: Path, photographs: Path) -> None:
+    """Which is in the folder and which was asked for, by name and by the keys in which they differ."""
+    other = RECIPE.replace('"tiny"', '"longer"').replace("epochs = 4", "epochs = 9")
+    with pytest.raises(RunMismatch) as refused:
+        pipeline.run(parse(other), photographs, finished)
+    there, asked = str(refused.value).split("and asked for")
+    assert '"tiny" (student.epochs = 4)' in there
+    assert '"longer" (student.epochs = 9)' in asked
+    with pytest.raises(RunMismatch, match=r"own \(student\).*asked for.*own \(teacher\)|seed = 0.*seed = 3"):
+        pipeline.run(parse(RECIPE, settings=["seed=3"]), photographs, finished)
+
+
 def test_a_given_teacher_must_fit(photographs: Path, tmp_path: Path) -> None:
     root = shutil.copytree(photographs, tmp_path / "root")
     with pytest.raises(BadCheckpoint, match=r"teacher\.ckpt"):

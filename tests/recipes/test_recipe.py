@@ -143,6 +143,36 @@ def test_settings_reach_top_level_tables_and_stages_by_name() -> None:
         parse(GOOD, settings=["student.epoch=1"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("assistant.epochs=3", ["large.epochs", "middle.epochs"]),
+        ("assistant.lr=3", ["large.optimizer.lr", "middle.optimizer.lr"]),
+        ("assistant.epoch=3", ["large.epochs", "middle.epochs"]),
+        ("given_teacher.size=96", ["teacher.size"]),
+        ("epochs=3", ["large.epochs", "middle.epochs", "student.epochs"]),
+        ("stage.epochs=3", ["large.epochs", "middle.epochs", "student.epochs"]),
+        ("normalisation=training", ["data.normalisation"]),
+        ("student.temperature=2", ["student.objectives.kd.temperature"]),
+        ("optimizer.lr=0.1", ["large.optimizer.lr", "middle.optimizer.lr", "student.optimizer.lr"]),
+    ],
+)
+def test_a_setting_that_there_is_not_is_answered_with_those_that_were_meant(setting: str, meant: list[str]) -> None:
+    """Each of them can be set as it is named."""
+    with pytest.raises(BadRecipe) as refused:
+        load("takd", [setting])
+    assert re.findall(r'"([^"]*)"', str(refused.value).split("did you mean ")[1]) == meant
+    for name in meant:
+        load("takd", [f"{name}={setting.partition('=')[2]}"])
+
+
+def test_a_setting_that_is_like_nothing_gets_no_guess() -> None:
+    for setting in ("foo.bar=1", "epochz.q=1", "teacher.epochs=3"):
+        with pytest.raises(BadRecipe) as refused:
+            load("takd", [setting])
+        assert "did you mean" not in str(refused.value)
+
+
 def test_views_repeat_where_a_teacher_is_asked_and_stay_fresh_where_none_is() -> None:
     assert parse(GOOD).shipped.views == VIEWS
     assert parse(GOOD.replace("epochs = 3", "epochs = 3\nviews = 0")).shipped.views == 0

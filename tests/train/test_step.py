@@ -210,19 +210,16 @@ def test_what_a_step_returns_is_cut_off_from_its_graph(photographs: Path) -> Non
     assert not any(term.requires_grad for term in terms.values())
 
 
-def test_means_over_the_labelled_are_weighted_with_this_process_share_of_them(
-    photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_means_over_the_labelled_are_weighted_with_the_share_of_them(photographs: Path) -> None:
     step, _ = build(photographs)
     index, view = torch.arange(10), torch.zeros(10, dtype=torch.int64)
     images, targets = step.look(index, view)
     assert step.answers
     shown = step.answers(images, index, view)
-    assert step.share_of_labels(targets) == 1
+    assert step.share_of_labels(targets, targets) == 1
     with torch.no_grad():
         whole = step.terms(images, targets, shown)
-        monkeypatch.setattr(step, "share_of_labels", lambda targets: 0.25)
-        part = step.terms(images, targets, shown)
+        part = step.terms(images, targets, shown, share=0.25)
     assert part["cross_entropy"].item() == pytest.approx(0.25 * whole["cross_entropy"].item(), rel=1e-5)
     assert part["kd"].item() == pytest.approx(whole["kd"].item(), rel=1e-5)
     expected = 0.4 * part["cross_entropy"].item() + 0.6 * part["kd"].item()
@@ -243,7 +240,7 @@ def test_a_share_of_labels_is_against_the_mean_over_the_processes(
     step.semi_labelled, step.processes = True, Two()  # pyright: ignore[reportAttributeAccessIssue]
     targets = torch.zeros(4, 3)
     targets[:own, 1] = 1
-    assert float(step.share_of_labels(targets)) == pytest.approx(share)
+    assert float(step.share_of_labels(targets, targets)) == pytest.approx(share)
 
 
 def test_peers_are_the_others_with_their_logits_and_embeddings() -> None:

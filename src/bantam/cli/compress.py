@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 
 from bantam.cli.options import (
-    DataOption,
     ImagesOption,
     JsonOption,
     RunArgument,
+    RunDataOption,
+    next_step,
     print_json,
     print_study,
     whole,
 )
+from bantam.errors import BadData
 from bantam.recipes.keys import LARGEST, PARAMETERS
 from bantam.recipes.kinds.training import EPOCHS
 
@@ -48,7 +50,7 @@ SideOfStateDictOption = Annotated[
 
 def prune(
     source: SourceArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     ratios: RatiosOption = "0:0.95:0.05",
     methods: MethodsOption = "",
     images: ImagesOption = 0,
@@ -58,7 +60,8 @@ def prune(
     architecture: Annotated[str, typer.Option(help="What a state_dict belongs to.")] = "resnet18",
     size: SideOfStateDictOption = 96,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for what this makes.  [default: NAME-pruned]")
+        Path | None,
+        typer.Option("--out", help="Folder for what this makes.  [default: RUN/pruning/student; else NAME-pruned]"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,34 +70,40 @@ def prune(
 
     from bantam.cli.screen import Bar, run_table
     from bantam.compress.pruning_curve import curve_text, ratios_of
-    from bantam.studies.prune import Source, default_out, prune_curve, prune_to_budget
+    from bantam.studies.prune import Source, curve_out, default_out, prune_curve, prune_to_budget
 
     where = Source(source, architecture, size)
-    folder = out or default_out(where)
+    if data is None and not where.is_run:
+        raise BadData(f"{source} is no run, which would remember its photographs; say where they are with --data DIR")
+    root = data or where.run.photographs()
+    folder = out or (curve_out if to_params is None else default_out)(where)
     console = Console(stderr=as_json)
     if to_params is not None:
-        metrics = prune_to_budget(where, data, to_params, importance, finetune, folder, Bar(console))
+        metrics = prune_to_budget(where, root, to_params, importance, finetune, folder, Bar(console))
         if as_json:
             print_json(metrics)
             return
         console.print(run_table(metrics))
-        typer.echo(f"run folder: {folder}\nnext: bantam bench cost {folder} compares what runs cost")
+        runs = [source, folder] if where.is_run else [folder]
+        typer.echo(f"run folder: {folder}\n{next_step('bantam', 'bench', 'cost', *runs, why='what runs cost')}")
         return
     named = [name.strip() for name in methods.split(",") if name.strip()]
-    points = prune_curve(where, data, ratios_of(ratios), named, images, finetune or 0, folder, Bar(console))
+    points = prune_curve(where, root, ratios_of(ratios), named, images, finetune or 0, folder, Bar(console))
     if as_json:
         print_json([point.to_json() for point in points])
         return
     half = max(point.parameters for point in points) // 2
+    of = [] if where.is_run else ["--architecture", architecture, "--size", size]
+    words = ["bantam", "prune", source, *of, "--data", root, "--to-params", half]
     typer.echo(
         f"{curve_text(points)}\ncurve: {folder / 'curve.csv'}, curve.svg, curve.png\n"
-        f"next: bantam prune {source} --data {data} --to-params {half} prunes to a budget, trains and ships"
+        + next_step(*words, why="prunes to a budget, trains and ships")
     )
 
 
 def quantize(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     epochs: Annotated[
         int,
         typer.Option(
@@ -109,4 +118,4 @@ def quantize(
     from bantam.studies.quantize import quantize as quantized
     from bantam.studies.quantize import table
 
-    print_study(run, lambda opened, watcher: quantized(opened, data, epochs, watcher), table, as_json)
+    print_study(run, data, lambda opened, root, watcher: quantized(opened, root, epochs, watcher), table, as_json)

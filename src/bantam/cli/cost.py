@@ -8,10 +8,11 @@ import typer
 from bantam.cli.options import (
     BudgetOption,
     ClassesOption,
-    DataOption,
     JsonOption,
     RunArgument,
+    RunDataOption,
     SizeOption,
+    next_step,
     number,
     print_json,
     whole,
@@ -72,7 +73,9 @@ def students(
         typer.echo(cost_text({name: row.cost if isinstance(row, Fitted) else str(row) for name, row in found.items()}))
         if plot is not None:
             typer.echo(f"plot: {plot}")
-        typer.echo("next: bantam summary FAMILY shows its layers")
+        if fitting := [name for name, row in found.items() if isinstance(row, Fitted)]:
+            words = ["bantam", "summary", fitting[0], "--budget", budget, "--classes", classes, "--size", size]
+            typer.echo(next_step(*words, why="its layers, as those of every family"))
 
 
 def cost(
@@ -103,7 +106,7 @@ def cost(
 
 def pruning(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     ratio: Annotated[
         float,
         typer.Option(
@@ -129,8 +132,9 @@ def pruning(
 
     opened = open_run(run)
     where = out or opened.pruning_speed
-    result = pruning_speed(nets_of(opened, data), data, ratio, rounds, where, Bar(Console(stderr=True)))
+    root = opened.photographs(data)
+    result = pruning_speed(nets_of(opened, root), root, ratio, rounds, where, Bar(Console(stderr=True)))
     if as_json:
         print_json(result)
         return
-    typer.echo(f"{text(result)}\n{where}\nnext: bantam report {run} --data {data}")
+    typer.echo(f"{text(result)}\n{where}\n{next_step('bantam', 'report', run, '--data', root)}")

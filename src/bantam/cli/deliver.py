@@ -9,9 +9,12 @@ from bantam.cli.options import (
     BudgetOption,
     DataOption,
     JsonOption,
+    NamesOption,
     RunArgument,
+    RunDataOption,
     SideOption,
     WidthOption,
+    next_step,
     print_json,
     whole,
 )
@@ -38,6 +41,7 @@ def package(
     from bantam.deliver.package.write import package as packaged
     from bantam.deliver.verify.verify import verify as verified
     from bantam.runs.finished import open_run
+    from bantam.runs.remembered import remembered
 
     opened = open_run(run)
     made = packaged(opened, out or opened.package, notebook)
@@ -47,7 +51,9 @@ def package(
     else:
         typer.echo(f"{made.path}: {', '.join(made.names)}")
         typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
-        typer.echo(verdict.text() if verdict else f"next: bantam verify {made.path} --data DIR --run-code")
+        data_of = remembered(opened.folder) or "DIR"
+        words = ["bantam", "verify", made.path, "--data", data_of, "--budget", made.budget, "--run-code"]
+        typer.echo(verdict.text() if verdict else next_step(*words))
     if verdict and not verdict.passed:
         raise typer.Exit(1)
 
@@ -104,7 +110,7 @@ def report(
 
 def export(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     to: Annotated[str, typer.Option(help=FORMS)] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
@@ -126,7 +132,7 @@ def export(
     target = target_of(to)
     opened = open_run(run)
     net, shipped = opened.whole_way(width, size)
-    splits = opened.open_data(data, Bar(Console(stderr=True)))
+    splits = opened.open_data(opened.photographs(data), Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
     path = out or opened.exported(f"student{switch}{target.mark}{target.suffix}")
     parity = exported(Material(opened, net, shipped, splits), to, path)
@@ -146,6 +152,7 @@ def serve(
         Path | None, typer.Option(help="The run's photographs: for the gallery, and for its given teacher.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Labels beside which a leaderboard is, to show it.")] = None,
+    names: NamesOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 lets others in.")] = "127.0.0.1",
     port: Annotated[
         int,
@@ -169,6 +176,8 @@ def serve(
     recipe = opened.recipe
     if labels is not None and not labels.is_file():
         raise BadData(f"there are no labels {labels}; check the path")
+    if opened.is_finished or names is not None:  # wrong names are said before there is a page
+        opened.named(opened.shipped.classes, names)
     listener = app.listen(host, port)
     validation = teacher = None
     classes: tuple[str, ...] = ()
@@ -180,6 +189,6 @@ def serve(
             teacher = TeacherFile(data / given.checkpoint, given.architecture, given.size)
     typer.echo(f"{opened.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
     try:
-        app.serve(Setting(opened, validation, teacher, labels, classes), listener, host)
+        app.serve(Setting(opened, validation, teacher, labels, classes, names), listener, host)
     except KeyboardInterrupt:
         typer.echo("ended")

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from bantam.cli.options import (
-    DataOption,
     JsonOption,
     RunArgument,
+    RunDataOption,
     number,
     print_study,
 )
@@ -40,7 +40,7 @@ MacsOption = Annotated[
 
 def exits(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     drop: DropOption = 0.003,
     macs: MacsOption = None,
     confidence: ConfidenceOption = None,
@@ -51,12 +51,12 @@ def exits(
     from bantam.studies.exits import text
 
     most = None if macs is None else 1e6 * macs
-    print_study(run, lambda opened, watcher: measured(opened, data, drop, most, confidence, watcher), text, as_json)
+    print_study(run, data, lambda opened, root, bar: measured(opened, root, drop, most, confidence, bar), text, as_json)
 
 
 def views(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     most: Annotated[
         str | None,
         typer.Option("--views", help="The whole way: flip, zoom or crops.  [default: the run's own choice]"),
@@ -72,13 +72,17 @@ def views(
 
     million = None if macs is None else 1e6 * macs
     print_study(
-        run, lambda opened, watcher: measured(opened, data, most, drop, million, confidence, watcher), text, as_json
+        run,
+        data,
+        lambda opened, root, bar: measured(opened, root, most, drop, million, confidence, bar),
+        text,
+        as_json,
     )
 
 
 def cascade(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     drop: DropOption = 0.003,
     confidence: ConfidenceOption = None,
     as_json: JsonOption = False,
@@ -87,12 +91,12 @@ def cascade(
     from bantam.studies.cascade import cascade as measured
     from bantam.studies.cascade import text
 
-    print_study(run, lambda opened, watcher: measured(opened, data, drop, confidence, watcher), text, as_json)
+    print_study(run, data, lambda opened, root, bar: measured(opened, root, drop, confidence, bar), text, as_json)
 
 
 def slim(
     run: RunArgument,
-    data: DataOption,
+    data: RunDataOption = None,
     drop: DropOption = 0.003,
     confidence: ConfidenceOption = None,
     as_json: JsonOption = False,
@@ -101,4 +105,4 @@ def slim(
     from bantam.studies.cascade import text
     from bantam.studies.slim import slim as measured
 
-    print_study(run, lambda opened, watcher: measured(opened, data, drop, confidence, watcher), text, as_json)
+    print_study(run, data, lambda opened, root, bar: measured(opened, root, drop, confidence, bar), text, as_json)

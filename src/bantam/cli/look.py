@@ -6,22 +6,19 @@ from typing import Annotated
 import typer
 
 from bantam.cli.options import (
-    BudgetOption,
-    ClassesOption,
-    DataOption,
     ImagesOption,
     JsonOption,
+    RunDataOption,
     SetOption,
-    SizeOption,
     print_json,
     whole,
 )
 from bantam.errors import BadData
-from bantam.recipes.keys import LARGEST, SMALLEST
+from bantam.recipes.keys import LARGEST, PARAMETERS, SMALLEST
 
 
 def data_check(
-    data: Annotated[Path, typer.Argument(help="Folder of photographs.")], as_json: JsonOption = False
+    data: Annotated[Path, typer.Argument(help="Folder, archive or table of photographs.")], as_json: JsonOption = False
 ) -> None:
     """Count; look for unreadable files, duplicates, leaks and double labels; exit status 1 if training is unsafe."""
     from rich.console import Console
@@ -40,7 +37,7 @@ def data_check(
 
 
 def data_prepare(
-    data: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    data: Annotated[Path, typer.Argument(help="Folder, archive or table of photographs.")],
     size: Annotated[
         int,
         typer.Option(
@@ -58,6 +55,8 @@ def data_prepare(
     bar = Bar(Console(stderr=True))
     splits = cache.open_splits(data, size, progress=Counter(bar, "decoding"), say=bar.say)
     evaluation = len(splits.evaluation) if splits.evaluation is not None else 0
+    for line in splits.remarks:
+        typer.echo(line)
     typer.echo(
         f"ready at {size} px: {len(splits.training):,} training, {len(splits.validation):,} validation, "
         f"{evaluation:,} evaluation images in {len(splits.classes)} classes"
@@ -65,7 +64,7 @@ def data_prepare(
 
 
 def teacher_audit(
-    data: DataOption,
+    data: RunDataOption = None,
     recipe: Annotated[str, typer.Option(help="The recipe whose given teacher and augmentation to use.")] = "medium",
     images: ImagesOption = 2000,
     settings: SetOption = None,
@@ -86,12 +85,15 @@ def teacher_audit(
 
     console = Console(stderr=as_json)
     if run is not None:
-        audits = audit_run(open_run(run), data, images, Bar(console))
+        opened = open_run(run)
+        audits = audit_run(opened, opened.photographs(data), images, Bar(console))
         if as_json:
             print_json({name: audit.to_json() for name, audit in audits.items()})
         for name, audit in {} if as_json else audits.items():
             console.print(audit_table(audit, name))
         return
+    if data is None:
+        raise BadData("say where the photographs are with --data DIR; with --run RUN the run remembers")
     result = pipeline.audit_given_teacher(recipes.load(recipe, settings or ()), data, images, Bar(console))
     if as_json:
         print_json(result.to_json())
@@ -100,34 +102,61 @@ def teacher_audit(
 
 
 def summary(
-    net: Annotated[str, typer.Argument(help="A student family.")],
-    budget: BudgetOption = 60_000,
-    classes: ClassesOption = 11,
-    size: SizeOption = 64,
+    net: Annotated[str, typer.Argument(metavar="FAMILY | RUN", help="A student family, or a finished run's folder.")],
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole("--budget", 1, PARAMETERS),
+            metavar="N",
+            help="Most parameters; by default 60000, or the run's budget.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole("--classes", 1, 100_000), metavar="N", help="Number of classes of a family; by default 11."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole("--size", 1, LARGEST), metavar="N", help="Input size of a family in pixels; by default 64."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a student's layers, both counts of its parameters, and the verdict against the budget."""
     from dataclasses import asdict
 
     from bantam.nets.budget import summary as summarised
-    from bantam.nets.students import Student, family
+    from bantam.nets.students import STUDENTS, Student, family
+    from bantam.runs.finished import open_run
 
-    shape = family(net).fit(budget, classes, size)
-    result = summarised(Student(net, shape, classes, size).shipped_net(), size)
+    if net in STUDENTS or not Path(net).is_dir():
+        allowed, classes, size = budget or 60_000, classes or 11, size or 64
+        student = Student(net, family(net).fit(allowed, classes, size), classes, size)
+        weighed = student.shipped_net()
+    elif classes or size:
+        raise BadData("--classes and --size are for a family; a run has its own")
+    else:
+        run = open_run(Path(net))
+        weighed, shipped = run.as_shipped()
+        student, allowed = shipped.student, budget or run.metrics["budget"]
+    result = summarised(weighed, student.size)
     if as_json:
         weight = {"unique": result.weight.unique, "torchsummary": result.weight.torchsummary}
         print_json(
             {
-                "family": net,
-                "shape": shape,
-                "budget": budget,
+                "family": student.family,
+                "shape": student.shape,
+                "budget": allowed,
                 "parameters": weight,
                 "trainable": result.trainable,
                 "layers": [asdict(row) for row in result.rows],
             }
         )
     else:
-        typer.echo(result.text(budget))
+        typer.echo(result.text(allowed))
 
 
 def recipes_list() -> None:
@@ -151,7 +180,7 @@ def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="A new .toml
     if to.exists():
         raise BadData(f"{to} exists already; choose another name")
     write_text(to, recipe_path(name).read_text(encoding="utf-8"))
-    typer.echo(f"{to}: edit it, then bantam run {to} --data DIR --out RUN")
+    typer.echo(f"{to}: edit it, then `bantam run {to} --data DIR --out RUN`")
 
 
 def recipe_path(name: str) -> Path:

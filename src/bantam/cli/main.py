@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -64,16 +64,33 @@ LACK_OF_MEMORY = (
 """What libraries, the system and torch say in the same case."""
 
 
+def print_version(asked: bool) -> None:
+    """Print the version of Bantam, and end."""
+    if asked:
+        from bantam.runs.environment import version
+
+        typer.echo(f"bantam {version('bantam') or 'of a checkout that is not installed'}")
+        raise typer.Exit
+
+
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The most accurate image classifier that fits a hard budget: 60,000 parameters by default."""
+
+
 def assembled() -> typer.Typer:
     """The command line of COMMANDS."""
     made = typer.Typer(
         name="bantam",
-        help="The most accurate image classifier that fits a hard budget: 60,000 parameters by default.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    made.callback()(options)
     groups = {"": made}
     for name, command in COMMANDS.items():
         group, _, verb = name.rpartition(" ")

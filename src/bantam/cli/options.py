@@ -1,6 +1,7 @@
 """What the commands share: options of the same name mean the same everywhere, and JSON is printed in one way."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,7 +65,18 @@ ImagesOption = Annotated[
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder of photographs.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Folder of photographs, .zip or .tar of one, or table of files and labels.")
+]
+RunDataOption = Annotated[
+    Path | None, typer.Option("--data", help="The run's photographs; by default where it remembers them.")
+]
+NamesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes", metavar="FILE", help="Names of the classes, one a line; by default classes.txt of run or data."
+    ),
+]
 WidthOption = Annotated[
     float | None,
     typer.Option(
@@ -89,19 +101,29 @@ SetOption = Annotated[
 ]
 
 
+def next_step(*words: object, why: str = "") -> str:
+    """The line that says which command comes next, as a shell takes it, and what it does."""
+    return f"next: {shlex.join(map(str, words))}{why and f'  # {why}'}"
+
+
 def print_study(
     folder: Path,
-    study: Callable[["FinishedRun", "Watcher"], dict[str, Any]],
+    data: Path | None,
+    study: Callable[["FinishedRun", Path, "Watcher"], dict[str, Any]],
     text: Callable[[dict[str, Any]], str],
     as_json: bool,
 ) -> None:
-    """Do `study` on the run in `folder`, its progress on stderr, and print what it gives: as JSON or as its `text`."""
+    """Do `study` on the run in `folder` and its photographs, and print what it gives: as JSON or as its `text`.
+
+    Its progress is on stderr. Without `data` the photographs are those that the run remembers.
+    """
     from rich.console import Console
 
     from bantam.cli.screen import Bar
     from bantam.runs.finished import open_run
 
-    result = study(open_run(folder), Bar(Console(stderr=True)))
+    opened = open_run(folder)
+    result = study(opened, opened.photographs(data), Bar(Console(stderr=True)))
     typer.echo(text(result)) if not as_json else print_json(result)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from bantam.cli.options import (
     JsonOption,
+    NamesOption,
     SideOption,
     WidthOption,
     number,
@@ -25,13 +26,20 @@ SHOWN = 3
 def predict(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PHOTO... | RUN", help="Photographs; or with --data a finished run's folder."),
+        typer.Argument(
+            metavar="PHOTO... | FOLDER | RUN", help="Photographs, or folders of them; or a finished run's folder."
+        ),
     ],
     data: Annotated[Path | None, typer.Option(help="Folder whose evaluation images to classify.")] = None,
     run: Annotated[
         Path | None, typer.Option(help="Whose student classifies the photographs; by default the food model.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Where to write Id,Category.")] = Path("submission.csv"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="A run's Id,Category, by default submission.csv; of photographs file,class,name,probability."
+        ),
+    ] = None,
     views: Annotated[
         str | None,
         typer.Option(
@@ -60,26 +68,35 @@ def predict(
             help="Take further TTA crops only while the answer is less sure than this, 0..1.",
         ),
     ] = None,
+    classes: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the classes of photographs; or, with --data, write the submission of a run's student."""
+    """Print the classes of photographs, those in folders too; of a run's folder, write the submission."""
     if exit_confidence is not None and (view_confidence is not None or views not in (None, "plain")):
         other = "--view-confidence" if view_confidence is not None else f"--views {views}"
         raise BadData(f"--exit-confidence looks at one plain view; leave out {other}")
     thresholds = (exit_confidence, view_confidence)
-    if data is None:
+    if data is None and not any(map(holds_run, paths)):
         if probabilities is not None:
             raise BadData("--probabilities goes with --data; --json prints every class of single photographs")
-        photographs(paths, run, views, width, size, *thresholds, as_json)
+        photographs(paths, run, out, classes, views, width, size, *thresholds, as_json)
         return
     if len(paths) > 1 or run is not None:
-        raise BadData("with --data give one run's folder and nothing else: bantam predict RUN --data DIR")
+        raise BadData("with --data, or a run's folder, give nothing else: `bantam predict RUN --data DIR`")
+    out = out or Path("submission.csv")
     evaluation_images(paths[0], data, out, views, probabilities, width, size, *thresholds)
+
+
+def holds_run(path: Path) -> bool:
+    """Whether `path` is a run's folder, not a photograph or a folder of some."""
+    return (path / "recipe.toml").is_file()
 
 
 def photographs(
     paths: list[Path],
     run: Path | None,
+    out: Path | None,
+    names: Path | None,
     views: str | None,
     width: float | None,
     size: int | None,
@@ -89,34 +106,38 @@ def photographs(
 ) -> None:
     """Print the classes of the files `paths`, by the student of `run` or by the model that comes with Bantam.
 
+    Of a folder, every photograph in it and below. They are written to `out`, too; `names` is a file of class names.
     `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
     early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
     from bantam.deliver.graph_classifier import FOOD11, graph_classifier, ranked
+    from bantam.deliver.loose import photographs_in, write_table
     from bantam.runs.finished import open_run
 
-    folder = next((path for path in paths if path.is_dir()), None)
-    if folder is not None:
-        raise BadData(
-            f"{folder} is a folder, not a photograph; "
-            f"`bantam predict {folder} --data DIR` classifies the evaluation images of DIR with the run in it"
-        )
     opened = open_run(run or FOOD11)
     asked = (width, size, exit_confidence, view_confidence)
     by_graph = graph_classifier(opened, views) if asked == (None,) * 4 else None
+    files, left_out = photographs_in(paths)
     if by_graph is not None:
-        labels, answers, left = by_graph.labels, [by_graph.classify(path).tolist() for path in paths], None
+        labels, answers, left = by_graph.labels, [by_graph.classify(path).tolist() for path in files], None
     else:
-        labels, answers, left = by_pytorch(paths, opened, views, *asked)
+        labels, answers, left = by_pytorch(files, opened, views, *asked)
+    labels = opened.named(labels, names)
+    if out is not None:
+        write_table(out, files, answers, labels)
+    for line in left_out:
+        typer.echo(line, err=True)
     if as_json:
-        print_json({str(path): dict(ranked(row, labels)) for path, row in zip(paths, answers, strict=True)})
+        print_json({str(path): dict(ranked(row, labels)) for path, row in zip(files, answers, strict=True)})
         return
-    column = max(len(str(path)) for path in paths)
-    for path, row in zip(paths, answers, strict=True):
+    column = max(len(str(path)) for path in files)
+    for path, row in zip(files, answers, strict=True):
         best = [f"{name} {probability:6.1%}" for name, probability in ranked(row, labels)[:SHOWN]]
         typer.echo(f"{path!s:<{column}}  {'   '.join(best)}")
     if left is not None:
         typer.echo(left.text())
+    if out is not None:
+        typer.echo(f"{len(files):,} rows: {out}")
     if opened.folder == FOOD11:
         typer.echo("by the food model that comes with Bantam (11 classes); --run RUN asks a run's student")
 
@@ -145,7 +166,7 @@ def by_pytorch(
 
 def evaluation_images(
     run: Path,
-    data: Path,
+    data: Path | None,
     out: Path,
     views: str | None,
     probabilities: Path | None,
@@ -171,7 +192,7 @@ def evaluation_images(
     views = views or opened.tta
     if view_confidence is not None:
         ladder(views)
-    images = opened.evaluation(data, Bar(Console(stderr=True)))
+    images = opened.evaluation(opened.photographs(data), Bar(Console(stderr=True)))
     side, normalisation = shipped.student.size, shipped.normalisation
     left = None
     if early is not None and exit_confidence is not None:

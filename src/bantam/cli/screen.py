@@ -129,6 +129,11 @@ def run_table(metrics: dict[str, Any], graded: Accuracy | None = None) -> Table:
     chosen = metrics["validation"]
     shipped = with_error(chosen["accuracy"], chosen["standard_error"])
     table.caption = f"shipped, TTA {chosen['views']}: validation {shipped}, n = {chosen['n']:,}"
+    if calibrated := chosen.get("calibration"):
+        table.caption += (
+            f"\ncalibration error {calibrated['before']['ece']:.3f}, "
+            f"at temperature {calibrated['temperature']:g} {calibrated['after']['ece']:.3f}"
+        )
     if "refit" in metrics:
         table.caption += "\nrefitted on training and validation: that is the accuracy of the stage it repeats"
     if graded is not None:

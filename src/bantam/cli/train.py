@@ -11,6 +11,7 @@ from bantam.cli.options import (
     DataOption,
     JsonOption,
     SetOption,
+    next_step,
     print_json,
     whole,
 )
@@ -48,7 +49,8 @@ def demo(
     }
     for what, path in lines.items():
         typer.echo(f"{what:<17} {path}")
-    typer.echo("next: bantam data check DIR, then bantam run medium --data DIR --out RUN")
+    typer.echo(next_step("bantam", "serve", out / "run", why="a page that classifies digits"))
+    typer.echo("for photographs of your own: `bantam data check DIR`, then `bantam run simple --data DIR --out RUN`")
 
 
 def run(
@@ -88,7 +90,8 @@ def run(
     console.print(run_table(metrics))
     typer.echo(f"run folder: {out}")
     if (out / "submission.csv").exists():
-        typer.echo(f"next: bantam grade {out / 'submission.csv'} --labels labels.csv")
+        typer.echo(next_step("bantam", "package", out, "--data", data, why="what is handed in, and checks it"))
+    typer.echo(next_step("bantam", "serve", out, "--data", data, why="a page that classifies photographs"))
 
 
 def search(
@@ -132,7 +135,7 @@ def search(
         return
     console.print(search_table(result))
     typer.echo(f"all candidates: {out / 'search.json'}\nplot: {out / 'pareto.svg'}")
-    typer.echo(f"next: bantam run {out / 'winner.toml'} --data {data} --out RUN")
+    typer.echo(next_step("bantam", "run", out / "winner.toml", "--data", data, "--out", out / "winner"))
 
 
 def bench_train(

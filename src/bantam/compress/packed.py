@@ -78,7 +78,7 @@ def loads(data: bytes) -> tuple[StagedNet, dict[str, Any]]:
         raise
     except Exception as error:  # damage shows itself as any kind of error; each means that the file is no such net
         reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"not a packed student: {reason}; write the file again with bantam quantize") from error
+        raise BadCheckpoint(f"not a packed student: {reason}; write it again with `bantam quantize RUN`") from error
     return net.eval(), description
 
 

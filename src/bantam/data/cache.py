@@ -3,6 +3,8 @@
     CACHE/
       lock                    held while something is built, by one process at a time
       hashes/ROOT.json        content hashes already computed, with the file states they belong to
+      unpacked/               archives of photographs (see `root`)
+      divisions/              how folders without validation images were divided (see `splitting`)
       KEY/training.npy ...    uint8 [N, size, size, 3], rows in the order of the ids; in the training split's file the
                             images without a label, where they were asked for, come after its own
       KEY/index.json          written last: what the entry is, and CRC-32s of its arrays
@@ -14,15 +16,13 @@ their CRC-32s each time an entry is opened, and a damaged entry is built again. 
 where SHA-256 reads 0.7, and it is damage that is looked for; every core takes a part.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import mmap
 import os
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -33,16 +33,16 @@ import torch
 
 from bantam.data import images
 from bantam.data.contents import Source, hashed, read_table
-from bantam.data.folder import Record, scan
+from bantam.data.folder import Record, list_images, remarks_on, usable
 from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
+from bantam.data.splitting import divided
+from bantam.data.store import TEMPORARY, building_alone, default_cache_dir
 from bantam.errors import BadData, BadImage, SplitLeak
 from bantam.files import explained, sync_folder, write_json
 
 # Raise it when the same file would give other pixels: decoding, cropping or the layout of an entry changed.
 FORMAT = 1
-
-_TEMPORARY = ".building"
 
 # A CRC-32 is of so many bytes, which one thread reads in pieces.
 _PART, _PIECE = 2**24, 2**20
@@ -59,10 +59,11 @@ def open_splits(
     unlabelled: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Splits:
-    """Open a data folder at `size` x `size` pixels, decoding it first if its content was not seen before.
+    """Open a data folder, archive or table at `size` x `size` pixels, decoding it first if its content is new.
 
     The images stay on disk: pages are read when they are used, so the data may be larger than the memory. They are
     read-only: a process that writes to them is killed.
+    Where the folder has no validation images, they are taken from training (see `splitting`).
     `cache_dir` defaults to the environment's BANTAM_CACHE, then to ~/.cache/bantam. `progress(done, total)`
     is called while images are decoded, in this thread; `say` is told where a damaged entry is made anew. With
     `unlabelled`, the images in the folder of that name belong to what a stage with a teacher trains on.
@@ -71,20 +72,24 @@ def open_splits(
     cannot be written, and SplitLeak if an unlabelled image, by its file or its pixels, is also one that measures.
     """
     cache_dir = cache_dir or default_cache_dir()
-    folder = scan(root)
-    splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
-    if unlabelled:
-        splits[UNLABELLED] = folder.unlabelled
-        if not folder.unlabelled:
-            raise BadData(f"{root / UNLABELLED} holds no image; put some there, or set data.unlabelled = false")
-    sources = hashed(root, splits, cache_dir, workers)
+    listing = usable(list_images(root, cache_dir), root)
+    folder, division = listing.folder, None
+    if unlabelled and not folder.unlabelled:
+        raise BadData(f"{root / UNLABELLED} holds no image; put some there, or set data.unlabelled = false")
+    sources = hashed(folder.root, folder.splits(unlabelled or not folder.divided), cache_dir, workers)
+    if not folder.divided:
+        division = divided(folder, sources, cache_dir, workers, say)
+        folder = division.of(folder)
+        known = {row.record: row for rows in sources.values() for row in rows}
+        chosen = folder.splits(unlabelled)
+        sources = {name: [known[record] for record in records] for name, records in chosen.items()}
     if unlabelled:
         _refuse_copies({name: [(row.record, row.sha256) for row in rows] for name, rows in sources.items()})
         sources["training"] += sources.pop(UNLABELLED)
     fingerprint = _digest({name: sources[name] for name in ("training", "validation")}, size)
     entry = cache_dir / _digest(sources, size)
     if not _is_whole(entry, sources, size):
-        with _building_alone(cache_dir):
+        with building_alone(cache_dir):
             # Somebody else may have built it while this process waited.
             if not _is_whole(entry, sources, size):
                 if say and entry.exists():
@@ -109,12 +114,9 @@ def open_splits(
             for source in sources[name]
             if source.sha256 in evaluated
         ),
+        division=division,
+        remarks=() if division is None else (*division.lines(), *remarks_on(listing)),
     )
-
-
-def default_cache_dir() -> Path:
-    """BANTAM_CACHE from the environment, otherwise ~/.cache/bantam."""
-    return Path(os.environ.get("BANTAM_CACHE") or Path.home() / ".cache" / "bantam")
 
 
 def _labelled(name: str, array: torch.Tensor, records: tuple[Record, ...], classes: tuple[str, ...]) -> LabelledSplit:
@@ -205,22 +207,6 @@ def _crc(path: Path, start: int) -> int:
     return value
 
 
-@contextlib.contextmanager
-def _building_alone(cache_dir: Path) -> Iterator[None]:
-    """Hold the cache's lock, which the system releases if this process dies, and remove dead builds."""
-    with contextlib.ExitStack() as stack:
-        with explained(cache_dir):
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(cache_dir / "lock", "a"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in cache_dir.glob(f"{_TEMPORARY}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        # One of these may be in use just now; the hashes it holds are then computed once more.
-        for leftover in cache_dir.glob("hashes/.*.tmp"):
-            leftover.unlink(missing_ok=True)
-        yield
-
-
 def _build(
     entry: Path,
     root: Path,
@@ -229,7 +215,7 @@ def _build(
     workers: int | None,
     progress: Progress | None,
 ) -> None:
-    temporary = entry.with_name(f"{_TEMPORARY}-{entry.name}")
+    temporary = entry.with_name(f"{TEMPORARY}-{entry.name}")
     total = sum(map(len, sources.values()))
     done = 0
     unreadable: list[str] = []

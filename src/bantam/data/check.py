@@ -24,13 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import images
+from bantam.data.contents import hashed
 from bantam.data.folder import Folder, Listing, Record, list_images
 from bantam.data.layouts.folders import UNLABELLED, left_out
-from bantam.errors import BadImage
+from bantam.data.splitting import Division, divided
+from bantam.data.store import default_cache_dir
+from bantam.errors import BadData, BadImage
 
 TOLERATED_OVERLAP = 0.005
 """Share of the validation images that may also stand in training before it is unsafe: it bounds what the overlap can
 add to the measured accuracy, and the standard error on 4,432 images is larger."""
+
+_SHOWN = 10
 
 Sizes = dict[str, tuple[int, int]]
 
@@ -52,7 +57,8 @@ class Report:
     those have no labels. `sizes` has for each split the smallest, median and largest width and height in pixels.
     `remarks` has by file what the decoder remarked about it, sentence by sentence. `ignored` counts the files and
     folders that were left out, without hidden ones. `duplicates` are groups of equal images. `unsafe` and `warnings`
-    are sentences for people.
+    are sentences for people. `division` says how validation was split off, where the folder has none of its own, and
+    which photographs were left out for that.
     """
 
     root: Path
@@ -68,6 +74,7 @@ class Report:
     duplicates: tuple[tuple[Copy, ...], ...]
     unsafe: tuple[str, ...]
     warnings: tuple[str, ...]
+    division: Division | None = None
 
     def text(self) -> str:
         """The report as lines for people: counts, sizes, then what is wrong."""
@@ -86,6 +93,12 @@ class Report:
         for split, sizes in self.sizes.items():
             smallest, median, largest = ("x".join(map(str, sizes[key])) for key in ("min", "median", "max"))
             lines.append(f"{split} sizes: {smallest} to {largest} px, median {median}")
+        if self.division:
+            lines.append(self.division.lines()[0])
+            lines += [f"near duplicates: {', '.join(group)}" for group in self.division.groups[:_SHOWN]]
+            if len(self.division.groups) > _SHOWN:
+                lines.append(f"near duplicates: {len(self.division.groups) - _SHOWN:,} more groups, in --json")
+            lines += [f"left out: {one.split} {one.id}, {one.why}, as {one.same_as}" for one in self.division.left_out]
         lines += [f"unreadable: {reason}" for reason in self.unreadable.values()]
         lines += [f"warning: {sentence}" for sentence in self.warnings]
         lines += [f"unsafe: {sentence}" for sentence in self.unsafe]
@@ -95,6 +108,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return asdict(self) | {
+            "division": self.division.to_json() if self.division else None,
             "root": str(self.root),
             "classes": list(self.classes),
             "sizes": {name: {key: list(value) for key, value in sizes.items()} for name, sizes in self.sizes.items()},
@@ -105,17 +119,32 @@ class Report:
         }
 
 
-def check(root: Path, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Read every image of a data folder and report what is in it. Nothing is written.
+def check(
+    root: Path,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cache_dir: Path | None = None,
+) -> Report:
+    """Read every image of a data folder, archive or table and report what is in it. Only the cache is written to.
 
     `progress(done, total)` is called in this thread. Raises BadData only where there is nothing to look at:
-    `root` is missing, is not a directory, cannot be read or is empty.
+    `root` is missing, cannot be read or is empty, or is neither a directory nor a whole archive nor a table.
     """
-    listing = list_images(root)
-    folder = listing.folder
-    splits = {"training": folder.training, "validation": folder.validation, "evaluation": folder.evaluation}
-    splits |= {UNLABELLED: folder.unlabelled} if folder.unlabelled else {}
-    entries = [(name, record) for name, records in splits.items() for record in records]
+    cache_dir = cache_dir or default_cache_dir()
+    listing = list_images(root, cache_dir)
+    folder, division = listing.folder, None
+    problems = list(listing.problems)
+    if not folder.divided and not problems:
+        try:
+            sources = hashed(folder.root, folder.splits(unlabelled=True), cache_dir, workers)
+            division = divided(folder, sources, cache_dir, workers)
+        except BadData as error:
+            problems.append(str(error))
+    everything = [(name, record) for name, records in folder.splits(unlabelled=True).items() for record in records]
+    folder = division.of(folder) if division else folder
+    splits = folder.splits(unlabelled=True)
+    split_of = {record: name for name, records in splits.items() for record in records}
+    entries = [(split_of.get(record, name), record) for name, record in everything]
 
     unreadable: dict[str, str] = {}
     remarks: dict[str, tuple[str, ...]] = {}
@@ -123,12 +152,13 @@ def check(root: Path, workers: int | None = None, progress: Callable[[int, int],
     groups: dict[str, list[Copy]] = defaultdict(list)
     inspected = images.in_parallel(_inspect, (record.path for _, record in entries), workers)
     for done, ((name, record), result) in enumerate(zip(entries, inspected, strict=True), start=1):
-        file = str(record.path.relative_to(root))
+        file = str(record.path.relative_to(folder.root))
         if isinstance(result, BadImage):
             unreadable[file] = str(result)
         else:
             sizes[name].append(result.size)
-            groups[result.digest].append(Copy(name, record.id, record.label))
+            if record in split_of:
+                groups[result.digest].append(Copy(name, record.id, record.label))
             if result.remarks:
                 remarks[file] = result.remarks
         if progress and (done % 64 == 0 or done == len(entries)):
@@ -137,7 +167,7 @@ def check(root: Path, workers: int | None = None, progress: Callable[[int, int],
     duplicates = tuple(tuple(group) for group in groups.values() if len(group) > 1)
     counts = {name: _count(splits[name], folder.classes) for name in ("training", "validation")}
     return Report(
-        root=root,
+        root=folder.root,
         layout=folder.layout,
         classes=folder.classes,
         counts=counts,
@@ -148,8 +178,9 @@ def check(root: Path, workers: int | None = None, progress: Callable[[int, int],
         unreadable=unreadable,
         remarks=remarks,
         duplicates=duplicates,
-        unsafe=(*listing.problems, *_unsafe(folder, counts, unreadable, duplicates)),
-        warnings=(*_left_out(listing), *_remarked(remarks), *_warnings(duplicates, folder)),
+        unsafe=(*problems, *_unsafe(folder, counts, unreadable, duplicates)),
+        division=division,
+        warnings=(*_left_out(listing), *listing.remarks, *_remarked(remarks), *_warnings(duplicates, folder)),
     )
 
 

@@ -7,11 +7,14 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bantam.data import images
-from bantam.data.folder import Record
-from bantam.errors import CannotWrite
-from bantam.files import read_sealed, write_sealed
+from bantam.errors import BadData, CannotWrite
+from bantam.files import read_sealed, sha256_of, write_sealed
+
+if TYPE_CHECKING:
+    from bantam.data.folder import Record
 
 # A file system may give two writes this close together the same time, so a hash of a file changed that
 # recently is not remembered.
@@ -22,12 +25,12 @@ _TIMESTAMP_GRANULARITY_NS = 2_000_000_000
 class Source:
     """A record with the hash of its file's content; an empty hash stands for a file that cannot be read."""
 
-    record: Record
+    record: "Record"
     sha256: str
 
 
 def hashed(
-    root: Path, splits: dict[str, tuple[Record, ...]], cache_dir: Path, workers: int | None
+    root: Path, splits: "dict[str, tuple[Record, ...]]", cache_dir: Path, workers: int | None
 ) -> dict[str, list[Source]]:
     """Hash every file, except those whose state is still the one that a remembered hash was computed for."""
     root_hash = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
@@ -58,6 +61,24 @@ def hashed(
             write_sealed(memo, remembered)
     rows = (Source(record, sha256 or "") for record, sha256 in zip(records, hashes, strict=True))
     return {name: list(itertools.islice(rows, len(splits[name]))) for name in splits}
+
+
+def digest_of(path: Path, cache_dir: Path) -> str:
+    """The SHA-256 of a file, which may be large; remembered as those of `hashed` are. Raises BadData."""
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    memo = cache_dir / "hashes" / f"{name}.json"
+    started, state = time.time_ns(), _state(path)
+    known = read_table(memo).get("file")
+    if state and isinstance(known, list) and known[:-1] == state:
+        return known[-1]
+    try:
+        sha256 = sha256_of(path)
+    except OSError as error:
+        raise BadData(f"cannot read {path}: {error.strerror or error}; correct its permissions") from error
+    if state and max(state[1:3]) + _TIMESTAMP_GRANULARITY_NS < started:
+        with contextlib.suppress(CannotWrite):
+            write_sealed(memo, {"file": [*state, sha256]})
+    return sha256
 
 
 def _state(path: Path) -> list[int] | None:

@@ -1,25 +1,29 @@
 """An image folder as records and classes.
 
-Two layouts (`bantam.data.layouts`) are understood. In the flat one the label stands in the file's name; in the other
-each class has a folder of its own:
+`bantam.data.layouts` has the layouts that are understood. A label stands in the file's name, each class has a folder of
+its own, or a table lists them:
 
     training/{label}_{n}.jpg    validation/{label}_{n}.jpg    evaluation/{id}.jpg
     train/CLASS/*               val/CLASS/*                   test/*  or  test/CLASS/*
+    CLASS/*                     labels.csv                    {label}_{n}.jpg
 
-In both, images without a label from which students may learn lie in unlabelled/.
-Only names are looked at, no file is opened: an image is what is named like one. The evaluation split has no labels:
+Where there is no folder for validation, it is yet to be chosen (`bantam.data.splitting`). In all of them, images
+without a label from which students may learn lie in unlabelled/.
+Only names are looked at, no image is opened: an image is what is named like one. The evaluation split has no labels:
 where its images lie in class folders, the folders' names are not read as labels; nor are those in unlabelled/.
 """
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bantam.data.layouts import LAYOUTS
 from bantam.data.layouts.flat import CLASS_NAMES
-from bantam.data.layouts.folders import UNLABELLED
-from bantam.data.layouts.layout import Notes, entries
+from bantam.data.layouts.folders import UNLABELLED, left_out
+from bantam.data.layouts.layout import Found, Notes, entries, in_order, is_hidden
+from bantam.data.root import opened
 from bantam.errors import BadData
 
 FOOD_11 = (
@@ -52,6 +56,13 @@ class Folder:
     validation: tuple[Record, ...]
     evaluation: tuple[Record, ...]
     unlabelled: tuple[Record, ...]
+    divided: bool = True
+    """Whether the folder says which images are for validation; if not, `splitting.divide` chooses them."""
+
+    def splits(self, unlabelled: bool) -> dict[str, tuple[Record, ...]]:
+        """The records of each split by its name, with those in unlabelled/ or without."""
+        named = {"training": self.training, "validation": self.validation, "evaluation": self.evaluation}
+        return named | {UNLABELLED: self.unlabelled} if unlabelled else named
 
 
 @dataclass(frozen=True)
@@ -59,37 +70,48 @@ class Listing:
     """A folder as far as it can be understood, what stands against using it, and what was left out.
 
     `ignored` are files that are not named like an image, and folders too deep; `hidden` those whose names begin with a
-    dot.
+    dot, or that a system has put there. `remarks` are sentences on what else was left out.
     """
 
     folder: Folder
     problems: tuple[str, ...]
     ignored: tuple[Path, ...]
     hidden: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
-def scan(root: Path) -> Folder:
-    """Read the names in a data folder.
+def scan(root: Path, cache_dir: Path | None = None) -> Folder:
+    """Read the names in a data folder, in an archive of one, which is unpacked into the cache, or in a table.
 
-    Raises BadData if the folder is missing or empty, has no training or no validation images, has a class
-    without training images, or has a labelled image whose label is missing or out of range.
+    Where it is not `divided`, the training images are all that have a label. Raises BadData if the folder is missing or
+    empty, has no training images, has a class without training images, or has a labelled image whose label is missing
+    or out of range; and, where it is not divided, for a single class and for a class with a single image.
     """
-    listing = list_images(root)
+    return usable(list_images(root, cache_dir), root).folder
+
+
+def usable(listing: Listing, root: Path) -> Listing:
+    """The same listing. Raises BadData if something stands against using it; `root` is for the message."""
     if listing.problems:
         more = len(listing.problems) - 1
         suffix = f" (and {more} more; see `bantam data check {root}`)" if more else ""
         raise BadData(listing.problems[0] + suffix)
-    return listing.folder
+    return listing
 
 
-def list_images(root: Path) -> Listing:
+def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     """Like `scan`, but goes on after a problem and returns all of them.
 
-    Raises BadData only if `root` is missing, is not a directory, cannot be read or is empty.
+    Raises BadData only if `root` is missing, cannot be read or is empty, or is neither a directory nor a whole archive
+    nor a table.
     """
-    top_images, top_folders, _ = entries(root)
-    if not top_images and not top_folders:
-        raise BadData(f"{root} is empty; give a folder that holds training/, validation/ and evaluation/")
+    root = opened(root, cache_dir)
+    if root.is_dir() and not any(entries(root)[:2]):
+        instead = left_out(entries(root)[2], root)
+        raise BadData(
+            f"{root} is empty{f' but for {instead}' if instead else ''}; "
+            "give the folder that holds the photographs, those of each class in a folder of its name"
+        )
 
     notes = Notes()
     name = next((name for name, layout in LAYOUTS.items() if layout.recognises(root)), list(LAYOUTS)[-1])
@@ -97,23 +119,56 @@ def list_images(root: Path) -> Listing:
     found = layout.find(root, notes)
     keys = layout.keys(root, found, notes)
     index = {key: label for label, key in enumerate(keys)}
-    trained = {key for _, key in found.training}
-    notes.problems.extend(
-        f"{path} has the label {key}, which no training image has; correct the label or remove the image"
-        for path, key in found.validation
-        if key not in trained
-    )
+    notes.problems.extend(_without_training(found))
+    if not found.divided and found.training:
+        notes.problems.extend(_undividable(root, found))
+    base = root.parent if root.is_file() else root
     folder = Folder(
-        root=root,
+        root=base,
         layout=name,
         classes=layout.names(root, keys, notes),
-        training=_records(root, found.training, index, layout.bare_ids),
-        validation=_records(root, found.validation, index, layout.bare_ids),
-        evaluation=_records(root, [(path, None) for path in found.evaluation], index),
-        unlabelled=_named(UNLABELLED, _records(root, [(path, None) for path in found.unlabelled], index)),
+        training=_records(base, found.training, index, layout.bare_ids),
+        validation=_records(base, found.validation, index, layout.bare_ids),
+        evaluation=_records(base, [(path, None) for path in found.evaluation], index),
+        unlabelled=_named(UNLABELLED, _records(base, [(path, None) for path in found.unlabelled], index)),
+        divided=found.divided,
     )
-    hidden = tuple(sorted(path for path in notes.ignored if path.name.startswith(".")))
-    return Listing(folder, tuple(notes.problems), tuple(sorted(set(notes.ignored) - set(hidden))), hidden)
+    hidden = tuple(sorted(path for path in notes.ignored if is_hidden(path.name)))
+    ignored = tuple(sorted(set(notes.ignored) - set(hidden)))
+    return Listing(folder, tuple(notes.problems), ignored, hidden, tuple(notes.remarks))
+
+
+def remarks_on(listing: Listing) -> list[str]:
+    """What a person should know of a folder that was not made for Bantam: what was left out of it, a sentence each."""
+    said = f"left out: {left_out(listing.ignored, listing.folder.root)}" if listing.ignored else ""
+    return [*([said] if said else []), *listing.remarks]
+
+
+def _without_training(found: Found) -> Iterator[str]:
+    """What to say of validation images of classes that training lacks, a sentence for each class."""
+    trained = {key for _, key in found.training}
+    lacking: dict[str, list[Path]] = {}
+    for path, key in found.validation:
+        if key not in trained:
+            lacking.setdefault(key, []).append(path)
+    for key, paths in lacking.items():
+        more = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
+        yield (
+            f"{paths[0]} has the label {key}{more}, which no training image has; correct the label or remove the image"
+        )
+
+
+def _undividable(root: Path, found: Found) -> Iterator[str]:
+    """What stands against taking validation images from training, a sentence for each class."""
+    counts = Counter(key for _, key in found.training)
+    if len(counts) == 1:
+        yield f"{root} has one class, {next(iter(counts))}, and a classifier needs two; add photographs of another"
+    for key in in_order(counts):
+        if counts[key] == 1:
+            yield (
+                f"{root} has one photograph of class {key}, and one to learn from and one to measure by are needed; "
+                "add some, or remove the class"
+            )
 
 
 def shown_names(folder: Folder) -> tuple[str, ...]:

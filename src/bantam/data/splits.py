@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from bantam.data.splitting import Division
 from bantam.errors import SplitLeak
 
 
@@ -71,7 +72,9 @@ class Splits:
 
     `taught` is what a stage with a teacher trains on: the training split, and after it the images without a label
     where they were asked for. `fingerprint` identifies content, ids and labels of all of these and of validation, and
-    the image size. `leaks` are the ids of labelled images whose file also stands in the evaluation split.
+    the image size. `leaks` are the ids of labelled images whose file also stands in the evaluation split. `division`
+    says how validation was split off, where the folder has none of its own; `remarks` are sentences for a person on
+    what was left out of such a folder.
     """
 
     training: LabelledSplit
@@ -81,6 +84,8 @@ class Splits:
     classes: tuple[str, ...]
     fingerprint: str
     leaks: tuple[str, ...]
+    division: Division | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

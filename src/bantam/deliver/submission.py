@@ -89,7 +89,9 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
     except OSError as error:
         raise BadSubmission(f"cannot read {path}: {error.strerror or error}; check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadSubmission(f"{path} is not a CSV text file in UTF-8; write it anew with `bantam predict`") from error
+        raise BadSubmission(
+            f"{path} is not a CSV text file in UTF-8; write it anew with `bantam predict RUN --data DIR`"
+        ) from error
     if header[: len(columns)] != list(columns) or header[len(columns) :] not in ([], list(optional)):
         expected = ",".join(columns) + "".join(f"[,{name}]" for name in optional)
         raise BadSubmission(f"{path}: header is {','.join(header)[:80]!r}; make it {expected}")

@@ -15,7 +15,6 @@ from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, Normalisation, UnlabelledSplit, require_labelled
 from bantam.errors import BadData
 from bantam.measure.accuracy import accuracy, require_finite
-from bantam.measure.counts import Accuracy
 from bantam.measure.crops import TTA, Crop, require_tta
 from bantam.measure.dynamic import Left
 from bantam.nets.early_exit import confidence as confidence_of
@@ -43,15 +42,14 @@ def logits_of_tta(
 
 def choose_tta(
     net: nn.Module, validation: LabelledSplit, size: int, normalisation: Normalisation
-) -> tuple[str, dict[str, Accuracy]]:
-    """The name in TTA that is best on validation, the cheaper one of equals, and the accuracy of every one.
+) -> tuple[str, dict[str, Tensor]]:
+    """The name in TTA that is best on validation, the cheaper one of equals, and the answers [N, K] under every one.
 
     Raises SplitLeak for an unlabelled split.
     """
     validation = require_labelled(validation, "the choice of TTA")
-    answers = answers_of_tta(net, validation, size, normalisation, tuple(TTA))
-    measured = {name: accuracy(rows, validation.labels) for name, rows in zip(TTA, answers, strict=True)}
-    return max(measured, key=lambda name: measured[name].correct), measured
+    answers = dict(zip(TTA, answers_of_tta(net, validation, size, normalisation, tuple(TTA)), strict=True))
+    return max(answers, key=lambda name: accuracy(answers[name], validation.labels).correct), answers
 
 
 @torch.inference_mode()

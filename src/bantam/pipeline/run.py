@@ -6,7 +6,7 @@ A run is a folder; what is finished in it is skipped, what was killed goes on.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from bantam.deliver.predict import predict
 from bantam.errors import BadRecipe, RunMismatch
 from bantam.files import explained, sealed
 from bantam.measure.audit import Audit, audit
+from bantam.measure.temperature import divide_logits, temperatures_of
 from bantam.nets import budget
 from bantam.nets.students import Student, check_choices, describe
 from bantam.nets.teachers import load_teacher
+from bantam.pipeline.given import require_fit, require_there
 from bantam.pipeline.kinds.derived import require_source
 from bantam.pipeline.reuse import found, take
 from bantam.pipeline.selection import choose_on_validation, trained_net
@@ -28,17 +30,18 @@ from bantam.pipeline.stages import (
     derived_student,
     goals_of,
 )
-from bantam.recipes import recipe as recipes
 from bantam.recipes.kinds.derived import Derived
 from bantam.recipes.kinds.exiting import Exiting
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
+from bantam.recipes.toml import plain, shown
 from bantam.runs import runfolder
 from bantam.runs.environment import environment
 from bantam.runs.finished import open_run
 from bantam.runs.photographs import normalisation as normalisation_for
 from bantam.runs.photographs import open_data
+from bantam.runs.remembered import remember
 from bantam.runs.shipped import Shipped, ship
 from bantam.runs.watcher import Watcher
 from bantam.train.allocator import keep_memory
@@ -64,11 +67,12 @@ def run(
     watcher = watcher or Watcher()
     keep_memory()
     check(recipe, processes)
+    require_there(recipe, root)
 
     # Data: decoded once, memory-mapped from then on.
     splits = open_data(recipe, root, watcher)
     normalisation = normalisation_for(recipe, splits)
-    for line in leak_warnings(splits):
+    for line in (*splits.remarks, *leak_warnings(splits)):
         watcher.say(line)
 
     # Students and assistants are weighed before anything is trained.
@@ -88,6 +92,7 @@ def run(
         if isinstance(stage, Exiting) and stage.of in described:  # what a pruning will leave is weighed then
             whole = replace(described[stage.of], size=stage.size, exits=stage.after)
             budget.enforce([whole.shipped_net()], stage.size, recipe.budget)
+    require_fit(recipe, root, len(splits.classes))
 
     # Stages, in order; a finished one is taken from its folder, which is this run's alone meanwhile.
     with contextlib.ExitStack() as until_the_end:
@@ -95,6 +100,9 @@ def run(
             earlier = open_run(reuse) if reuse else None
             finished = found(earlier, recipe, splits.fingerprint) if earlier else []
             until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
+            if splits.division:
+                runfolder.write(out / runfolder.SPLITS, splits.division.to_json())
+            remember(out, root)
             if earlier:
                 take(earlier, finished, out, splits)
                 watcher.say(f"taken from {earlier}: {', '.join(stage.name for stage in finished)}")
@@ -120,6 +128,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
         trained = trained_net(shipped.student, out / "stages" / again.name).to(here.device)
         if measured["batchnorm"] == "re-estimated":
             reestimated(trained, joined(splits.training, splits.validation), stage.size, normalisation)
+        divide_logits(trained, temperatures_of(measured))  # validation taught this one: it cannot fit its own
     net = ship(out, shipped, trained.state_dict())
     weight = budget.enforce([net], stage.size, allowed)
     metrics = {
@@ -139,7 +148,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
             "of": stage.name,
             "images": results[again.name]["images"],
             "note": "what is shipped has trained on validation too, which measures it no longer; "
-            f"the validation figures are those of the stage {stage.name}",
+            f"the validation figures, temperatures included, are those of the stage {stage.name}",
         }
     runfolder.write(out / runfolder.RESULT, metrics)
     if splits.evaluation is not None:
@@ -200,10 +209,9 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
         return
     theirs = runfolder.recipe(out)  # an older one lacks keys that have defaults
     if theirs != recipe:
-        known = recipes.dump(theirs).splitlines()
-        changed = [line for line in recipes.dump(recipe).splitlines() if line not in known]
+        there, asked = unlike(theirs, recipe), unlike(recipe, theirs)
         raise RunMismatch(
-            f"{out} holds a run of another recipe (here: {'; '.join(changed[:3]) or 'keys are missing'}); "
+            f'{out} holds a run of the recipe "{theirs.name}" ({there}), and asked for is "{recipe.name}" ({asked}); '
             "choose another --out, or delete the folder"
         )
     began = runfolder.environment(out) or here
@@ -215,6 +223,32 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
     runfolder.write(out / runfolder.ENVIRONMENT, began)
 
 
+def unlike(one: Recipe, other: Recipe) -> str:
+    """The first few keys, `student.epochs = 30`, in which `one` is not as `other`, with the values of `one`."""
+    mine, theirs = keys_of(one), keys_of(other)
+    found = [f"{name} = {value}" for name, value in mine.items() if theirs.get(name) != value]
+    return "; ".join(found[:3]) or "nothing that the other lacks"
+
+
+def keys_of(recipe: Recipe) -> dict[str, str]:
+    """Every key of `recipe` as `--set` names it, with its value as an error shows it."""
+    found: dict[str, str] = {}
+
+    def walk(values: dict[str, Any], before: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                walk(value, f"{before}{name}.")
+            elif f"{before}{name}" == "stage":
+                found["stages"] = ", ".join(f"{stage['name']} ({stage['kind']})" for stage in value)
+                for stage in value:
+                    walk({key: item for key, item in stage.items() if key not in ("name", "kind")}, f"{stage['name']}.")
+            else:
+                found[f"{before}{name}"] = shown(value)
+
+    walk(plain(asdict(recipe)), "")
+    return {name: value for name, value in found.items() if name != "name"}
+
+
 def leak_warnings(splits: Splits) -> list[str]:
     """A line for the user where labelled images also stand in the evaluation split."""
     if not splits.leaks:
@@ -222,7 +256,7 @@ def leak_warnings(splits: Splits) -> list[str]:
     shown = ", ".join(splits.leaks[:3])
     return [
         f"warning: {len(splits.leaks)} labelled images also stand in the evaluation split ({shown}, ...); "
-        "`bantam data check` lists them"
+        "`bantam data check DIR` lists them"
     ]
 
 

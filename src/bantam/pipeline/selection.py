@@ -1,13 +1,24 @@
-"""What is chosen on validation once a student is trained: BatchNorm's statistics and test-time augmentation (TTA)."""
+"""What validation chooses once a student is trained: BatchNorm's statistics, test-time augmentation (TTA), temperature.
+
+A temperature is fitted for the chosen TTA, whose probabilities are shown, and one for each early exit by itself: a
+threshold compares their probabilities, and no two exits err alike in how sure they are. The switches of a net share
+their classifier, and so the temperature that fits the first of them.
+"""
 
 import copy
 from pathlib import Path
 from typing import Any
 
-from bantam.data.splits import Normalisation, Splits
-from bantam.measure.accuracy import accuracy
+import torch
+from torch import Tensor
+
+from bantam.data.splits import LabelledSplit, Normalisation, Splits
+from bantam.measure.accuracy import accuracy, calibration
+from bantam.measure.crops import TTA
 from bantam.measure.logits import logits_of
-from bantam.measure.tta import choose_tta
+from bantam.measure.temperature import divide_logits, fit_temperature, fitted_elsewhere
+from bantam.measure.tta import answers_of_tta, choose_tta
+from bantam.nets.early_exit import EarlyExitNet
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import each_switch
 from bantam.nets.students import Student
@@ -25,10 +36,11 @@ def trained_net(student: Student, folder: Path) -> StagedNet:
 def choose_on_validation(
     net: StagedNet, student: Student, splits: Splits, normalisation: Normalisation
 ) -> dict[str, Any]:
-    """Choose BatchNorm's statistics and the TTA, and measure with them: what metrics.json says.
+    """Choose BatchNorm's statistics and the TTA, fit temperatures, and measure with them: what metrics.json says.
 
-    `net`, in the form that was trained, is left with the chosen statistics. Each choice is between a few candidates,
-    whose accuracies are all in the result. The statistics of a switchable net are chosen by the sum over its switches.
+    `net`, in the form that was trained, is left with the chosen statistics, and its logits divided by the temperatures.
+    Each choice is between a few candidates, whose accuracies are all in the result. The statistics of a switchable net
+    are chosen by the sum over its switches.
     """
     size, validation = student.size, splits.validation
     renewed = reestimated(copy.deepcopy(net), splits.training, size, normalisation)
@@ -39,11 +51,18 @@ def choose_on_validation(
     batchnorm = max(statistics, key=lambda name: sum(item.correct for item in statistics[name]))
     if batchnorm == "re-estimated":
         net.load_state_dict(renewed.state_dict())
-    by_switch = [
-        {**switch._asdict(), "plain": item.value, "standard_error": item.standard_error}
-        for switch, item in zip(student.switches, statistics[batchnorm], strict=False)
-    ]
-    tta, by_tta = choose_tta(student.shipped_form(net), validation, size, normalisation)
+
+    # Temperatures change no class, so the TTA is chosen before; what ships is measured after.
+    labels, shipped = validation.labels, student.shipped_form(net)
+    tta, answers = choose_tta(shipped, validation, size, normalisation)
+    before = (*logits_of_exits(shipped, validation, size, normalisation), answers[tta])
+    temperatures = [fit_temperature(logits, labels) for logits in before]
+    divide_logits(net, temperatures)
+    shipped = student.shipped_form(net)
+    answers = dict(zip(TTA, answers_of_tta(shipped, validation, size, normalisation, tuple(TTA)), strict=True))
+    after = (*logits_of_exits(shipped, validation, size, normalisation), answers[tta])
+    by_tta = {name: accuracy(logits, labels) for name, logits in answers.items()}
+    *by_exit, calibrated = map(calibrations, temperatures, before, after, [labels] * len(before))
     return {
         "accuracy": by_tta[tta].value,
         "standard_error": by_tta[tta].standard_error,
@@ -55,5 +74,46 @@ def choose_on_validation(
         "by_views": {name: item.value for name, item in by_tta.items()},
         "batchnorm": batchnorm,
         "by_batchnorm": {name: items[0].value for name, items in statistics.items()},
-        **({"by_switch": by_switch} if by_switch else {}),
+        **({"by_switch": by_switch(net, student, validation, normalisation)} if student.switches else {}),
+        "calibration": {**calibrated, **({"exits": by_exit} if by_exit else {})},
+    }
+
+
+def by_switch(
+    net: StagedNet, student: Student, validation: LabelledSplit, normalisation: Normalisation
+) -> list[dict[str, Any]]:
+    """The accuracy of each switch of `net`."""
+    measured = [
+        accuracy(logits_of(net, validation, student.size, normalisation), validation.labels) for _ in each_switch(net)
+    ]
+    return [
+        {**switch._asdict(), "plain": item.value, "standard_error": item.standard_error}
+        for switch, item in zip(student.switches, measured, strict=True)
+    ]
+
+
+def logits_of_exits(
+    net: StagedNet, validation: LabelledSplit, size: int, normalisation: Normalisation
+) -> tuple[Tensor, ...]:
+    """The logits [N, K] of each early exit of `net` on plain views, as images leave by them; none without exits."""
+    if not isinstance(net, EarlyExitNet):
+        return ()
+
+    def look(views: Tensor) -> Tensor:
+        return torch.stack(net.observe(views).exits, 1)  # [B, exits, K]
+
+    return logits_of(net, validation, size, normalisation, look=look).unbind(1)
+
+
+def calibrations(temperature: float, before: Tensor, after: Tensor, labels: Tensor) -> dict[str, Any]:
+    """How well the probabilities of logits [N, K] agree with `labels` [N], `before` and `after` the temperature.
+
+    `held_out` is on images that did not choose it.
+    """
+    return {
+        "temperature": temperature,
+        "n": len(labels),
+        "before": calibration(before, labels)._asdict(),
+        "after": calibration(after, labels)._asdict(),
+        "held_out": calibration(fitted_elsewhere(before, labels), labels)._asdict(),
     }

@@ -239,7 +239,7 @@ def arithmetic_of(net: nn.Module, stage: Training, folder: Path, watcher: Watche
     if (kept := runfolder.probe(folder)) is not None:
         if kept.machine and kept.machine != machine() and (folder / runfolder.LAST).exists():
             watcher.say(f"{stage.name} began on {kept.machine}: here, on {machine()}, its last bits may differ")
-        return Arithmetic(kept.precision, kept.memory_format, kept.threads, kept.why, kept.machine)
+        return Arithmetic(kept.precision, kept.memory_format, kept.threads, kept.why, kept.machine, kept.micro_batch)
     chosen = choose(net, stage.size, stage.precision)
     runfolder.write(folder / runfolder.PROBE, chosen.to_json())
     return chosen

@@ -10,7 +10,8 @@ from bantam.errors import BadRecipe
 from bantam.recipes.keys import Misfit
 from bantam.recipes.kinds import STAGE_KINDS, Stage
 from bantam.recipes.kinds.training import VIEWS, Training
-from bantam.recipes.toml import NAMES, Place, describe, dotted, line_of, nearest, shown
+from bantam.recipes.meant import meant
+from bantam.recipes.toml import NAMES, Place, describe, dotted, line_of, nearest, shown, tables
 
 
 class Parser:
@@ -29,6 +30,11 @@ class Parser:
         line = line_of(self.text, path)
         raise BadRecipe(f"{self.source}{f':{line}' if line else ''}: {message}")
 
+    def meant(self, path: Place) -> str:
+        """What the setting that has set the key at `path` may have meant; empty where none has."""
+        setting = self.settings.get(path)
+        return meant(tables(self.text, self.source), setting.partition("=")[0].strip().split(".")) if setting else ""
+
     def table(self, kind: type[Any], values: Any, path: Place) -> Any:
         """An instance of the dataclass `kind` from the TOML table `values` that stands at `path`."""
         if not isinstance(values, dict):
@@ -39,7 +45,8 @@ class Parser:
             if name not in fields:
                 close = difflib.get_close_matches(name, fields, n=1, cutoff=0.4)
                 sense = f" ({close[0]}: {fields[close[0]].metadata['sense']})" if close else ""
-                self.fail((*path, name), f'unknown key "{dotted((*path, name))}"{nearest(name, fields)}{sense}')
+                hint = self.meant((*path, name)) or f"{nearest(name, fields)}{sense}"
+                self.fail((*path, name), f'unknown key "{dotted((*path, name))}"{hint}')
         given = {name: self.value(types[name], value, (*path, name)) for name, value in values.items()}
         for name, item in fields.items():
             if name not in given and item.default is item.default_factory is dataclasses.MISSING:

@@ -9,6 +9,7 @@ import typing
 from typing import Any
 
 from bantam.errors import BadRecipe, cut
+from bantam.recipes.meant import meant
 
 Place = tuple[str | int, ...]
 """The keys and places in lists that lead to a value."""
@@ -169,7 +170,8 @@ def override(values: dict[str, Any], setting: str) -> Place:
         place = ("stage", number, *parts)
     elif len(parts) > 1 and (parts[0] == "stage" or parts[0] not in {*values, "data"}):
         known = [*stages, *(item for item in values if item != "stage")]
-        raise BadRecipe(f'--set {shortened}: no stage or table is named "{parts[0]}"{nearest(parts[0], known)}')
+        hint = meant(values, parts) or nearest(parts[0], known)
+        raise BadRecipe(f'--set {shortened}: no stage or table is named "{parts[0]}"{hint}')
     for part in parts[:-1]:
         nested = table.setdefault(part, {})
         if not isinstance(nested, dict):

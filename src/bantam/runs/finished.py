@@ -16,7 +16,7 @@ from bantam.errors import BadCheckpoint, BadData, BadRunFile
 from bantam.measure.counts import Accuracy
 from bantam.measure.crops import TTA, tta_of
 from bantam.recipes.recipe import Recipe
-from bantam.runs import runfolder
+from bantam.runs import remembered, runfolder
 from bantam.runs.student_graph import graph
 from bantam.runs.watcher import Watcher
 
@@ -144,6 +144,15 @@ class FinishedRun:
 
     # --- its photographs
 
+    def photographs(self, given: Path | None = None) -> Path:
+        """`given`, or else the data folder that the run remembers. Raises BadData where there is none any more."""
+        assert self.recipe  # raises where there is no run at all
+        return given or remembered.photographs(self.folder)
+
+    def named(self, classes: tuple[str, ...], names: Path | None = None) -> tuple[str, ...]:
+        """The student's `classes` by the names that they were given since: `remembered.named`."""
+        return remembered.named(self.folder, classes, names)
+
     def open_data(self, root: Path, watcher: Watcher) -> "Splits":
         """The photographs in `root` as the recipe stores them. Raises BadData where their classes are others."""
         from bantam.runs.photographs import open_data
@@ -237,16 +246,21 @@ class FinishedRun:
         return net.eval()
 
     def unfolded(self, training: "LabelledSplit") -> "StagedNet":
-        """What was shipped, with BatchNorms and branches in front of it again: the same answers, and it can train.
+        """What was shipped, with BatchNorms and branches in front of it again: the same classes, and it can train.
 
-        The BatchNorms' statistics are those of `training` images. Raises as `at_switch`.
+        The BatchNorms' statistics are those of `training` images. Its logits are those of the training, before they
+        were divided by a temperature: a student that learns on, or teaches, does so as it did. Raises as `at_switch`,
+        and `metrics`.
         """
         import torch
 
         from bantam.data.augment import plain
+        from bantam.measure.temperature import divide_logits, temperatures_of
         from bantam.nets.unfold import unfold
 
         net, shipped = self.at_switch()
+        if temperatures := temperatures_of(self.metrics["validation"]):
+            divide_logits(net, [1 / temperature for temperature in temperatures])
         chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:IMAGES]
         normalisation = shipped.normalisation
         images = plain(training.images[chosen], shipped.student.size, normalisation.mean, normalisation.std)

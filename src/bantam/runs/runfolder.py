@@ -27,6 +27,8 @@ RECIPE, ENVIRONMENT, RESULT, STUDENT, WEIGHTS = (
 DONE, PROBE, ROWS, BEST, START, LAST = (
     "done.json", "probe.json", "metrics.jsonl", "best.ckpt", "start.ckpt", "last.ckpt",
 )  # fmt: skip
+SPLITS = "splits.json"
+"""Which photographs train and which measure, where the data folder did not say so."""
 STAGES = "stages"
 """The folder that holds a folder for each stage."""
 SUBMISSION, PACKAGE = "submission.csv", "hw13.zip"
@@ -36,6 +38,8 @@ EXITS, VIEWS, CASCADE, SLIM, SPEED, REPORT, FACTS = (
 )  # fmt: skip
 QUANTIZED, QUANTIZATION, PRUNING = "quantized", "quantization.json", "pruning"
 """What commands leave in a finished run: files, and folders of several."""
+PHOTOGRAPHS = "photographs.json"
+"""What `bantam.runs.remembered` keeps."""
 LOCK = ".lock"
 
 AGAIN = "run the recipe again: it takes what is finished as it is"
@@ -48,13 +52,13 @@ Count = Annotated[int, Field(ge=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class _Checked(BaseModel):
+class Checked(BaseModel):
     """Types as they are, no NaN; further keys are welcome."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
 
 
-class Environment(_Checked):
+class Environment(Checked):
     """environment.json: where a run was made, and `data`, the fingerprint of its photographs."""
 
     data: str
@@ -65,7 +69,7 @@ class Environment(_Checked):
     resumed: list[str | None] = []
 
 
-class Probe(_Checked):
+class Probe(Checked):
     """probe.json: how a stage trains, the same for every resumption."""
 
     precision: Literal["fp32", "bf16"]
@@ -73,9 +77,10 @@ class Probe(_Checked):
     threads: Count
     why: str
     machine: str = ""  # runs begun by earlier versions do not say
+    micro_batch: Count | None = None  # of a whole batch
 
 
-class Judged(_Checked):
+class Judged(Checked):
     """A net on the validation split after an epoch."""
 
     accuracy: Share
@@ -85,7 +90,7 @@ class Judged(_Checked):
     largest_share: Share | None = None
 
 
-class Epoch(_Checked):
+class Epoch(Checked):
     """A line of metrics.jsonl; a refit has no validation."""
 
     epoch: Count
@@ -96,7 +101,7 @@ class Epoch(_Checked):
     seconds: Number | None = None
 
 
-class Finished(_Checked):
+class Finished(Checked):
     """done.json: what a finished stage came to, and `weights`, the SHA-256 of its best.ckpt."""
 
     kind: str
@@ -109,7 +114,19 @@ class Finished(_Checked):
     weights: Digest | None = None
 
 
-class Chosen(_Checked):
+class Divided(Checked):
+    """The temperature by which a classifier's logits were divided."""
+
+    temperature: Annotated[float, Field(gt=0)]
+
+
+class Calibrated(Divided):
+    """The temperature of the whole net, and those of its early exits in order."""
+
+    exits: list[Divided] = []
+
+
+class Chosen(Checked):
     """What validation chose after training, in metrics.json."""
 
     plain: Share
@@ -118,16 +135,17 @@ class Chosen(_Checked):
     standard_error: Number | None = None
     flip: bool | None = None
     views: str | None = None
+    calibration: Calibrated | None = None
 
 
-class Parameters(_Checked):
+class Parameters(Checked):
     """Both counts of the shipped student."""
 
     unique: Count
     torchsummary: Count
 
 
-class Result(_Checked):
+class Result(Checked):
     """metrics.json, the result of a run."""
 
     validation: Chosen
@@ -138,17 +156,17 @@ class Result(_Checked):
     stages: dict[str, dict[str, Any]] = {}
 
 
-class _Confidence(_Checked):
+class _Confidence(Checked):
     threshold: Number
 
 
-class Threshold(_Checked):
+class Threshold(Checked):
     """exits/exits.json, as far as whoever answers needs it: the threshold that validation chose."""
 
     chosen: _Confidence | None
 
 
-Kind = TypeVar("Kind", bound=_Checked)
+Kind = TypeVar("Kind", bound=Checked)
 
 
 # --- tables
@@ -241,11 +259,16 @@ def environment(folder: Path) -> dict[str, Any] | None:
     return checked_table(Environment, path, advice)
 
 
+def go_on(folder: Path) -> str:
+    """How the run in `folder` is brought to its end."""
+    return f"`bantam run {folder / RECIPE} --data DIR --out {folder}` goes on with it"
+
+
 def result(folder: Path) -> dict[str, Any]:
     """What metrics.json holds. Raises BadData for an unfinished run, BadRunFile for a damaged file."""
     path = folder / RESULT
     if not path.exists():
-        raise BadData(f"{folder} has no metrics.json: the run is not finished; `bantam run` goes on with it")
+        raise BadData(f"{folder} has no metrics.json: the run is not finished; {go_on(folder)}")
     return checked_table(Result, path, AGAIN)
 
 
@@ -256,7 +279,7 @@ def student(folder: Path, advice: str = AGAIN) -> dict[str, Any]:
     """
     path = folder / STUDENT
     if not path.exists():
-        raise BadData(f"{folder} has no student.json: the run is not finished; `bantam run` goes on with it")
+        raise BadData(f"{folder} has no student.json: the run is not finished; {go_on(folder)}")
     return table(path, advice)
 
 

@@ -28,8 +28,13 @@ class Shipped:
         }
 
     def require_classes(self, splits: Splits) -> None:
-        """Raises BadData where the photographs have other classes than the student."""
-        if splits.classes != self.classes:
+        """Raises BadData where the photographs have other classes than the student.
+
+        Classes that are numbered on one side and have names on the other are the same: names are given later, too.
+        """
+        numbers = tuple(map(str, range(len(self.classes))))
+        alike = len(splits.classes) == len(self.classes) and numbers in (splits.classes, self.classes)
+        if splits.classes != self.classes and not alike:
             raise BadData(
                 f"the photographs have the classes {', '.join(splits.classes)}, the student "
                 f"{', '.join(self.classes)}; give --data the photographs that it was trained on"

@@ -47,7 +47,7 @@ def write_result(name: str, base: Recipe, out: Path, screening: Queue, final: Qu
         raise TrainingStopped(f"no candidate could be trained in full: {last_reason(final)}")
     winner = finalists[0]
     header = (
-        f"# The best of {len(candidates)} students within {base.budget:,} parameters, found by bantam search.\n"
+        f"# The best of {len(candidates)} students within {base.budget:,} parameters, found by a search.\n"
         "#\n"
         "# command   bantam run winner.toml --data DIR --out RUN\n"
         f"# expected  validation {winner['accuracy']:.4f} ± {winner['standard_error']:.4f} (n = {winner['n']:,}); "

@@ -244,7 +244,7 @@ def prune_to_budget(
     recipe = with_pruning(before, parameters, importance, before.shipped.epochs if epochs is None else epochs)
     splits = open_data(recipe, root, watcher)
     if source.is_run and not source.run.is_finished:
-        raise BadData(f"{source.path} is not finished; `bantam run` goes on with it")
+        raise BadData(f"{source.path} is not finished; {runfolder.go_on(source.path)}")
     if out.resolve() == source.path.resolve():
         raise RunMismatch(f"{out} is the run that is pruned; choose another --out")
     prunable_now(source, splits, parameters)
@@ -289,6 +289,11 @@ def with_pruning(recipe: Recipe, parameters: int, importance: str, epochs: int) 
         return replace(recipe, name=f"{recipe.name}-pruned", stage=(*earlier, stage))
     except ValueError as error:
         raise BadPruning(f"the pruning of {recipe.name}: {error}") from error
+
+
+def curve_out(source: Source) -> Path:
+    """Where the curve goes: for a run within it, where its report reads; for a checkpoint a folder of its name here."""
+    return source.run.pruning / "student" if source.is_run else default_out(source)
 
 
 def default_out(source: Source) -> Path:

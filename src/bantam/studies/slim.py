@@ -24,7 +24,9 @@ def slim(run: FinishedRun, root: Path, drop: float, confidence: float | None, wa
     require_share(("--drop", drop), ("--confidence", confidence))
     net, shipped = run.as_shipped()
     if not isinstance(net, SwitchableNet):
-        raise BadData(f"the student in {run} has one width alone; `bantam run slim` trains one with several")
+        raise BadData(
+            f"the student in {run} has one width alone; `bantam run slim --data DIR --out RUN` trains one with several"
+        )
     splits = run.open_data(root, watcher)
     passes = passes_of_switches(net, shipped, splits.validation)
     result = compared(passes, splits.validation.labels, drop, confidence)

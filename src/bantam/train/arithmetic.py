@@ -30,13 +30,17 @@ processor's bf16 units save."""
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a net is trained: precision "fp32" or "bf16", memory format (a key of FORMATS), threads; why, and on what."""
+    """How a net is trained: precision "fp32" or "bf16", memory format (a key of FORMATS), threads; why, and on what.
+
+    `micro_batch` is how many images are looked at at once where a whole batch does not fit the memory, else None.
+    """
 
     precision: str = "fp32"
     memory_format: str = "channels_last"
     threads: int = 1
     why: str = ""
     machine: str = ""
+    micro_batch: int | None = None
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -47,7 +51,8 @@ class Arithmetic:
         return FORMATS[self.memory_format]
 
     def __str__(self) -> str:
-        return f"{self.precision}, {self.memory_format}, {self.threads} thread(s)"
+        parts = f", micro-batches of {self.micro_batch}" if self.micro_batch else ""
+        return f"{self.precision}, {self.memory_format}, {self.threads} thread(s){parts}"
 
     @contextmanager
     def threading(self) -> Iterator[None]:
@@ -59,7 +64,7 @@ class Arithmetic:
         finally:
             torch.set_num_threads(before)
 
-    def to_json(self) -> dict[str, str | int]:
+    def to_json(self) -> dict[str, str | int | None]:
         return asdict(self)
 
 

@@ -17,17 +17,14 @@ class Captured:
 
     def __init__(self, step: Step, index: Tensor, view: Tensor) -> None:
         self.index, self.view = index.clone(), view.clone()  # [B], [B]
-        before = {name: tensor.clone() for name, tensor in state_of(step).items()}
+        before = Snapshot(step)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 step(self.index, self.view)
         torch.cuda.current_stream().wait_stream(stream)
-        with torch.no_grad():
-            for name, tensor in state_of(step).items():
-                # What the first step made was not there before: an optimizer's memory, which starts at 0.
-                tensor.copy_(before[name]) if name in before else tensor.zero_()
+        before.put_back()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.terms = step(self.index, self.view)
@@ -37,6 +34,29 @@ class Captured:
         self.view.copy_(view)
         self.graph.replay()
         return self.terms
+
+
+class Snapshot:
+    """All that steps change, as it is now: the tensors of `state_of` by name, and the state of the random numbers."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.tensors = {name: tensor.detach().clone() for name, tensor in state_of(step).items()}
+        self.random = torch.cuda.get_rng_state(step.device) if step.device.type == "cuda" else torch.get_rng_state()
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Make everything as it was, in the memory where it is now, for a graph knows nothing but its memory.
+
+        What steps have made since, an optimizer's memory, becomes the 0 with which it starts.
+        """
+        for name, tensor in state_of(self.step).items():
+            tensor.copy_(self.tensors[name]) if name in self.tensors else tensor.zero_()
+        self.step.optimizer.zero_grad(set_to_none=True)  # of a step that broke off
+        if self.step.device.type == "cuda":
+            torch.cuda.set_rng_state(self.random, self.step.device)
+        else:
+            torch.set_rng_state(self.random)
 
 
 def state_of(step: Step) -> dict[str, Tensor]:

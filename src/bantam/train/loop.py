@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from bantam.files import sweep
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import raw_logits_of
 from bantam.nets.slimmable import each_switch
-from bantam.runs import checkpoint
+from bantam.runs import checkpoint, runfolder
 from bantam.runs.runfolder import Row
 from bantam.runs.runlog import RunLog
 from bantam.train.arithmetic import FP32, Arithmetic
@@ -70,14 +70,19 @@ def train(
     """
     check(plan.training, validation, place.processes)
     stage, watcher, started = plan.stage, place.watcher, time.monotonic()
-    per_epoch, batch = order_of(plan, 0, place.processes).shape
+    per_epoch = len(order_of(plan, 0, place.processes))
     total = per_epoch * stage.epochs
     step = Step(net, plan, total, arithmetic, place.processes)
     state = State(step, place.folder / "last.ckpt", told_apart(net, plan, arithmetic), started)
     state.resume()
+
+    def keep(micro_batch: int) -> None:
+        """Let a resumption train in the same way."""
+        runfolder.write(place.folder / runfolder.PROBE, replace(arithmetic, micro_batch=micro_batch).to_json())
+
     log = None if place.processes.rank else RunLog(place.folder / "metrics.jsonl", state.epoch)
     net.train()
-    taken = way_of(step, batch, lambda line: watcher.say(f"{stage.name}: {line}"))
+    taken = way_of(step, lambda line: watcher.say(f"{stage.name}: {line}"), keep)
     watcher.begin(stage.name, total, state.done)
     try:
         while state.epoch < stage.epochs:

@@ -39,12 +39,16 @@ def build_optimizer(plan: Optimizer, modules: list[nn.Module], lr: Tensor) -> to
         {"params": [item for item in parameters if item.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    optimizer: torch.optim.Optimizer
     if plan.name == "adamw":
-        capturable = lr.is_cuda
-        adamw = without_compiler(torch.optim.AdamW)
-        return adamw(groups, lr=lr, betas=(plan.momentum, 0.999), fused=True, capturable=capturable)
-    sgd = without_compiler(torch.optim.SGD)
-    return sgd(groups, lr=lr, momentum=plan.momentum, nesterov=plan.momentum > 0, fused=True)
+        adamw, capturable = without_compiler(torch.optim.AdamW), lr.is_cuda
+        optimizer = adamw(groups, lr=0.0, betas=(plan.momentum, 0.999), fused=True, capturable=capturable)
+    else:
+        sgd = without_compiler(torch.optim.SGD)
+        optimizer = sgd(groups, lr=0.0, momentum=plan.momentum, nesterov=plan.momentum > 0, fused=True)
+    for group in optimizer.param_groups:
+        group["lr"] = lr  # not before: they look at its value, and would wait for a GPU
+    return optimizer
 
 
 @functools.cache

@@ -78,6 +78,7 @@ class Step:
         self.semi_labelled = isinstance(training, SemiLabelledSplit)
         self.viewing = plan.viewing
         self.autocast, self.memory_format = arithmetic.autocast, arithmetic.format
+        self.micro_batch = arithmetic.micro_batch
         objectives = list(self.objectives().values())
         self.observed: nn.Module = Observed(net, objectives)
         self.ema = Ema(net) if stage.ema else None
@@ -164,22 +165,42 @@ class Step:
         return self.learn(images, targets, index, view)
 
     def learn(self, images: Tensor, targets: Tensor, index: Tensor, view: Tensor) -> dict[str, Tensor]:
-        """The step from what `look` gave on; returns what the step returns."""
-        shown = self.answers(images, index, view) if self.answers else None
-        terms = self.terms(images, targets, shown)
-        terms["loss"].backward()
+        """The step from what `look` gave on; returns what the step returns.
+
+        In micro-batches (`micro_batch` images each, pairs whole) the gradients of the parts are added up: the loss is
+        that of the whole batch where it is a mean over images. Not quite the same is what looks at a batch as such:
+        BatchNorm normalises by a part's statistics, and its running ones move a step for each part; similarity, rkd and
+        dist compare the images of a part with each other.
+        """
+        terms: dict[str, Tensor] = {}
+        for part in self.parts_of(len(images)):
+            seen, wanted = images[part], targets[part]  # [M, 3, S, S], [M, K]
+            shown = self.answers(seen, index[part], view[part]) if self.answers else None
+            own = self.terms(seen, wanted, shown, self.share_of_labels(wanted, targets))
+            weight = len(wanted) / len(targets)
+            (own["loss"] * weight).backward()
+            for name, term in own.items():
+                terms[name] = terms[name] + term.detach() * weight if name in terms else term.detach() * weight
         self.move()
         self.average()
-        return self.processes.mean({name: term.detach() for name, term in terms.items()})
+        return self.processes.mean(terms)
+
+    def parts_of(self, batch: int) -> list[slice]:
+        """The micro-batches in which a batch of so many images is taken."""
+        size = self.micro_batch or batch
+        return [slice(start, start + size) for start in range(0, batch, size)]
 
     def look(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """The training views float32 [B, 3, S, S] and their targets, class probabilities [B, K]."""
         images, ratio = augment.render(self.images, index, view, self.viewing)
         return images, augment.soft_targets(self.labels[index], ratio, self.classes)
 
-    def terms(self, images: Tensor, targets: Tensor, shown: Output | None) -> dict[str, Tensor]:
+    def terms(
+        self, images: Tensor, targets: Tensor, shown: Output | None, share: Tensor | float = 1.0
+    ) -> dict[str, Tensor]:
         """The forward pass: each objective's terms, and the weighted sum of them all as "loss".
 
+        `share` is the `share_of_labels` of these images.
         Of a cohort, the loss is the sum of its members' losses, and a term the mean of theirs. The objectives are for a
         switchable net as a whole; its other switches learn what it answers itself ("in-place distillation", Yu and
         Huang, 2019, arXiv:1903.05134): that pulls the weights they share one way, needs no teacher, and is free.
@@ -190,7 +211,6 @@ class Step:
         turn = int(self.count) if self.takes_turns else 0
         with self.casting(), self.processes.normalising():
             observed: list[Output] = self.observed(images, turn)
-        share = self.share_of_labels(targets)
         everything = [seen._replace(logits=seen.logits.float(), embedding=seen.embedding.float()) for seen in observed]
         outputs, switches = everything[: len(self.goals)], everything[len(self.goals) :]
         members = [
@@ -233,15 +253,16 @@ class Step:
                 loss = loss + weight * terms[name]
         return {"loss": loss, **terms}
 
-    def share_of_labels(self, targets: Tensor) -> Tensor | float:
-        """This process's number of labelled images in the batch against the mean over the processes.
+    def share_of_labels(self, part: Tensor, targets: Tensor) -> Tensor | float:
+        """The number of labelled images in a part of this process's batch against the mean over all parts of all.
 
-        The processes' means over the labelled images, weighted with it, average to the mean over the whole batch's.
+        `part` is [M, K] of `targets` [B, K]. The parts' means over the labelled images, weighted with it and with the
+        parts' sizes, average to the mean over the whole batch's.
         """
-        if not self.semi_labelled or self.processes.world == 1:
+        if not self.semi_labelled or (self.processes.world == 1 and len(part) == len(targets)):
             return 1.0
-        own = labelled(targets).sum().double()
-        return own * self.processes.world / self.processes.summed(own).clamp(min=1)
+        mean = self.processes.summed(labelled(targets).sum().double()).clamp(min=1) / self.processes.world
+        return labelled(part).sum() * (len(targets) / len(part)) / mean
 
     def casting(self) -> torch.autocast | nullcontext[None]:
         if self.autocast is None:

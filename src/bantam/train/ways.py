@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bantam.train.ahead import Ahead
 from bantam.train.capture import Captured
+from bantam.train.checked import Checked
 from bantam.train.step import Step
 
 
@@ -33,18 +34,27 @@ class OneByOne:
         pass
 
 
-def way_of(step: Step, batch: int, say: Callable[[str], None]) -> Way:
-    """How steps on `batch` images are taken on the step's device; `say` is told what was found out about it.
+def way_of(step: Step, say: Callable[[str], None], keep: Callable[[int], None]) -> Way:
+    """How steps are taken on the step's device; `say` is told what is found out about it, `keep` the micro-batch.
 
-    On a GPU the step is captured once and replayed. With several processes it is the plain sequence: within a capture
-    DistributedDataParallel could neither order its buckets nor notice a lost process. So it is where switches take
-    turns, for one step is not another. On a CPU a second thread may make the next views meanwhile.
+    On a GPU the step is captured and replayed, once that is seen to do the same. With several processes it is the plain
+    sequence: within a capture DistributedDataParallel could neither order its buckets nor notice a lost process, and
+    no process may take smaller parts than the others. It is plain where switches take turns, for one step is not
+    another, and where the images do not fit the GPU. On a CPU a second thread may make the next views meanwhile.
     """
     if step.device.type == "cpu":
         return Ahead(step, say)
-    step.settle()
-    if step.processes.world > 1 or step.takes_turns:
+    resident = settled(step, say)
+    if step.processes.world > 1:
         return OneByOne(step)
-    step.begin(0)
-    example = torch.arange(batch, device=step.device)
-    return OneByOne(Captured(step, example, torch.zeros_like(example)))
+    return Checked(step, say, keep, Captured if resident and not step.takes_turns else None)
+
+
+def settled(step: Step, say: Callable[[str], None]) -> bool:
+    """Have the images on the step's device; gives whether there is room for them."""
+    try:
+        step.settle()
+    except torch.OutOfMemoryError:
+        say("the photographs do not fit the GPU's memory: they stay outside, and steps are taken plainly")
+        return False
+    return True

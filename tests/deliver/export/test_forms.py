@@ -178,8 +178,14 @@ def test_a_file_that_passes_is_written_and_one_that_fails_is_not(material: Mater
 
 
 def test_bad_input_is_one_line_and_writes_nothing(material: Material):
-    with pytest.raises(BadData, match='did you mean "onnx"'):
+    with pytest.raises(BadData, match='"onnx" is the nearest'):
         export(material, "onxx", material.run.folder / "a.onnx")
+    for other, near in (("tflite", "executorch"), (".PTH", "torchscript"), ("coreml", "onnx"), ("int8", "onnx-int8")):
+        with pytest.raises(BadData, match=f'"{near}" is the nearest'):
+            export(material, other, material.run.folder / "a.onnx")
+    with pytest.raises(BadData) as unknown:
+        export(material, "pdf", material.run.folder / "a.onnx")
+    assert "nearest" not in str(unknown.value)
     with pytest.raises(BadData, match="end in .onnx"):
         export(material, "onnx", material.run.folder / "a.pt")
     _, other = student("mobilenet_v1", ("a", "b", "c"))

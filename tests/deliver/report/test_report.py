@@ -16,9 +16,12 @@ from bantam.measure.accuracy import calibration
 from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
 from bantam.recipes import recipe as recipes
+from bantam.recipes.recipe import parse
 from bantam.runs import runfolder
 from bantam.runs.finished import load_shipped, open_run
 from bantam.runs.watcher import Watcher
+from bantam.studies.prune import Source, curve_out
+from tiny_run import RECIPE
 
 MADE_BY = {"commit": "abc", "versions": {"torch": "2"}, "cores": 2}
 
@@ -58,8 +61,8 @@ def test_a_measured_run_is_reported_whole(
     titles = re.findall(r'<h2 id="[^"]+">([^<]+)</h2>', page)
     assert [title[:3] for title in titles[:7]] == ["Res", "1-1", "1-2", "2-1", "2-2", "3-1", "3-2"]
     assert titles[-1].startswith("Bonus")
-    # This run has no teacher and no pruning; everything else is there.
-    assert [title[:3] for title in written.missing] == ["2-2", "3-1", "3-2"]
+    # This run has no teacher, of which nothing can be missing, and no pruning; everything else is there.
+    assert [title[:3] for title in written.missing] == ["3-1", "3-2"]
 
     # Self-contained, and every image has words.
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)
@@ -88,14 +91,67 @@ def test_a_measured_run_is_reported_whole(
     assert sum(map(sum, facts["validation"]["confusion"])) == 30
     assert facts["costs"]["student"]["parameters"]["unique"] == metrics["parameters"]["unique"]
     again = report(open_run(own_run), out, None, MADE_BY, Watcher())
-    assert [title[:3] for title in again.missing] == ["2-2", "3-1", "3-2", "The"]
+    assert [title[:3] for title in again.missing] == ["3-1", "3-2", "The"]
     assert "<img" not in out.read_text()
+
+
+def test_the_same_call_gives_the_same_report_wherever_it_is_made(
+    own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a checkout that others' measurements lie in, nor the environment, says anything in a run's report."""
+    pages: list[list[bytes]] = []
+    checkout = Path(__file__).parents[3]
+    for folder, commit in ((tmp_path, None), (checkout, "abc")):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "other-cache"))
+        if commit:
+            monkeypatch.setenv("BANTAM_COMMIT", commit)
+        written = report(open_run(own_run), own_run / "report" / "report.html", None, MADE_BY, Watcher())
+        pages.append([path.read_bytes() for path in (written.html, written.markdown, *written.plots)])
+    assert (checkout / "results" / "benchmarks" / "pruning_speed.json").is_file()
+    assert pages[0] == pages[1]
+    assert b"masked" not in pages[1][0]
+
+
+def test_a_run_without_a_teacher_is_not_sent_in_a_circle(own_run: Path) -> None:
+    """It is not told to measure what it has not, nor to prune a teacher of others."""
+    without = open_run(own_run)
+    assert [block.kind for block in questions.temperature({}, without.recipe, "again").blocks] == ["paragraph"] * 2
+    assert "ckpt" not in questions.pruning(without).blocks[0].text
+    keys = (
+        'name = "big"',
+        'kind = "given_teacher"',
+        'architecture = "resnet34"',
+        'checkpoint = "big.ckpt"',
+        "size = 40",
+    )
+    big = "\n".join(("[[stage]]", *keys, ""))
+    taught = RECIPE.replace('kind = "student"', 'kind = "student"\nteacher = "big"')
+    given = parse(taught.replace("[[stage]]", f"{big}[[stage]]", 1))
+    assert "again measures them" in questions.temperature({}, given, "again").blocks[-1].text
+    measured = questions.temperature({"validation": {}}, given, "again").blocks[-1].text
+    assert "again" not in measured
+    runfolder.write_recipe(own_run, given)
+    advice = questions.pruning(open_run(own_run)).blocks[0].text
+    assert "DIR/big.ckpt --architecture resnet34 --size 40" in advice
+
+
+def test_the_epochs_are_those_of_every_stage_that_was_trained() -> None:
+    metrics = {
+        "epochs": 20,
+        "stages": {"given": {}, "own": {"epochs": 7}, "first": {"epochs": 30}, "last": {"epochs": 20}},
+    }
+    assert questions.epochs_told(metrics, list(metrics["stages"])) == "57 epochs (own 7, first 30, last 20)"
+    assert questions.epochs_told(metrics, ["last"]) == "20 epochs"
+    assert questions.trained_as(recipes.load("boss")) == ["student", "boss"], "it goes on from strong's student"
+    assert questions.trained_as(recipes.load("exits")) == ["backbone", "student"]
+    assert questions.trained_as(recipes.load("demo")) == ["distilled"]
 
 
 def test_without_photographs_what_was_not_measured_is_said_to_be_missing(own_run: Path, tmp_path: Path) -> None:
     written = report(open_run(own_run), tmp_path / "r.html", None, MADE_BY, Watcher())
     assert "What the student gets wrong" in written.missing
-    assert "--data DIR measures it" in (tmp_path / "r.html").read_text()
+    assert "--data DIR` measures it" in (tmp_path / "r.html").read_text()
     assert not (own_run / "report").exists()
 
 
@@ -133,7 +189,7 @@ def test_the_teacher_s_soft_labels_are_plotted_from_the_facts() -> None:
         {"temperature": t, "ranked": [a, 1 - a], "entropy": e, "off_class": 1 - a}
         for t, a, e in ((1.0, 0.9, 0.3), (20.0, 0.55, 0.68))
     ]
-    section = questions.temperature({"teacher": {"stage": "big", "n": 8, "soft": soft}}, "again")
+    section = questions.temperature({"teacher": {"stage": "big", "n": 8, "soft": soft}}, parse(RECIPE), "again")
     kinds = [block.kind for block in section.blocks]
     assert kinds == ["paragraph", "paragraph", "plot", "table"]
     assert "0.900" in section.blocks[1].text
@@ -147,8 +203,9 @@ def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
         for m in ("global", "layer")
         for r in (0.0, 0.5)
     ]
-    (tmp_path / "pruning" / "teacher").mkdir(parents=True)
-    (tmp_path / "pruning" / "teacher" / "curve.json").write_text(json.dumps({"title": "Teacher", "points": points}))
+    where = curve_out(Source(tmp_path))  # where `bantam prune RUN` writes, without --out
+    where.mkdir(parents=True)
+    (where / "curve.json").write_text(json.dumps({"title": "Teacher", "points": points}))
     section = questions.pruning(open_run(tmp_path))
     assert [block.kind for block in section.blocks] == ["plot", "table"]
     assert len(section.blocks[1].rows) == 4
@@ -165,6 +222,7 @@ def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
 
 METRICS = {
     "parameters": {"unique": 59_968},
+    "epochs": 30,
     "stages": {"t": {"net": "resnet18"}},
     "validation": {"accuracy": 0.7, "standard_error": 0.01, "n": 4432, "flip": True},
 }

@@ -9,7 +9,9 @@ from bantam.tables import Table
 LAYOUTS: Table[Layout] = Table(
     "bantam.data.layouts",
     {
+        "table": "table:TABLE",
         "classes": "classes:CLASSES",
+        "bare": "bare:BARE",
         "flat": "flat:FLAT",
     },
 )

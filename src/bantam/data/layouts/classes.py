@@ -1,12 +1,11 @@
 """The layout with class folders: the name of an image's folder is its class."""
 
-import re
 from pathlib import Path
 from typing import ClassVar
 
 from bantam.data.layouts.flat import FLAT
 from bantam.data.layouts.folders import SplitFolders, training_folder
-from bantam.data.layouts.layout import Found, Notes, entries
+from bantam.data.layouts.layout import Found, Notes, entries, in_order
 
 
 class ClassFolders(SplitFolders):
@@ -16,7 +15,7 @@ class ClassFolders(SplitFolders):
 
     def recognises(self, root: Path) -> bool:
         """By folders among the training images, of which none has a label in its name."""
-        return not FLAT.recognises(root)
+        return training_folder(root) is not None and not FLAT.recognises(root)
 
     def labelled(self, directory: Path, notes: Notes) -> list[tuple[Path, str]]:
         """The images in the class folders."""
@@ -39,9 +38,7 @@ class ClassFolders(SplitFolders):
             for name in names
             if name not in present
         )
-        # Folders named 0 to 10 mean these labels: in the order of the alphabet, 10 would come before 2.
-        numbered = all(re.fullmatch("[0-9]{1,9}", name) for name in names)
-        return tuple(sorted(names, key=lambda name: (int(name) if numbered else 0, name)))
+        return in_order(names)
 
 
 CLASSES = ClassFolders()

@@ -3,8 +3,17 @@
 import re
 from pathlib import Path
 
-from bantam.data.layouts.folders import SplitFolders, training_folder
+from bantam.data.layouts.folders import (
+    SPLIT_FOLDERS,
+    UNLABELLED,
+    SplitFolders,
+    folder_of,
+    left_out,
+    training_folder,
+    without_labels,
+)
 from bantam.data.layouts.layout import Found, Notes, entries
+from bantam.errors import BadData
 
 CLASS_NAMES = "classes.txt"
 
@@ -12,7 +21,7 @@ NAME = re.compile(r"([0-9]{1,9})_.+")
 
 
 class Flat(SplitFolders):
-    """training/{label}_{n}.jpg, validation/{label}_{n}.jpg, evaluation/{id}.jpg."""
+    """training/{label}_{n}.jpg, validation/{label}_{n}.jpg, evaluation/{id}.jpg; or just {label}_{n}.jpg."""
 
     def recognises(self, root: Path) -> bool:
         """By a label in a file's name, or because there are no folders for classes."""
@@ -22,17 +31,27 @@ class Flat(SplitFolders):
         images, folders, _ = entries(training)
         return any(NAME.fullmatch(path.stem) for path in images) or not folders
 
+    def find(self, root: Path, notes: Notes) -> Found:
+        """The images in the splits' folders; without these, the images in `root` itself."""
+        images, folders, others = entries(root)
+        splits = {split: folder_of(root, split, folders, notes) for split in SPLIT_FOLDERS}
+        if splits["training"] or splits["validation"]:
+            return super().find(root, notes)
+        notes.ignored.extend([path for path in folders if path not in splits.values()] + others)
+        if not images:
+            instead = left_out(notes.ignored, root)
+            notes.problems.append(
+                f"{root} holds no photographs{f' (left out: {instead})' if instead else ''}; "
+                "put those of each class into a folder of the class's name"
+            )
+        evaluation, extra = (without_labels(splits[split], notes) for split in ("evaluation", UNLABELLED))
+        return Found(_labelled(images, root, notes), [], evaluation, extra, divided=False)
+
     def labelled(self, directory: Path, notes: Notes) -> list[tuple[Path, str]]:
         """The images that have a label in their names."""
         images, folders, others = entries(directory)
         notes.ignored.extend(folders + others)
-        labelled = []
-        for path in images:
-            if name := NAME.fullmatch(path.stem):
-                labelled.append((path, str(int(name[1]))))
-            else:
-                notes.problems.append(f"{path} has no label in its name; rename it to {{label}}_{{n}}{path.suffix}")
-        return labelled
+        return _labelled(images, directory, notes)
 
     def keys(self, root: Path, found: Found, notes: Notes) -> tuple[str, ...]:
         """The labels up to the highest, or to the first gap."""
@@ -42,7 +61,7 @@ class Flat(SplitFolders):
         gap = next(label for label in range(highest + 2) if str(label) not in present)
         if gap <= highest:
             notes.problems.append(
-                f"{training_folder(root)} has no image of class {gap} although labels go up to {highest}; "
+                f"{training_folder(root) or root} has no image of class {gap} although labels go up to {highest}; "
                 "add images of it or number the classes without a gap"
             )
         return tuple(str(label) for label in range(gap))
@@ -53,18 +72,47 @@ class Flat(SplitFolders):
         if not path.is_file():
             return keys
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError):
-            notes.problems.append(f"{path} cannot be read as UTF-8 text; write one class name a line, or remove it")
+            return read_names(path, len(keys))
+        except BadData as error:
+            notes.problems.append(str(error))
             return keys
-        names = tuple(line.strip() for line in lines if line.strip())
-        if len(names) != len(keys) or len(set(names)) != len(names):
-            notes.problems.append(
-                f"{path} holds {len(names)} names ({len(set(names))} different) for {len(keys)} classes; "
-                "write one name a line, or remove it"
-            )
-            return keys
-        return names
+
+
+def read_names(path: Path, classes: int) -> tuple[str, ...]:
+    """The names of so many classes in a text file, one a line in the order of the labels. Raises BadData."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path} cannot be read as UTF-8 text; write one class name a line, or remove it") from error
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror or error}; write one class name a line") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != classes or len(set(names)) != len(names):
+        raise BadData(
+            f"{path} holds {len(names)} names ({len(set(names))} different) for {classes} classes; "
+            "write one name a line, or remove it"
+        )
+    return names
+
+
+def labelled_by_name(images: list[Path]) -> bool:
+    """Whether there are images, and each has a label in its name."""
+    return bool(images) and all(NAME.fullmatch(path.stem) for path in images)
+
+
+def _labelled(images: list[Path], directory: Path, notes: Notes) -> list[tuple[Path, str]]:
+    named = [(path, NAME.fullmatch(path.stem)) for path in images]
+    without = [path for path, name in named if not name]
+    if len(without) == 1:
+        path = without[0]
+        notes.problems.append(f"{path} has no label in its name; rename it to {{label}}_{{n}}{path.suffix}")
+    elif without:
+        notes.problems.append(
+            f"{directory} holds {len(without):,} photographs without a class: "
+            f"{without[0].name} has no label in its name; "
+            "put those of each class into a folder of its name, or list files and labels in labels.csv"
+        )
+    return [(path, str(int(name[1]))) for path, name in named if name]
 
 
 FLAT = Flat()

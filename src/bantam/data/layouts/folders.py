@@ -1,17 +1,19 @@
 """What the layouts share in which each split has a folder of its own."""
 
+import os
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bantam.data.layouts.layout import Found, Layout, Notes, entries
+from bantam.data.layouts.layout import EXTENSIONS, Found, Layout, Notes, entries, is_hidden
 
+UNLABELLED = "unlabelled"
 SPLIT_FOLDERS = {
     "training": ("training", "train"),
     "validation": ("validation", "val", "valid"),
     "evaluation": ("evaluation", "test"),
+    UNLABELLED: (UNLABELLED,),
 }
-UNLABELLED = "unlabelled"
 
 
 class SplitFolders(Layout):
@@ -24,16 +26,18 @@ class SplitFolders(Layout):
     def find(self, root: Path, notes: Notes) -> Found:
         """The images in the splits' folders, and those in unlabelled/."""
         folders = entries(root)[1]
-        directories = {split: _of_split(root, split, folders, notes) for split in SPLIT_FOLDERS}
+        directories = {split: folder_of(root, split, folders, notes) for split in SPLIT_FOLDERS}
+        if directories["training"] is None:
+            notes.problems.append(f"{root} has no training split; put its images into {root / 'training'}")
         training, validation = (
             self._of(directories[split], split, root, notes) for split in ("training", "validation")
         )
-        evaluation, extra = directories["evaluation"], root / UNLABELLED
         return Found(
             training,
             validation,
-            without_labels(evaluation, notes) if evaluation else [],
-            without_labels(extra, notes) if extra in folders else [],
+            without_labels(directories["evaluation"], notes),
+            without_labels(directories[UNLABELLED], notes),
+            divided=directories["validation"] is not None,
         )
 
     def _of(self, directory: Path | None, split: str, root: Path, notes: Notes) -> list[tuple[Path, str]]:
@@ -47,23 +51,32 @@ class SplitFolders(Layout):
 
 def training_folder(root: Path) -> Path | None:
     """The folder of the training images in `root`, if there is one."""
-    present = [path for path in entries(root)[1] if path.name in SPLIT_FOLDERS["training"]]
-    return present[0] if present else None
+    return folder_of(root, "training", entries(root)[1], Notes())
 
 
-def _of_split(root: Path, split: str, folders: list[Path], notes: Notes) -> Path | None:
-    names = SPLIT_FOLDERS[split]
-    present = [path for path in folders if path.name in names]
+def is_split_folder(folder: Path) -> bool:
+    """Whether a folder has the name of a split, in whatever capitals."""
+    return split_named(folder.name) is not None
+
+
+def split_named(name: str) -> str | None:
+    """The split that people call `name`, in whatever capitals."""
+    return next((split for split, names in SPLIT_FOLDERS.items() if name.casefold() in names), None)
+
+
+def folder_of(root: Path, split: str, folders: list[Path], notes: Notes) -> Path | None:
+    """The one among the `folders` of `root` that has the name of a split."""
+    present = [path for path in folders if split_named(path.name) == split]
     if len(present) > 1:
         both = " and ".join(path.name for path in present)
         notes.problems.append(f"{root} has both {both} for the {split} images; keep one of them")
-    if not present and split != "evaluation":
-        notes.problems.append(f"{root} has no {split} split; put its images into {root / names[0]}")
     return present[0] if present else None
 
 
-def without_labels(directory: Path, notes: Notes) -> list[Path]:
+def without_labels(directory: Path | None, notes: Notes) -> list[Path]:
     """The images in `directory`; where it holds none but folders, those in the folders, whose names are no labels."""
+    if directory is None:
+        return []
     images, folders, others = entries(directory)
     notes.ignored.extend(others)
     if images:
@@ -77,16 +90,37 @@ def without_labels(directory: Path, notes: Notes) -> list[Path]:
 
 
 def left_out(paths: Iterable[Path], root: Path) -> str:
-    """What was left out, by kind, the most frequent first, each with an example below `root`: 3 .cr2 (train/a.cr2)."""
+    """What was left out, by kind, the most frequent first, each with an example below `root`: 3 .cr2 (train/a.cr2).
+
+    Of a folder the images in it are counted: 16 in a nested folder (such as train/a/more/b.jpg).
+    """
     kinds: dict[str, list[Path]] = {}
     for path in sorted(paths):
-        kinds.setdefault(_kind(path), []).append(path)
+        inside = [] if is_hidden(path.name) or not path.is_dir() else list(images_below(path))
+        kinds.setdefault(NESTED if inside else _kind(path), []).extend(inside or [path])
     most_first = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
-    return ", ".join(f"{len(found)} {kind} ({found[0].relative_to(root)})" for kind, found in most_first)
+    return ", ".join(
+        f"{len(found)} {kind} ({'such as ' * (kind == NESTED)}{found[0].relative_to(root)})"
+        for kind, found in most_first
+    )
+
+
+NESTED = "in a nested folder"
+
+
+def images_below(directory: Path) -> Iterator[Path]:
+    """The images in `directory` and in the folders below it, sorted; links to folders are not followed."""
+    for place, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (
+            Path(place, name)
+            for name in sorted(names)
+            if not is_hidden(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
+        )
 
 
 def _kind(path: Path) -> str:
-    if path.name.startswith("."):
+    if is_hidden(path.name):
         return "hidden"
     if path.is_dir():
         return "folder"

@@ -1,7 +1,9 @@
 """What every layout of a data folder tells, and what of a directory is an image."""
 
 import os
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -16,12 +18,27 @@ EXTENSIONS = frozenset(
 )
 
 
+TABLES = frozenset({".csv", ".tsv"})
+
+FOREIGN = frozenset(
+    {
+        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__pycache__"),
+        *("@eadir", "$recycle.bin", "system volume information", "lost+found"),
+    }
+)
+"""What systems put beside photographs, in small letters."""
+
+
 @dataclass(frozen=True)
 class Notes:
-    """What stands against using a folder, as sentences, and the files and folders in it that were left out."""
+    """What stands against using a folder, as sentences, and the files and folders in it that were left out.
+
+    `remarks` are sentences on what was left out for another reason than its name.
+    """
 
     problems: list[str] = field(default_factory=list[str])
     ignored: list[Path] = field(default_factory=list[Path])
+    remarks: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True)
@@ -29,12 +46,15 @@ class Found:
     """The images of each split, all below the folder's root.
 
     `training` and `validation` say with each image the class that it is of, as the folder writes it: its key.
+    Where the folder is not `divided`, it does not say which images are for validation: they are yet to be taken from
+    training.
     """
 
     training: list[tuple[Path, str]]
     validation: list[tuple[Path, str]]
     evaluation: list[Path]
     unlabelled: list[Path]
+    divided: bool = True
 
 
 class Layout(ABC):
@@ -60,6 +80,19 @@ class Layout(ABC):
         return keys
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out: it begins with a dot, or a system has put it there."""
+    return name.startswith(".") or name.casefold() in FOREIGN
+
+
+def in_order(keys: Iterable[str]) -> tuple[str, ...]:
+    """The different keys in the order of the alphabet, or of the numbers that they are."""
+    names = set(keys)
+    # Classes named 0 to 10 mean these labels: in the order of the alphabet, 10 would come before 2.
+    numbered = all(re.fullmatch("[0-9]{1,9}", name) for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name) if numbered else 0, name)))
+
+
 def entries(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
     """The images, the folders and whatever else is directly in `directory`, sorted; the hidden are among the last."""
     images, folders, others = [], [], []
@@ -67,7 +100,7 @@ def entries(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
         with os.scandir(directory) as entries:
             for entry in entries:
                 path = directory / entry.name
-                if entry.name.startswith("."):
+                if is_hidden(entry.name):
                     others.append(path)
                 elif entry.is_dir():
                     folders.append(path)

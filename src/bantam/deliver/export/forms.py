@@ -140,11 +140,25 @@ def export(material: Material, to: str, path: Path) -> Parity:
     return parity
 
 
+INSTEAD = {
+    "executorch": ("tflite", "litert", "lite", "pte", "mobile", "ptl", "qnn"),
+    "onnx": ("coreml", "mlmodel", "mlpackage", "tensorrt", "trt", "engine", "ort", "tensorflow", "tf", "savedmodel")
+    + ("saved_model", "keras", "h5", "tfjs", "ncnn", "mnn", "web", "wasm", "js"),
+    "onnx-int8": ("int8", "quantized", "uint8", "tflite-int8", "qdq"),
+    "torchscript": ("torch", "pytorch", "jit", "pt", "pth", "script", "libtorch"),
+    "openvino": ("ir", "xml", "vino", "intel"),
+}
+"""What people ask for by other names, under the form that does the same work or that those tools read."""
+
+
 def target_of(to: str) -> Target:
     """Look up a format. Raises BadData for one that there is not, or whose package is not installed."""
     if to not in TARGETS:
-        nearest = difflib.get_close_matches(to, TARGETS, n=1, cutoff=0.0)[0]
-        raise BadData(f'cannot export to "{to}": did you mean "{nearest}"? There are {", ".join(TARGETS)}')
+        wanted = to.lower().lstrip(".")
+        close = difflib.get_close_matches(wanted, TARGETS, n=1, cutoff=0.6)
+        near = next((form for form, names in INSTEAD.items() if wanted in names), close[0] if close else "")
+        hint = f' "{near}" is the nearest to it.' if near else ""
+        raise BadData(f'cannot export to "{to}".{hint} There are {", ".join(TARGETS)}')
     TARGETS[to].require()
     return TARGETS[to]
 

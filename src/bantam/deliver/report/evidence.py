@@ -10,6 +10,7 @@ from PIL import Image
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
+from bantam.deliver.report.questions import epochs_told
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
@@ -25,14 +26,35 @@ def result(metrics: dict[str, Any]) -> Section:
     rows = [
         ["validation accuracy", f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}{seen}"],
         ["images it was measured on", f"{judged['n']:,}"],
+        *temperatures(judged),
         ["parameters, each once", f"{parameters['unique']:,}"],
         ["parameters, as torchsummary counts", f"{parameters['torchsummary']:,}"],
         ["budget", f"{metrics['budget']:,}"],
         ["student", str(metrics["student"])],
-        ["epochs", str(metrics["epochs"])],
-        ["training", f"{metrics['seconds'] / 60:.1f} min"],
+        ["training", epochs_told(metrics, list(metrics["stages"]))],
+        ["time of training", f"{metrics['seconds'] / 60:.1f} min"],
     ]
     return Section("result", "Result", [Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)])
+
+
+def temperatures(judged: Mapping[str, Any]) -> list[list[str]]:
+    """A row for the net and each early exit: its temperature, and the calibration before and after it.
+
+    `judged` is the table validation of metrics.json; none where the run is from before there were temperatures.
+    """
+    told = judged.get("calibration")
+    if not told:
+        return []
+    named = {"calibration": told, **{f"calibration, exit {n}": one for n, one in enumerate(told.get("exits", ()), 1)}}
+    return [
+        [
+            name,
+            f"expected error {one['before']['ece']:.3f}, {one['after']['ece']:.3f} at temperature "
+            f"{one['temperature']:g} ({one['held_out']['ece']:.3f} on images that did not fit it); negative "
+            f"log-likelihood {one['before']['nll']:.3f}, {one['after']['nll']:.3f} nats",
+        ]
+        for name, one in named.items()
+    ]
 
 
 def learning(run: FinishedRun) -> Section:

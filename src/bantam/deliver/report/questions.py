@@ -12,8 +12,10 @@ from bantam.deliver.report.document import Block, Code, Missing, Paragraph, Plot
 from bantam.errors import BadData
 from bantam.measure.crops import tta_of
 from bantam.nets import budget
-from bantam.nets.students import STUDENTS
+from bantam.nets.students import PRUNED, STUDENTS
 from bantam.objectives import OBJECTIVES
+from bantam.recipes.kinds.derived import Derived
+from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
@@ -62,7 +64,7 @@ def loss(code: dict[str, str], recipe: Recipe) -> Section:
     return Section("q2-1", "2-1 The loss", blocks)
 
 
-def temperature(facts: dict[str, Any], again: str) -> Section:
+def temperature(facts: dict[str, Any], recipe: Recipe, again: str) -> Section:
     """2-2: what a higher temperature does, on the soft labels of this run's own teacher."""
     title = "2-2 Does a higher temperature give a softer or a harder distribution?"
     said = (
@@ -71,7 +73,7 @@ def temperature(facts: dict[str, Any], again: str) -> Section:
     )
     blocks: list[Block] = [Paragraph(said)]
     if "teacher" not in facts:
-        blocks.append(Missing(f"This run has no teacher whose soft labels were measured; {again} measures them."))
+        blocks.append(without_soft_labels(facts, recipe, again))
         return Section("q2-2", title, blocks)
     teacher = facts["teacher"]
     soft = teacher["soft"]
@@ -104,6 +106,16 @@ def temperature(facts: dict[str, Any], again: str) -> Section:
     return Section("q2-2", title, blocks)
 
 
+def without_soft_labels(facts: dict[str, Any], recipe: Recipe, again: str) -> Block:
+    """Why there are no soft labels here, and what gives some: nothing that has been done already, or cannot be done."""
+    has_one = any(isinstance(stage, GivenTeacher) or stage.kind == "teacher" for stage in recipe.stage)
+    if not has_one:
+        return Paragraph("This run has no teacher, so there are no soft labels of its own to look at.")
+    if "validation" in facts:
+        return Missing("The teacher's weights were not at hand when this run was measured; only its student was.")
+    return Missing(f"The soft labels of this run's teacher were not measured yet; {again} measures them.")
+
+
 def pruning(run: FinishedRun) -> Section:
     """3-1: ratio against accuracy, from the curves in RUN/pruning."""
     blocks: list[Block] = []
@@ -111,16 +123,17 @@ def pruning(run: FinishedRun) -> Section:
     for path in sorted([*folder.glob("curve.json"), *folder.glob("*/curve.json")]):
         points = load(path).get("points")
         if not isinstance(points, list):
-            raise BadData(f"{path} holds no points; `bantam prune` makes it anew")
+            raise BadData(f"{path} holds no points; `bantam prune {run} --data DIR` makes it anew")
         name = path.parent.relative_to(run.folder).as_posix().replace("/", "-")
         blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
     if not blocks:
+        given = next((stage for stage in run.recipe.stage if isinstance(stage, GivenTeacher)), None)
+        teachers = ""
+        if given is not None and given.architecture in PRUNED:
+            net = f"DIR/{given.checkpoint} --architecture {given.architecture} --size {given.size}"
+            teachers = f"; `bantam prune {net} --data DIR --out {folder / 'teacher'}` draws its teacher's"
         blocks.append(
-            Missing(
-                f"This stage is missing: {folder} holds no curve. bantam prune DIR/resnet18_teacher.ckpt --data DIR "
-                f"--out {folder / 'teacher'} makes the teacher's, bantam prune {run} --data DIR --out "
-                f"{folder / 'student'} the student's."
-            )
+            Missing(f"{folder} holds no curve yet: `bantam prune {run} --data DIR` draws the student's{teachers}.")
         )
     return Section("q3-1", "3-1 Pruning: ratio against validation accuracy", blocks)
 
@@ -169,7 +182,7 @@ def speed(run: FinishedRun) -> Section:
     title = "3-2 Do structured and unstructured pruning differ in speed, and why?"
     path = run.pruning_speed
     if not path.is_file():
-        why = f"This stage is missing: {path} is not there; bantam bench pruning {run} --data DIR measures it."
+        why = f"{path} is not there yet: `bantam bench pruning {run} --data DIR` measures it."
         return Section("q3-2", title, [Missing(why)])
     measured = load(path)
     blocks: list[Block] = []
@@ -209,7 +222,7 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
     sentences = [
         f"The student is a {shipped.net or metrics['student']} of {metrics['parameters']['unique']:,} parameters "
         f"on {shipped.size} px "
-        f"images, trained for {shipped.epochs} epochs"
+        f"images, trained for {epochs_told(metrics, trained_as(recipe))}"
         + (f" under {' and '.join(taught)}" if taught else " without a teacher")
         + f" with {' and '.join(shipped.objectives)}.",
         f"Its validation accuracy is {judged['accuracy']:.3f} ± {judged['standard_error']:.3f} (n = {judged['n']:,})"
@@ -236,6 +249,27 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
         if len(f"{paragraphs[0]} {longer}.".split()) <= BONUS_WORDS:
             paragraphs[1] = longer
     return [paragraphs[0], paragraphs[1] + "."]
+
+
+def epochs_told(metrics: dict[str, Any], names: Sequence[str]) -> str:
+    """The epochs that the stages `names` were trained for: their sum, and where they are several each one's."""
+    each = {name: metrics["stages"][name]["epochs"] for name in names if metrics["stages"].get(name, {}).get("epochs")}
+    if not each:
+        return f"{metrics['epochs']} epochs"
+    parts = f" ({', '.join(f'{name} {epochs}' for name, epochs in each.items())})" if len(each) > 1 else ""
+    return f"{sum(each.values())} epochs{parts}"
+
+
+def trained_as(recipe: Recipe) -> list[str]:
+    """The stages in which the shipped net itself was trained, in order: those that it goes on from, and a refit."""
+    names = [recipe.shipped.name]
+    stages = {stage.name: stage for stage in recipe.stage}
+    while isinstance(stage := stages.get(names[0]), Training):
+        before = stage.of if isinstance(stage, Derived) else stage.start
+        if not before:
+            break
+        names.insert(0, before)
+    return [*names, recipe.refit.name] if recipe.refit else names
 
 
 def load(path: Path) -> dict[str, Any]:

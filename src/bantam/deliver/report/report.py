@@ -78,14 +78,14 @@ def sections_of(
         classes = called(classes, shown_names(scan(data)))
         validation = open_data(recipe, data, watcher).validation
     code = code_of(net, shipped, run.stored, run.tta)
-    again = f"bantam report {run} --data DIR"
+    again = f"`bantam report {run} --data DIR`"
     try:
         sections = [
             evidence.result(metrics),
             questions.architecture(code, shipped.student.family),
             questions.weight(net, shipped.student.size, recipe.budget),
             questions.loss(code, recipe),
-            questions.temperature(facts, again),
+            questions.temperature(facts, recipe, again),
             questions.pruning(run),
             questions.speed(run),
             evidence.learning(run),

@@ -50,7 +50,8 @@ class TeacherFile:
 class Setting:
     """What `bantam serve` was told: the run, and what else there is.
 
-    `classes` are the names under which people know the data's classes; by default those of `validation`.
+    `classes` are the names under which people know the data's classes; by default those of `validation`. `class_names`
+    is a file of the names that the run's classes were given since.
     """
 
     run: FinishedRun
@@ -58,6 +59,7 @@ class Setting:
     teacher: TeacherFile | None = None
     labels: Path | None = None
     classes: tuple[str, ...] = ()
+    class_names: Path | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,8 +107,9 @@ class Desk:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names: the run's, or the data's where the run knows its classes by number alone."""
-        return called(self.require_student().classifier.shipped.classes, self.setting.names)
+        """The classes' names: the run's, or the data's where it knows numbers alone, or those given since."""
+        own = called(self.require_student().classifier.shipped.classes, self.setting.names)
+        return self.setting.run.named(own, self.setting.class_names)
 
     def student(self) -> Forms | None:
         """The run's student, loaded when it is first there; None while the run is not finished."""

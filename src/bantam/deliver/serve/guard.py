@@ -77,7 +77,7 @@ def refused(headers: Headers, bound: str) -> str | None:
     """Why a request with these headers is refused by a server that listens on `bound`; None where it is not."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not known_host(hosts[0], bound):
-        return "this server answers under its own address only; open the address that bantam serve printed"
+        return "this server answers under its own address only; open the address that `bantam serve` printed"
     origins = headers.getlist("origin")
     if origins not in ([], [f"http://{hosts[0]}"]):
         return "this server answers its own page only"

@@ -1,0 +1,302 @@
+"""What people have: folders without splits, names in any capitals, useless nesting, tables. The files are empty."""
+
+from pathlib import Path
+
+import pytest
+
+from bantam.data.folder import Folder, list_images, remarks_on, scan
+from bantam.errors import BadData
+
+
+def plant(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def shown(folder: Folder) -> dict[str, list[str]]:
+    """The images of each split as path=class, below the root."""
+
+    def of(records) -> list[str]:
+        names = (None if r.label is None else folder.classes[r.label] for r in records)
+        return sorted(
+            r.path.relative_to(folder.root).as_posix() + (f"={name}" if name is not None else "")
+            for r, name in zip(records, names, strict=True)
+        )
+
+    return {name: of(records) for name, records in folder.splits(unlabelled=True).items() if records}
+
+
+BARE = ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg")
+BARE_SHOWN = ["cat/1.jpg=cat", "cat/2.jpg=cat", "dog/1.jpg=dog", "dog/2.jpg=dog"]
+
+
+def test_class_folders_alone(tmp_path: Path):
+    folder = scan(plant(tmp_path, *BARE))
+    assert (folder.layout, folder.divided, folder.classes) == ("bare", False, ("cat", "dog"))
+    assert shown(folder) == {"training": BARE_SHOWN}
+    assert [record.id for record in folder.training] == ["cat/1", "cat/2", "dog/1", "dog/2"]
+
+
+def test_numbered_class_folders_are_in_numerical_order(tmp_path: Path):
+    plant(tmp_path, *(f"{label}/{n}.jpg" for label in range(12) for n in range(2)))
+    assert scan(tmp_path).classes == tuple(map(str, range(12)))
+
+
+@pytest.mark.parametrize("evaluation", ["test", "Test", "TEST", "evaluation", "Evaluation"])
+def test_evaluation_beside_class_folders_has_no_labels(tmp_path: Path, evaluation: str):
+    folder = scan(plant(tmp_path, *BARE, f"{evaluation}/cat/9.jpg", "Unlabelled/x.jpg"))
+    assert folder.classes == ("cat", "dog")
+    assert shown(folder) == {
+        "training": BARE_SHOWN, "evaluation": [f"{evaluation}/cat/9.jpg"], "unlabelled": ["Unlabelled/x.jpg"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("training", ["train", "Training", "TRAIN"])
+@pytest.mark.parametrize("validation", ["val", "Valid", "VALIDATION"])
+def test_splits_in_any_capitals(tmp_path: Path, training: str, validation: str):
+    folder = scan(plant(tmp_path, *(f"{training}/{name}" for name in BARE), f"{validation}/cat/3.jpg"))
+    assert (folder.layout, folder.divided) == ("classes", True)
+    assert shown(folder)["validation"] == [f"{validation}/cat/3.jpg=cat"]
+    assert len(folder.training) == 4
+
+
+@pytest.mark.parametrize("training", ["train", "Training"])
+def test_training_alone_is_to_be_divided(tmp_path: Path, training: str):
+    folder = scan(plant(tmp_path, *(f"{training}/{name}" for name in BARE), "test/cat/9.jpg"))
+    assert (folder.layout, folder.divided, len(folder.training), len(folder.evaluation)) == ("classes", False, 4, 1)
+
+
+@pytest.mark.parametrize("place", ["training/", "Train/", ""])
+def test_the_flat_layout_is_to_be_divided(tmp_path: Path, place: str):
+    names = ("0_1.jpg", "0_2.jpg", "1_1.jpg", "1_2.jpg")
+    folder = scan(plant(tmp_path, *(place + name for name in names), "evaluation/0000.jpg"))
+    assert (folder.layout, folder.divided, folder.classes) == ("flat", False, ("0", "1"))
+    assert [record.id for record in folder.training] == ["0_1", "0_2", "1_1", "1_2"]
+    assert len(folder.evaluation) == 1
+
+
+@pytest.mark.parametrize("nesting", ["photos", "a/b/c", "x/__MACOSX/../y"])
+@pytest.mark.parametrize(
+    "names", [BARE, tuple(f"Train/{name}" for name in BARE), ("0_1.jpg", "0_2.jpg", "1_1.jpg", "1_2.jpg")]
+)
+def test_useless_nesting(tmp_path: Path, nesting: str, names: tuple[str, ...]):
+    plant(tmp_path, ".DS_Store", ".git/config", "__MACOSX/photos/._1.jpg", "README.md", "Thumbs.db")
+    (tmp_path / nesting).mkdir(parents=True)
+    plant(tmp_path / nesting, *names)
+    folder = scan(tmp_path)
+    assert folder.root.resolve() == (tmp_path / nesting).resolve()
+    assert len(folder.training) == 4
+
+
+JUNK = (
+    *("__MACOSX/cat/._1.jpg", ".ipynb_checkpoints/1-checkpoint.jpg", "cat/.ipynb_checkpoints/1-checkpoint.jpg"),
+    *("cat/Thumbs.db", "dog/desktop.ini", "dog/._1.jpg", "Desktop.ini", ".DS_Store", "cat/__MACOSX/2.jpg"),
+)
+
+
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_what_systems_put_there_is_left_out_by_name(tmp_path: Path, place: str):
+    listing = list_images(plant(tmp_path, *(place + name for name in (*BARE, *JUNK))))
+    assert listing.problems == ()
+    assert listing.folder.classes == ("cat", "dog")
+    assert len(listing.folder.training) == 4
+    assert listing.ignored == ()
+
+
+def test_nested_photographs_are_counted(tmp_path: Path):
+    names = (*(f"cat/more/{n}.jpg" for n in range(16)), "dog/x.cr2", "dog/empty/readme.txt")
+    listing = list_images(plant(tmp_path, *BARE, *names))
+    assert remarks_on(listing) == [
+        "left out: 16 in a nested folder (such as cat/more/0.jpg), 1 .cr2 (dog/x.cr2), 1 folder (dog/empty)"
+    ]
+
+
+# --- tables
+
+
+def table(root: Path, text: str | bytes, name: str = "labels.csv") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+IMAGES = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
+TABLE_SHOWN = ["1.jpg=cat", "2.jpg=cat", "3.jpg=dog", "4.jpg=dog"]
+ROWS = (("1.jpg", "cat"), ("2.jpg", "cat"), ("3.jpg", "dog"), ("4.jpg", "dog"))
+
+
+def written(separator: str = ",", header: str = "file,label", rows: tuple = ROWS) -> str:
+    return "\n".join(separator.join(row) for row in (header.split(","), *rows)) + "\n"
+
+
+WRITTEN = {
+    "plain": written(),
+    "other headers": written(header="picture of it,What"),
+    "label first": written(header="label,file", rows=tuple((b, a) for a, b in ROWS)),
+    "no headers": "\n".join(",".join(row) for row in ROWS),
+    "semicolons": written(";"),
+    "tabs": written("\t"),
+    "bars": written("|"),
+    "windows": written().replace("\n", "\r\n"),
+    "with a mark": b"\xef\xbb\xbf" + written().encode(),
+    "UTF-16": written("\t").encode("utf-16"),
+    "quotes": 'file,label\n"1.jpg","cat"\n"2.jpg","cat"\n"3.jpg","dog"\n"4.jpg","dog"\n',
+    "spaces and empty lines": written(", ").replace("\n", "\n\n"),
+    "no suffixes": written().replace(".jpg", ""),
+    "paths elsewhere": written().replace(",label", ",label").replace("1.jpg", "/home/me/photos/1.jpg"),
+    "paths of Windows": written().replace("1.jpg", "C:\\photos\\1.jpg"),
+    "more columns": written(
+        header="id,file,label,width,note,share",
+        rows=tuple((f"r{n}", a, b, str(640 + n), f"n{n}", f"0.{n}5") for n, (a, b) in enumerate(ROWS)),
+    ),
+    "names and numbers": written(
+        header="file,number,name", rows=tuple((a, "0" if b == "cat" else "1", b) for a, b in ROWS)
+    ),
+}
+
+
+@pytest.mark.parametrize("images", ["", "images/", "Photos/jpg/"])
+@pytest.mark.parametrize("name", ["labels.csv", "anything.CSV"])
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_table_beside_or_above_its_images(tmp_path: Path, kind: str, name: str, images: str):
+    if images.count("/") > 1 and not name.startswith("labels"):
+        pytest.skip("not beside its images")
+    plant(table(tmp_path / "p", WRITTEN[kind], name), *(images + name for name in IMAGES))
+    for given in (tmp_path / "p", tmp_path / "p" / name, tmp_path):
+        folder = scan(given)
+        assert (folder.layout, folder.divided, folder.classes) == ("table", False, ("cat", "dog"))
+        assert shown(folder) == {"training": [images + one for one in TABLE_SHOWN]}
+        assert folder.root == tmp_path / "p"
+
+
+def test_a_tsv(tmp_path: Path):
+    plant(table(tmp_path, written("\t").replace("cat", "cat, grey"), "x.tsv"), *IMAGES)
+    assert scan(tmp_path).classes == ("cat, grey", "dog")
+
+
+@pytest.mark.parametrize("suffix", ["", ".0"])
+def test_labels_as_numbers(tmp_path: Path, suffix: str):
+    rows = tuple((f"{n}.jpg", f"{n % 12}{suffix}") for n in range(48))
+    plant(table(tmp_path, written(rows=rows)), *(row[0] for row in rows))
+    folder = scan(tmp_path)
+    assert folder.classes == tuple(map(str, range(12)))
+    assert all(record.label == int(record.path.stem) % 12 for record in folder.training)
+    (tmp_path / "classes.txt").write_text("\n".join(f"kind {n}" for n in range(12)))
+    assert scan(tmp_path).classes[11] == "kind 11"
+
+
+def test_a_split_column(tmp_path: Path):
+    rows = (
+        *(("1.jpg", "cat", "Train"), ("2.jpg", "dog", "train"), ("3.jpg", "cat", "valid"), ("4.jpg", "dog", "val")),
+        *(("5.jpg", "dog", "TEST"), ("6.jpg", "", "test")),
+    )
+    plant(table(tmp_path, written(header="file,label,split", rows=rows)), *(row[0] for row in rows))
+    folder = scan(tmp_path)
+    assert folder.divided
+    assert shown(folder) == {
+        "training": ["1.jpg=cat", "2.jpg=dog"], "validation": ["3.jpg=cat", "4.jpg=dog"],
+        "evaluation": ["5.jpg", "6.jpg"],
+    }  # fmt: skip
+
+
+def test_folders_of_splits_whose_labels_stand_in_a_table(tmp_path: Path):
+    plant(table(tmp_path, written(), "train.csv"), *(f"train/{name}" for name in IMAGES), "test/9.jpg", "test/8.jpg")
+    (tmp_path / "sample_submission.csv").write_text("file,label\n9.jpg,cat\n")
+    folder = scan(tmp_path)
+    assert shown(folder) == {
+        "training": [f"train/{one}" for one in TABLE_SHOWN], "evaluation": ["test/8.jpg", "test/9.jpg"],
+    }  # fmt: skip
+
+
+def test_a_table_of_something_else_changes_nothing(tmp_path: Path):
+    """Class folders stay what they were, with splits and without."""
+    plant(tmp_path / "a", *BARE)
+    plant(tmp_path / "b", *(f"{split}/{name}" for split in ("train", "val") for name in BARE))
+    for name in ("a", "b"):
+        table(tmp_path / name, "epoch,accuracy\n1,0.5\n2,0.6\n", "results.csv")
+    table(tmp_path / "b", written())
+    assert scan(tmp_path / "a").layout == "bare"
+    assert scan(tmp_path / "b").layout == "classes"
+
+
+def test_what_a_table_leaves_out_is_said(tmp_path: Path):
+    rows = (*ROWS, ("5.jpg", "cat"), ("1.jpg", "cat"), ("6.jpg", ""))
+    listing = list_images(plant(table(tmp_path, written(rows=rows)), *IMAGES, "6.jpg", "7.jpg", "more/8.jpg"))
+    assert listing.problems == ()
+    assert shown(listing.folder) == {"training": TABLE_SHOWN}
+    assert remarks_on(listing) == [
+        "1 rows of labels.csv left out, there is no such photograph (such as 5.jpg)",
+        "1 photographs left out, labels.csv has no label for them (such as 6.jpg)",
+        "1 rows of labels.csv say what another says already",
+        "3 photographs left out, they are not listed in labels.csv (such as 6.jpg)",
+    ]
+
+
+def test_a_header_decides_between_columns_and_that_is_said(tmp_path: Path):
+    rows = (("1.jpg", "cat", "in"), ("2.jpg", "cat", "out"), ("3.jpg", "dog", "in"), ("4.jpg", "dog", "out"))
+    listing = list_images(plant(table(tmp_path, written(header="file,label,place", rows=rows)), *IMAGES))
+    assert shown(listing.folder) == {"training": TABLE_SHOWN}
+    assert listing.remarks == ("the classes are those of the column label of labels.csv",)
+
+
+TWO = (("1.jpg", "cat", "in"), ("2.jpg", "cat", "out"), ("3.jpg", "dog", "in"), ("4.jpg", "dog", "out"))
+BAD: dict[str, tuple[tuple[str, ...], str | bytes | None, str]] = {
+    "two columns of labels": (IMAGES, written(header="file,what,where", rows=TWO), "what, where all look like labels"),
+    "two named as labels": (IMAGES, written(header="file,label,class", rows=TWO), "label, class all look like labels"),
+    "no column of labels": (
+        IMAGES, written(header="file,a,b", rows=tuple((a, f"x{a}", f"y{a}") for a, _ in ROWS)), "a, b looks like labels"
+    ),
+    "files alone": (IMAGES, written(header="file,thumbnail", rows=tuple((a, a) for a, _ in ROWS)), "none of labels"),
+    "labels that match no file": (("8.jpg", "9.jpg"), written(), "0 name a photograph"),
+    "labels that match few files": (("1.jpg",), written(), "1 name a photograph"),
+    "a file with two labels": (
+        IMAGES, written(rows=(*ROWS, ("1.jpg", "dog"))), "it lists 1.jpg as cat and as dog; keep the right row"
+    ),
+    "a file in two splits": (
+        IMAGES, written(header="file,label,split", rows=(*((*row, "train") for row in ROWS), ("1.jpg", "cat", "val"))),
+        "it lists 1.jpg as cat in training and as cat in validation",
+    ),
+    "an unknown split": (
+        IMAGES, written(header="file,label,split", rows=tuple((*row, "dev") for row in ROWS)), "column split says 'dev'"
+    ),
+    "one class": (IMAGES, written(rows=tuple((a, "cat") for a, _ in ROWS)), "has one class, cat"),
+    "a class with one image": (IMAGES[:3], written(rows=ROWS[:3]), "one photograph of class dog"),
+    "no rows": (IMAGES, "file,label\n", "no table of files and labels"),
+    "one column": (IMAGES, "file\n1.jpg\n2.jpg\n", "no table of files and labels"),
+    "an empty table": (IMAGES, "", "no table of files and labels"),
+    "ragged": (IMAGES, written() + "5.jpg,cat,grey\n", "3 columns in row 6 and 2 in row 1"),
+    "binary": (IMAGES, b"\x89PNG\xff\xfe\0\0", "no UTF-8 text"),
+    "a folder of one class": (("cat/1.jpg", "cat/2.jpg"), None, "has one class, cat"),
+    "a folder of one image": ((*BARE, "cow/1.jpg"), None, "one photograph of class cow"),
+    "an empty class": ((*BARE, "cow/notes.txt"), None, r"cow holds no photographs \(left out: 1 .txt "),
+    "a class too deep": ((*BARE, "cow/a/1.jpg"), None, r"left out: 1 in a nested folder \(such as cow/a/1.jpg\)"),
+    "loose photographs": (("a.jpg", "b.jpg"), None, "holds 2 photographs without a class: a.jpg"),
+    "loose ones beside classes": ((*BARE, "x.jpg"), None, "1 photographs beside the class folders, such as x.jpg"),
+    "no photographs": (("notes.txt", "a/notes.txt"), None, "a holds no photographs"),
+    "files alone, no photographs": (("x.pdf", "y.pdf"), None, r"is empty but for 2 .pdf \(x.pdf\)"),
+    "two training folders": (
+        tuple(f"{train}/{name}" for train in ("train", "Train") for name in BARE), None, "has both Train and train"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(tmp_path: Path, name: str):
+    names, text, message = BAD[name]
+    plant(tmp_path, *names)
+    if text is not None:
+        table(tmp_path, text)
+    with pytest.raises(BadData, match=message) as caught:
+        scan(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_hundred_files_of_an_unknown_class_are_one_line(tmp_path: Path):
+    plant(tmp_path, *(f"train/{name}" for name in BARE), "val/cat/1.jpg", *(f"val/dgo/{n}.jpg" for n in range(100)))
+    assert len(list_images(tmp_path).problems) == 1
+    with pytest.raises(BadData, match=r"has the label dgo \(and 99 more\), which no training image has"):
+        scan(tmp_path)
