@@ -11,6 +11,7 @@ from bantam.data import cache
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET
 from bantam.errors import BadData, SplitLeak
+from bantam.measure import logits
 from bantam.measure import tta as views
 from bantam.measure.accuracy import accuracy
 from bantam.measure.crops import tta_of
@@ -51,7 +52,7 @@ def test_weights_add_up_to_one_and_crops_stay_within_the_image(name: str) -> Non
 def test_answers_are_the_weighted_mean_of_log_probabilities(
     name: str, net: nn.Module, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "CHUNK", 7)
+    monkeypatch.setitem(logits.CHUNKS, "cpu", 7)
     split = cache.open_splits(photographs, 32).validation
     expected: Tensor = torch.zeros(len(split), 3)
     with torch.no_grad():
@@ -141,7 +142,7 @@ def test_each_list_of_views_holds_the_one_before() -> None:
 def test_further_views_are_taken_by_the_unsure_alone(
     name: str, net: nn.Module, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "CHUNK", 7)
+    monkeypatch.setitem(logits.CHUNKS, "cpu", 7)
     split, names = cache.open_splits(photographs, 32).validation, ladder(name)
     ways = answers_of_tta(net, split, 32, IMAGENET, names).unbind(0)
     threshold = float(confidence(ways[0]).median())

@@ -38,6 +38,13 @@ def test_they_are_of_another_version() -> None:
     assert "weights" not in json.loads((OLD / "finished" / "student.json").read_text())
 
 
+def uncalibrated(run: Path) -> dict[str, torch.Tensor]:
+    """The shipped weights, with logits as they were before what ships was calibrated."""
+    temperature = json.loads((run / "metrics.json").read_text())["validation"]["calibration"]["temperature"]
+    weights = torch.load(run / "student_best.ckpt", weights_only=True)
+    return {name: value * (temperature if name.startswith("head.") else 1) for name, value in weights.items()}
+
+
 @pytest.mark.parametrize("old", ["interrupted"], indirect=True)
 def test_an_interrupted_one_goes_on_and_comes_to_what_the_old_version_came_to(old: Path) -> None:
     before = (old / "stages" / "student" / "metrics.jsonl").read_text().splitlines()
@@ -52,10 +59,10 @@ def test_an_interrupted_one_goes_on_and_comes_to_what_the_old_version_came_to(ol
     assert not (old / "stages" / "student" / "last.ckpt").exists()
 
     metrics, theirs = (json.loads((run / "metrics.json").read_text()) for run in (old, OLD / "finished"))
-    assert metrics["validation"] == theirs["validation"]
-    mine, weights = (torch.load(run / "student_best.ckpt", weights_only=True) for run in (old, OLD / "finished"))
-    for name, value in weights.items():  # another processor rounds otherwise
-        torch.testing.assert_close(mine[name], value, rtol=1e-3, atol=1e-3)
+    assert metrics["validation"].items() >= theirs["validation"].items()
+    mine = uncalibrated(old)
+    for name, value in torch.load(OLD / "finished" / "student_best.ckpt", weights_only=True).items():
+        torch.testing.assert_close(mine[name], value, rtol=1e-3, atol=1e-3)  # another processor rounds otherwise
     assert (old / "submission.csv").read_bytes() == (OLD / "finished" / "submission.csv").read_bytes()
 
 
@@ -64,9 +71,9 @@ def test_a_finished_one_is_not_trained_again(old: Path) -> None:
     kept = digests(old, "student_best.ckpt", "metrics.json", "stages/student/best.ckpt", "stages/student/done.json")
     call("run", OLD / "recipe.toml", "--data", PHOTOGRAPHS, "--out", old)
     assert {**kept, **digests(old, "stages/student/best.ckpt", "stages/student/done.json")} == kept
-    mine, theirs = (torch.load(run / "student_best.ckpt", weights_only=True) for run in (old, OLD / "finished"))
-    for name, value in theirs.items():
-        torch.testing.assert_close(mine[name], value, rtol=1e-4, atol=1e-5)
+    mine = uncalibrated(old)
+    for name, value in torch.load(OLD / "finished" / "student_best.ckpt", weights_only=True).items():
+        torch.testing.assert_close(mine[name], value, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("old", ["finished"], indirect=True)

@@ -17,10 +17,9 @@ from bantam.errors import BadData
 from bantam.measure.accuracy import accuracy, require_finite
 from bantam.measure.crops import TTA, Crop, require_tta
 from bantam.measure.dynamic import Left
+from bantam.measure.logits import chunks_of
 from bantam.nets.early_exit import confidence as confidence_of
 from bantam.nets.footprint import footprint
-
-CHUNK = 250  # images at a time
 
 
 def logits_of_tta(
@@ -68,8 +67,8 @@ def answers_of_tta(
     net.eval()
     device = next(net.parameters()).device
     chunks: list[Tensor] = []
-    for start in range(0, len(split), CHUNK):
-        images = split.images[start : start + CHUNK].to(device)  # [B, H, W, 3] uint8
+    for portion in chunks_of(len(split), device):
+        images = split.images[portion].to(device)  # [B, H, W, 3] uint8
         seen: dict[Crop, Tensor] = {}
         rows = [averaged(look or net, images, size, normalisation, name, seen) for name in names]
         chunks.append(torch.stack(rows).cpu())
@@ -131,8 +130,8 @@ def answer_while_unsure(
     device = next(net.parameters()).device
     logits: list[Tensor] = []
     places: list[Tensor] = []
-    for start in range(0, len(split), CHUNK):
-        images = split.images[start : start + CHUNK].to(device)  # [B, H, W, 3] uint8
+    for portion in chunks_of(len(split), device):
+        images = split.images[portion].to(device)  # [B, H, W, 3] uint8
         unsure = torch.arange(len(images), device=device)
         place = torch.full((len(images),), len(names) - 1)
         seen: dict[Crop, Tensor] = {}
