@@ -232,3 +232,16 @@ def test_an_ensemble_answers_with_the_mean_of_the_probabilities() -> None:
     assert answer.embedding.shape == (3, 1024)
     assert not any(member.training for member in members)
     assert not answer.logits.requires_grad
+
+
+def test_answers_in_bf16_are_float32_near_those_in_fp32_and_have_another_name(resnet: nn.Module):
+    torch.manual_seed(1)
+    views = torch.randn(4, 3, 48, 48)
+    means = (IMAGENET_MEAN, IMAGENET_STD, IMAGENET_MEAN, IMAGENET_STD)
+    exact, coarse = (Teacher(resnet, 64, *means, autocast=kind) for kind in (None, torch.bfloat16))
+    one, other = exact.observe(views), coarse.observe(views)
+    assert other.logits.dtype == other.embedding.dtype == other.features[-1].dtype == torch.float32
+    assert not torch.equal(one.logits, other.logits)
+    torch.testing.assert_close(other.logits, one.logits, rtol=0.05, atol=0.05)
+    assert "bfloat16" in repr(coarse)
+    assert repr(exact) == repr(looking_as_the_student(resnet, 64))

@@ -69,6 +69,15 @@ def test_cached_answers_equal_live_ones_on_every_mixed_view(photographs: Path, t
             assert looked_up.features == ()
 
 
+def test_answers_in_bf16_are_looked_up_again_and_not_for_those_in_fp32(photographs: Path, tmp_path: Path) -> None:
+    coarse = teacher()
+    coarse.autocast = torch.bfloat16
+    cached, exact = opened(photographs, tmp_path, teacher=coarse), opened(photographs, tmp_path)
+    cached.begin(0)
+    opened(photographs, tmp_path, teacher=coarse).begin(0)  # what is there passes its check
+    assert cached.folder != exact.folder and not exact.has(0)
+
+
 def test_a_finished_view_is_not_asked_again_and_a_longer_recipe_adds_views(photographs: Path, tmp_path: Path) -> None:
     first = opened(photographs, tmp_path)
     for view in range(2):

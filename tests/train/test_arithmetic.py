@@ -13,7 +13,7 @@ from bantam.compress.integers import QuantizedLayer
 from bantam.nets.students import STUDENTS, describe
 from bantam.nets.teachers import build_teacher
 from bantam.train import arithmetic
-from bantam.train.arithmetic import Arithmetic, choose, cores, density, quota, safe_format
+from bantam.train.arithmetic import Arithmetic, answering, choose, cores, density, quota, safe_format
 
 
 def test_it_leaves_the_net_the_random_numbers_and_the_threads_as_they_were() -> None:
@@ -60,6 +60,7 @@ def test_bf16_is_for_dense_nets_where_the_processor_has_it(
 ) -> None:
     monkeypatch.setattr(arithmetic, "processor", lambda: processor)
     assert choose(build_teacher("resnet18", 11), 96, wanted).precision == dense
+    assert answering(build_teacher("resnet18", 11), 96, wanted) == (torch.bfloat16 if dense == "bf16" else None)
     for family in STUDENTS:
         net = describe(family, 60_000, 11, 64).build()
         assert choose(net, 64, wanted).precision == (dense if family == "sample" else others), density(net, 64)

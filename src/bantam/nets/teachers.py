@@ -105,6 +105,7 @@ class Teacher(nn.Module):
     The classifier is frozen for good: its parameters lose requires_grad, it is always in eval mode, and its
     answers carry no gradient. `observe` gives the input of its last linear layer as the embedding, or where
     there is none the mean of its last map, and as features one map per stage; a transformer has few or none.
+    With `autocast`, a type of torch's such as bfloat16, its layers compute in that; what it gives is float32.
     """
 
     scale: Tensor
@@ -118,10 +119,12 @@ class Teacher(nn.Module):
         std: Channels,
         view_mean: Channels,
         view_std: Channels,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.net = net.requires_grad_(False)
         self.size = size
+        self.autocast = autocast
         # (x * view_std + view_mean - mean) / std, as one multiplication and one addition.
         mean_, std_, view_mean_, view_std_ = (
             torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std, view_mean, view_std)
@@ -138,6 +141,10 @@ class Teacher(nn.Module):
             net.get_submodule(classifier).register_forward_pre_hook(self._keep_embedding)
         self.eval()
 
+    def extra_repr(self) -> str:
+        """What the answers depend on besides the weights; they are cached under a hash of this."""
+        return "" if self.autocast is None else f"autocast={self.autocast}"
+
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in eval mode, whatever `mode` the surrounding module is put into."""
         return super().train(False)
@@ -152,13 +159,16 @@ class Teacher(nn.Module):
                 images, (self.size, self.size), mode="bilinear", align_corners=False, antialias=False
             )
         self._maps, self._embedding = [], None
-        logits = self.net(images)
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            logits = self.net(images)
         maps, embedding = self._maps, self._embedding
         self._maps, self._embedding = [], None
         if self._merges:
             maps = _last_of_each_size(maps)
         if embedding is None:
             embedding = maps[-1].mean((2, 3)) if maps else logits
+        if self.autocast is not None:
+            logits, embedding, maps = logits.float(), embedding.float(), [one.float() for one in maps]
         return Output(logits, embedding, tuple(maps))
 
     def forward(self, images: Tensor) -> Tensor:

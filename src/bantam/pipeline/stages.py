@@ -34,7 +34,7 @@ from bantam.runs import checkpoint, runfolder
 from bantam.runs.watcher import Watcher
 from bantam.tables import Table
 from bantam.train.answers import Answers, Live, ViewCache
-from bantam.train.arithmetic import Arithmetic, choose, machine
+from bantam.train.arithmetic import Arithmetic, answering, choose, machine
 from bantam.train.cohort import Cohort
 from bantam.train.distributed import Processes
 from bantam.train.loop import train
@@ -199,7 +199,8 @@ def teacher_of(here: Run, stage: Stage, net: nn.Module) -> Teacher:
     """`net`, the net of `stage`, as a teacher that is shown this run's views."""
     assert isinstance(stage, GivenTeacher | Training), "a recipe in which what has no net teaches is refused"
     own = IMAGENET if isinstance(stage, GivenTeacher) else here.normalisation
-    return as_teacher(net, stage.size, own, here.normalisation)
+    wanted = stage.precision if isinstance(stage, Training) else "auto"
+    return as_teacher(net, stage.size, own, here.normalisation, answering(net, stage.size, wanted))
 
 
 def answers_for(
@@ -229,9 +230,11 @@ def parameters_of(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def as_teacher(net: nn.Module, size: int, own: Normalisation, views: Normalisation) -> Teacher:
-    """`net` as a teacher that looks at `size` px and was trained with the normalisation `own`."""
-    return Teacher(net, size, own.mean, own.std, views.mean, views.std)
+def as_teacher(
+    net: nn.Module, size: int, own: Normalisation, views: Normalisation, autocast: torch.dtype | None = None
+) -> Teacher:
+    """`net` as a teacher that looks at `size` px, in `autocast`, and was trained with the normalisation `own`."""
+    return Teacher(net, size, own.mean, own.std, views.mean, views.std, autocast)
 
 
 def arithmetic_of(net: nn.Module, stage: Training, folder: Path, watcher: Watcher) -> Arithmetic:
