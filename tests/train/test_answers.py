@@ -75,7 +75,8 @@ def test_answers_in_bf16_are_looked_up_again_and_not_for_those_in_fp32(photograp
     cached, exact = opened(photographs, tmp_path, teacher=coarse), opened(photographs, tmp_path)
     cached.begin(0)
     opened(photographs, tmp_path, teacher=coarse).begin(0)  # what is there passes its check
-    assert cached.folder != exact.folder and not exact.has(0)
+    assert cached.folder != exact.folder
+    assert not exact.has(0)
 
 
 def test_a_finished_view_is_not_asked_again_and_a_longer_recipe_adds_views(photographs: Path, tmp_path: Path) -> None:
