@@ -152,7 +152,8 @@ def test_what_works_with_nets_imports_neither_torchs_compiler_nor_other_librarie
     for words, answer in zip(work, answers[len(cases) :], strict=True):
         assert answer["statuses"] == [0], words
         counter = {"torch.utils.flop_counter", "triton"} if "--view-confidence" in words else set[str]()
-        assert set(answer["modules"]) <= TORCH | counter, words
+        solver = {"scipy"} if words[0] == "run" else set[str]()  # fits the temperature when a training is over
+        assert set(answer["modules"]) <= TORCH | counter | solver, words
 
 
 class Terminal(io.StringIO):

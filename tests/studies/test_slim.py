@@ -177,7 +177,7 @@ def test_an_ordinary_student_has_one_width(monkeypatch, capsys, tmp_path: Path, 
     assert call(monkeypatch, "predict", photo, "--width", "0.5") == 1
     assert "has no width 0.5 at 64 px; it has 1 at 64 px" in capsys.readouterr().err
     assert call(monkeypatch, "predict", photo, "--width", "1") == 0
-    with pytest.raises(BadData, match="one width alone; `bantam run slim`") as caught:
+    with pytest.raises(BadData, match="one width alone; `bantam run slim --data DIR") as caught:
         slim(open_run(food), photographs, 0.003, None, Watcher())
     assert "\n" not in str(caught.value)
     assert not (food / "slim").exists()
