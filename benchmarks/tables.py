@@ -203,6 +203,29 @@ def cores(results: Path) -> str:
     return table(head, rows) + f"\n\n{about} " + made_by(measured["environment"])
 
 
+def step_parts(results: Path) -> str:
+    measured = read(results / "benchmarks" / "step.json")
+    if measured is None:
+        return NOTHING
+    kernels = sorted({row["kernel"] for row in measured["parts"]})
+    found = {(row["part"], row["kernel"]): row for row in measured["parts"]}
+    rows = [
+        [part, *(f"{found[part, k]['milliseconds']:.1f} ({found[part, k]['gmacs_per_second']:.0f})" for k in kernels)]
+        for part in dict.fromkeys(row["part"] for row in measured["parts"])
+    ]
+    head = ("part of a depthwise convolution", *(f"{k} x {k}, ms (GMACs/s)" for k in kernels))
+    shape = f"[{measured['batch']}, {measured['channels']}, {measured['side']}, {measured['side']}]"
+    return table(head, rows) + f"\n\nMaps {shape}, one thread. " + made_by(measured["environment"])
+
+
+def step_ways(results: Path) -> str:
+    measured = read(results / "benchmarks" / "step.json")
+    if measured is None:
+        return NOTHING
+    rows = [[row["way"], f"{row['milliseconds']:.0f}", f"{row['ratio']:.2f}"] for row in measured["ways"]]
+    return table(("the net's forward and backward", "ms", "times as fast"), rows)
+
+
 def gpu(results: Path) -> str:
     measured = read(results / "benchmarks" / "throughput-cuda.json")
     if measured is None:
@@ -427,6 +450,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "answers": answers,
     "scale": scale,
     "cores": cores,
+    "step-parts": step_parts,
+    "step-ways": step_ways,
     "gpu": gpu,
     "time-to-accuracy": time_to_accuracy,
     "views": views,
