@@ -113,8 +113,14 @@ def export(
     data: RunDataOption = None,
     to: Annotated[str, typer.Option(help=FORMS)] = "onnx",
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write; by default student.onnx, ... in the run's folder.")
+        Path | None,
+        typer.Option(
+            "--out", help="The file to write, of c also its folder; by default student.onnx, ... in the run's folder."
+        ),
     ] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="With c: also main.c, which prints the class of a validation image in it.")
+    ] = False,
     width: WidthOption = None,
     size: SideOption = None,
     as_json: JsonOption = False,
@@ -131,12 +137,13 @@ def export(
 
     target = target_of(to)
     opened = open_run(run)
-    net, shipped = opened.whole_way(width, size)
+    net, shipped = (opened.at_switch if target.exits else opened.whole_way)(width, size)
     splits = opened.open_data(opened.photographs(data), Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
-    path = out or opened.exported(f"student{switch}{target.mark}{target.suffix}")
-    parity = exported(Material(opened, net, shipped, splits), to, path)
-    files = target.paths(path)
+    name = f"student{switch}{target.mark}{target.suffix}"
+    path = opened.exported(name) if out is None else out / name if target.example and not out.suffix else out
+    parity = exported(Material(opened, net, shipped, splits), to, path, example)
+    files = [*target.paths(path), *([path.with_name(f"main{path.suffix}")] if example else [])]
     weight = sum(file.stat().st_size for file in files)
     if as_json:
         print_json({"file": str(path), "bytes": weight, **asdict(parity)})

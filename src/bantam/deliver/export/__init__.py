@@ -18,6 +18,7 @@ TARGETS: "Table[Target]" = Table(
         "torchscript": "forms:TORCHSCRIPT",
         "executorch": "executorch:EXECUTORCH",
         "openvino": "openvino:OPENVINO",
+        "c": "c:C",
     },
 )
 

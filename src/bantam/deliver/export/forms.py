@@ -73,6 +73,7 @@ class Parity:
     accuracy: float
     reference: float
     n: int
+    note: str = ""
 
     def passes(self, gate: Gate) -> bool:
         lost = self.reference - self.accuracy
@@ -81,7 +82,7 @@ class Parity:
     def text(self) -> str:
         return (
             f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.2%}, accuracy "
-            f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}"
+            f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}{self.note and f'; {self.note}'}"
         )
 
 
@@ -101,7 +102,8 @@ class Target:
 
     `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
     `beside` are the ends of further files, which whoever opens the first finds next to it: `encode` gives a tuple then.
-
+    `exits` says whether the early exits of a student are part of the file, `example` makes a main program that shows the use of
+    source code with this name.
     """
 
     encode: Callable[[Material], bytes | tuple[bytes, ...]]
@@ -111,25 +113,32 @@ class Target:
     mark: str = ""
     require: Callable[[], None] = lambda: None
     beside: tuple[str, ...] = ()
+    exits: bool = False
+    example: Callable[[Material, str], bytes] | None = None
+
+    def made(self, material: Material) -> tuple[tuple[bytes, ...], Parity]:
+        """The files, and how their answers on validation compare with PyTorch's."""
+        encoded = self.encode(material)
+        files = encoded if isinstance(encoded, tuple) else (encoded,)
+        return files, compare(self.answer(*files), material.net, material.shipped, material.splits.validation)
 
     def paths(self, path: Path) -> list[Path]:
         """The files of the export to `path`."""
         return [path, *(path.with_suffix(suffix) for suffix in self.beside)]
 
 
-def export(material: Material, to: str, path: Path) -> Parity:
+def export(material: Material, to: str, path: Path, example: bool = False) -> Parity:
     """Write the student in the format `to`, a key of TARGETS, to `path` if it passes the format's gate on validation.
 
-    Raises ParityFailed, and BadData (an unknown format, a file name of another format, photographs of other classes);
-    nothing is written then.
+    With `example` a main program beside it, of formats that have one. Raises ParityFailed, and BadData (an unknown
+    format, a file name of another format, photographs of other classes); nothing is written then.
     """
     target = target_of(to)
+    main = example_of(target, material, to, path) if example else None
     if path.suffix != target.suffix:
         raise BadData(f"{to} files end in {target.suffix}, and {path} does not; choose another --out")
     material.shipped.require_classes(material.splits)
-    encoded = target.encode(material)
-    files = encoded if isinstance(encoded, tuple) else (encoded,)
-    parity = compare(target.answer(*files), material.net, material.shipped, material.splits.validation)
+    files, parity = target.made(material)
     if not parity.passes(target.gate):
         raise ParityFailed(f"{path} is not written: {to} does not compute what PyTorch does: {parity.text()}")
     if len(files) > 1:  # Killed in between, there is nothing to open, never an old file beside a new one.
@@ -137,7 +146,23 @@ def export(material: Material, to: str, path: Path) -> Parity:
     for place, data in reversed(list(zip(target.paths(path), files, strict=True))):
         with replacing(place) as temporary:
             temporary.write_bytes(data)
+    if main is not None:
+        with replacing(path.with_name(MAIN + path.suffix)) as temporary:
+            temporary.write_bytes(main)
     return parity
+
+
+MAIN = "main"
+"""The name of an example's file, without its end."""
+
+
+def example_of(target: Target, material: Material, to: str, path: Path) -> bytes:
+    """The main program that shows the use of the export to `path`. Raises BadData for a format that has none."""
+    if target.example is None:
+        raise BadData(f"--example goes with forms that are source code, and {to} is none; use --to c, or leave it out")
+    if path.stem == MAIN:
+        raise BadData(f"--example writes {MAIN}{path.suffix}, and so would --out {path}; choose another --out")
+    return target.example(material, path.stem)
 
 
 INSTEAD = {
@@ -147,6 +172,21 @@ INSTEAD = {
     "onnx-int8": ("int8", "quantized", "uint8", "tflite-int8", "qdq"),
     "torchscript": ("torch", "pytorch", "jit", "pt", "pth", "script", "libtorch"),
     "openvino": ("ir", "xml", "vino", "intel"),
+    "c": (
+        "c99",
+        "cc",
+        "cpp",
+        "c++",
+        "arduino",
+        "cmsis",
+        "cmsis-nn",
+        "mcu",
+        "tflm",
+        "tflite-micro",
+        "stm32",
+        "esp32",
+        "eon",
+    ),
 }
 """What people ask for by other names, under the form that does the same work or that those tools read."""
 
@@ -168,13 +208,18 @@ def compare(answer: Answer, net: nn.Module, shipped: Shipped, validation: Labell
     validation = require_labelled(validation, "the parity check")
     size = shipped.student.size
     reference = logits_of(net, validation, size, shipped.normalisation)
-    exported = logits_of(net, validation, size, PIXELS, look=answer)
+    return parity_of(reference, logits_of(net, validation, size, PIXELS, look=answer), validation)
+
+
+def parity_of(reference: Tensor, exported: Tensor, validation: LabelledSplit, note: str = "") -> Parity:
+    """Compare the logits [N, K] of an exported student with those of PyTorch."""
     return Parity(
         difference=float((reference - exported).abs().max()),
         agreement=float((reference.argmax(1) == exported.argmax(1)).double().mean()),
         accuracy=accuracy(exported, validation.labels).value,
         reference=accuracy(reference, validation.labels).value,
         n=len(validation),
+        note=note,
     )
 
 
