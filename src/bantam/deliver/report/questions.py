@@ -120,14 +120,15 @@ def pruning(run: FinishedRun) -> Section:
     """3-1: ratio against accuracy, from the curves in RUN/pruning."""
     blocks: list[Block] = []
     folder = run.pruning
-    for path in sorted([*folder.glob("curve.json"), *folder.glob("*/curve.json")]):
+    found = [*folder.glob("curve.json"), *folder.glob("*/curve.json")]
+    for path in sorted(found, key=lambda path: (not path.parent.name.startswith("teacher"), path)):
         points = load(path).get("points")
         if not isinstance(points, list):
             raise BadData(f"{path} holds no points; `bantam prune {run} --data DIR` makes it anew")
         name = path.parent.relative_to(run.folder).as_posix().replace("/", "-")
         blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
     if not blocks:
-        given = next((stage for stage in run.recipe.stage if isinstance(stage, GivenTeacher)), None)
+        given = next(iter(run.recipe.given), None)
         teachers = ""
         if given is not None and given.architecture in PRUNED:
             net = f"DIR/{given.checkpoint} --architecture {given.architecture} --size {given.size}"
@@ -205,13 +206,23 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def bonus(recipe: Recipe, metrics: dict[str, Any]) -> Section:
-    """The methods used and their references, in at most BONUS_WORDS words."""
-    return Section("bonus", "Bonus: methods and references", [Paragraph(text) for text in bonus_text(recipe, metrics)])
+def bonus(run: FinishedRun) -> Section:
+    """Who hands in, the methods used and their references, in at most BONUS_WORDS words."""
+    texts = bonus_text(run.recipe, run.metrics, author_of(run))
+    return Section("bonus", "Bonus: methods and references", [Paragraph(text) for text in texts])
 
 
-def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
-    """The paragraphs of the bonus report: what was done, then references as long as words are left."""
+def author_of(run: FinishedRun) -> str:
+    """The line about who hands in; empty where `bantam handin` was not told. Raises BadRunFile."""
+    if not run.handin.exists():
+        return ""
+    author = load(run.handin).get("author", {})
+    words = {"name": "Name", "student_id": "Student ID"}
+    return ", ".join(f"{words[key]}: {author[key]}" for key in words if author.get(key))
+
+
+def bonus_text(recipe: Recipe, metrics: dict[str, Any], author: str = "") -> list[str]:
+    """The paragraphs of the bonus report: who, what was done, then references as long as words are left."""
     stages = [stage for stage in recipe.stage if isinstance(stage, Training)]
     judged = metrics["validation"]
     shipped = recipe.shipped
@@ -243,12 +254,13 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
         # The paper of the plain cross-entropy is that of its label smoothing.
         if name in OBJECTIVES and (name != "supervised" or table.get("label_smoothing"))
     ]
-    paragraphs = [" ".join(sentences), "References:"]
+    said = [*filter(None, [author]), " ".join(sentences)]
+    references = "References:"
     for paper in dict.fromkeys(papers):
-        longer = f"{paragraphs[1]}{'' if paragraphs[1].endswith(':') else ';'} {paper}"
-        if len(f"{paragraphs[0]} {longer}.".split()) <= BONUS_WORDS:
-            paragraphs[1] = longer
-    return [paragraphs[0], paragraphs[1] + "."]
+        longer = f"{references}{'' if references.endswith(':') else ';'} {paper}"
+        if len(f"{' '.join(said)} {longer}.".split()) <= BONUS_WORDS:
+            references = longer
+    return [*said, f"{references}."]
 
 
 def epochs_told(metrics: dict[str, Any], names: Sequence[str]) -> str:

@@ -93,7 +93,7 @@ def sections_of(
             evidence.stages(recipe, metrics, facts, again),
             *evidence.early_exits(run),
             evidence.provenance(run, facts),
-            questions.bonus(recipe, metrics),
+            questions.bonus(run),
         ]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BadData(f"a file of {run} does not hold what a run writes ({error!r}); run the recipe again") from error
