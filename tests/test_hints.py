@@ -14,7 +14,7 @@ import pytest
 import documented
 import hints
 from bantam.cli import main as cli
-from bantam.deliver.report import questions
+from bantam.deliver.report import prunings
 from bantam.recipes.recipe import parse
 from bantam.runs.finished import open_run
 from tiny_run import RECIPE
@@ -44,7 +44,7 @@ def test_what_is_said_is_a_command_with_all_that_it_requires(line: str) -> None:
 def test_every_kind_of_place_is_looked_through() -> None:
     assert len(SAID) > 25
     places = {place.split(":")[0] for where in SAID.values() for place in where}
-    for one in ("recipes/takd.toml", "runs/runfolder.py", "deliver/report/questions.py", "pipeline/given.py"):
+    for one in ("recipes/takd.toml", "runs/runfolder.py", "deliver/report/prunings.py", "pipeline/given.py"):
         assert f"src/bantam/{one}" in places, one
     assert not any(line.startswith("bantam trian") for line in SAID)
 
@@ -69,8 +69,8 @@ def test_a_report_says_how_the_given_teachers_curve_is_drawn(own_run: Path) -> N
     )
     (own_run / "recipe.toml").write_text(RECIPE.replace("[[stage]]", f"{given}[[stage]]", 1))
     assert parse((own_run / "recipe.toml").read_text()).stage[0].name == "t"
-    said = hints.TICKED.findall(vars(questions.pruning(open_run(own_run)).blocks[0])["text"])
-    assert len(said) == 2
+    said = hints.TICKED.findall(vars(prunings.curves(open_run(own_run)).blocks[0])["text"])
+    assert len(said) == 3
     for line in said:
         documented.parse(line)
 

@@ -11,7 +11,7 @@ from bantam.cli import main as cli
 from bantam.compress.masks import zeros_in
 from bantam.compress.pruning_curve import Subject
 from bantam.data.splits import IMAGENET
-from bantam.deliver.report import questions
+from bantam.deliver.report import prunings
 from bantam.errors import BadPruning
 from bantam.nets.students import describe
 from bantam.runs.finished import open_run
@@ -69,8 +69,9 @@ def test_the_command_measures_into_the_run_where_the_report_looks(
     measured = json.loads((own_run / "pruning" / "pruning_speed.json").read_text())
     assert [row["version"] for row in measured["rows"]] == ["dense", "masked", "sparse", "structured"] * 2
     assert all(line in said for line in measured["explanation"])
-    shown = questions.speed(open_run(own_run))
-    assert [block.kind for block in shown.blocks] == ["paragraph"] * len(measured["explanation"]) + ["table"]
+    shown = prunings.speed(open_run(own_run))
+    assert [block.kind for block in shown.blocks] == ["paragraph", "paragraph", "table", "points"]
+    assert shown.blocks[3].texts == measured["explanation"]
 
 
 @pytest.mark.parametrize("ratio", ["0", "1", "nan", "-0.5"])

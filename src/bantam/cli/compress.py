@@ -34,6 +34,15 @@ FinetuneOption = Annotated[
         help="Epochs of training after each pruning.  [default: 0; --to-params: as the run]",
     ),
 ]
+FinetuneImagesOption = Annotated[
+    int,
+    typer.Option(
+        "--finetune-images",
+        parser=whole("--finetune-images", 0, 10**9),
+        metavar="N",
+        help="Training images of each fine-tuning, drawn evenly; 0 for all.",
+    ),
+]
 ToParamsOption = Annotated[
     int | None,
     typer.Option(
@@ -55,6 +64,7 @@ def prune(
     methods: MethodsOption = "",
     images: ImagesOption = 0,
     finetune: FinetuneOption = None,
+    finetune_images: FinetuneImagesOption = 0,
     to_params: ToParamsOption = None,
     importance: Annotated[str, typer.Option(help="For --to-params: magnitude, taylor or bn_scale.")] = "taylor",
     architecture: Annotated[str, typer.Option(help="What a state_dict belongs to.")] = "resnet18",
@@ -88,7 +98,8 @@ def prune(
         typer.echo(f"run folder: {folder}\n{next_step('bantam', 'bench', 'cost', *runs, why='what runs cost')}")
         return
     named = [name.strip() for name in methods.split(",") if name.strip()]
-    points = prune_curve(where, root, ratios_of(ratios), named, images, finetune or 0, folder, Bar(console))
+    wanted = ratios_of(ratios)
+    points = prune_curve(where, root, wanted, named, images, finetune or 0, folder, Bar(console), finetune_images)
     if as_json:
         print_json([point.to_json() for point in points])
         return

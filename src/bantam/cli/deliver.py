@@ -1,4 +1,4 @@
-"""The commands that hand a student on: `bantam package`, `verify`, `report`, `export` and `serve`."""
+"""The commands that hand a student on: `bantam handin`, `package`, `verify`, `report`, `export` and `serve`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from bantam.cli.options import (
     RunDataOption,
     SideOption,
     WidthOption,
+    line,
     next_step,
     print_json,
     whole,
@@ -24,6 +25,55 @@ from bantam.errors import BadData
 *OTHERS, LAST = (f"{form} (an extra)" if form in EXTRAS else form for form in TARGETS)
 FORMS = f"{', '.join(OTHERS)}, or {LAST}."
 """What `--to` takes."""
+
+
+def handin(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder; with --recipe a new one, too.")],
+    data: RunDataOption = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Train by this recipe first, if RUN is not finished: boss, FILE.toml."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", parser=line("--name"), metavar="NAME", help="For the bonus report.")
+    ] = None,
+    student_id: Annotated[
+        str | None, typer.Option("--student-id", parser=line("--student-id"), metavar="ID", help="The same.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make all that the exercise asks for: submission, verified package, whole report; a killed call goes on."""
+    from rich.console import Console
+
+    from bantam.recipes import recipe as recipes
+    from bantam.runs.finished import open_run
+    from bantam.runs.runfolder import RECIPE
+
+    # A mistyped name is said before torch is loaded.
+    loaded = recipes.load(recipe) if recipe else None
+    if not (run / RECIPE).is_file():
+        if loaded is None:
+            raise BadData(
+                f"{run} holds no run; `bantam handin RUN --recipe boss --data DIR` trains one and hands it in"
+            )
+        if data is None:
+            raise BadData(f"{run} is a new run, which remembers no photographs; say where they are with --data DIR")
+    root = data or open_run(run).photographs()
+
+    from bantam.cli.screen import Bar
+    from bantam.studies.handin import handin as handed_in
+
+    author = {"name": name or "", "student_id": student_id or ""}
+    handed = handed_in(run, root, loaded, author, Bar(Console(stderr=as_json)))
+    if as_json:
+        print_json(handed.to_json())
+    else:
+        typer.echo(handed.verdict.text())
+        typer.echo(f"{handed.run.submission}\n{handed.run.package}\n{handed.report.html}")
+        for title in handed.report.missing:
+            typer.echo(f"missing in: {title}")
+    if not handed.verdict.passed:
+        raise typer.Exit(1)
 
 
 def package(

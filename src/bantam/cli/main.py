@@ -39,6 +39,7 @@ COMMANDS: Table[Callable[..., Any]] = Table(
         "predict": "predict:predict",
         "grade": "grade:grade",
         "leaderboard": "grade:leaderboard",
+        "handin": "deliver:handin",
         "package": "deliver:package",
         "verify": "deliver:verify",
         "report": "deliver:report",

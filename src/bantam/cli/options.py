@@ -49,6 +49,22 @@ def number(option: str, least: float, most: float) -> Callable[[str], float]:
     return parse
 
 
+LETTERS = 60
+"""Most of a name."""
+
+
+def line(option: str) -> Callable[[str], str]:
+    """The parser of an option that takes a few words."""
+
+    def parse(text: str) -> str:
+        words = text.strip()
+        if not words or len(words) > LETTERS or not words.isprintable():
+            raise BantamError(f'{option} must be one line of at most {LETTERS} letters, not "{cut(text)}"')
+        return words
+
+    return parse
+
+
 BudgetOption = Annotated[
     int, typer.Option("--budget", parser=whole("--budget", 1, PARAMETERS), metavar="N", help="Most parameters.")
 ]

@@ -42,6 +42,9 @@ STATISTICS_IMAGES = 512
 TAYLOR_IMAGES = 64
 """Training images whose gradients Taylor importance looks at, in one batch."""
 
+CURVE = "curve.json"
+"""The file of a curve from which others read it."""
+
 LOOKS = {"before": "as pruned", "reestimated": "BatchNorm re-estimated", "finetuned": "after fine-tuning"}
 
 Finetune = Callable[[nn.Module, str], nn.Module]
@@ -252,7 +255,7 @@ def kept_points(path: Path, made_of: dict[str, Any]) -> list[Point]:
 
 def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) -> None:
     """Write curve.json, curve.csv, curve.svg and curve.png to `folder`. Raises CannotWrite."""
-    runfolder.write(folder / "curve.json", {**about, "points": [point.to_json() for point in points]})
+    runfolder.write(folder / CURVE, {**about, "points": [point.to_json() for point in points]})
     head = ["method", "ratio", "removed", "parameters", "channel_ratio", "n"]
     with writing(folder / "curve.csv") as file:
         rows = csv.writer(file, lineterminator="\n")

@@ -10,12 +10,18 @@ from bantam.errors import BadData
 from bantam.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Text stays text, and the same numbers give the same file.
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "bantam"}
 
-MARKERS = "os^vD<>pPXh*"
+MARKERS = "os^vD<>pPXh*d"
+COLOURS = (
+    "#0a5fb4", "#c4510d", "#1a7f37", "#7a3eb1", "#b8155f", "#8a6d00", "#00838f", "#5d4037", "#d81b1b", "#4b5ad6",
+    "#6f8f00", "#e07aa8", "#57606a",
+)  # fmt: skip
+"""As many as there are families, told apart in print and by most who see colours differently; the marks differ too."""
 
 
 def require_svg(path: Path) -> None:
@@ -62,27 +68,55 @@ def drawn(path: Path, size: tuple[float, float]) -> Iterator["Figure"]:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
+def spread(places: Sequence[float], room: float, low: float, high: float) -> list[float]:
+    """Where labels stand that belong at `places`: in their order, `room` apart, within low..high if there is room."""
+    order = sorted(range(len(places)), key=lambda number: places[number])
+    found = [0.0] * len(places)
+    least = low
+    for number in order:
+        found[number] = max(places[number], least)
+        least = found[number] + room
+    most = high
+    for number in reversed(order):
+        found[number] = min(found[number], most)
+        most = found[number] - room
+    return found
+
+
+def named(axes: "Axes", ends: Sequence[tuple[str, float, float]], colours: Sequence[str] = COLOURS) -> None:
+    """Write a label for each (label, x, y) beside the axes, at the height of its point, with a thin line to it."""
+    low, high = axes.get_ylim()
+    places = spread([(y - low) / (high - low) for _, _, y in ends], 0.055, 0.02, 0.98)
+    for number, ((label, x, y), place) in enumerate(zip(ends, places, strict=True)):
+        colour = colours[number % len(colours)]
+        axes.annotate(
+            label, (x, y), xytext=(1.04, place), textcoords="axes fraction", color=colour, fontsize=9, va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5},
+        )  # fmt: skip
+
+
 def plot_accuracy_against_macs(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw each row's "accuracy" with its "standard_error" over its "macs", named by its "family", into an SVG."""
     with drawn(path, (8, 5)) as figure:
         axes = figure.add_subplot()
-        for number, row in enumerate(sorted(rows, key=lambda row: -row["accuracy"])):
+        ordered = sorted(rows, key=lambda row: -row["accuracy"])
+        for number, row in enumerate(ordered):
             axes.errorbar(
                 row["macs"] / 1e6,
                 100 * row["accuracy"],
                 100 * row["standard_error"],
                 fmt=MARKERS[number % len(MARKERS)],
-                color=f"C{number % 10}",
+                color=COLOURS[number % len(COLOURS)],
                 elinewidth=0.8,
-                label=row["family"],
             )
+        ends = [(row["family"], row["macs"] / 1e6, 100 * row["accuracy"]) for row in ordered]
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("million multiply-accumulates for one image")
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
-        figure.legend(loc="outside right upper", title="best first", frameon=False)
+        named(axes, ends)
 
 
 def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -95,15 +129,18 @@ def plot_quantization(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 100 * row["accuracy"],
                 100 * row["standard_error"],
                 fmt=MARKERS[number % len(MARKERS)],
-                color=f"C{number}",
+                color=COLOURS[number % len(COLOURS)],
                 elinewidth=0.8,
-                label=f"{row['name']}, {row['median_ms']:.2f} ms",
             )
         axes.set_xlim(left=0)
         axes.set_xlabel("kB of the ONNX file")
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, title="form, median of one image", loc="lower right")
+        axes.set_title("median time of one image behind the form", fontsize=9, loc="right")
+        named(
+            axes,
+            [(f"{row['name']}, {row['median_ms']:.2f} ms", row["bytes"] / 1e3, 100 * row["accuracy"]) for row in rows],
+        )
 
 
 def plot_dynamic(
@@ -122,11 +159,11 @@ def plot_dynamic(
             fmt="ks--",
             elinewidth=0.8,
             linewidth=0.8,
-            label="each alone",
         )
+        ends = [("each alone", row["mean_macs"] / 1e6, 100 * row["accuracy"]) for row in [*static.values()][-1:]]
         for name, row in static.items():
             place = row["mean_macs"] / 1e6, 100 * row["accuracy"]
-            axes.annotate(name, place, xytext=(-5, 6), textcoords="offset points", ha="right", fontsize=8)
+            axes.annotate(name, place, xytext=(5, -11), textcoords="offset points", fontsize=8)
         axes.margins(x=0.15)
         for number, (label, line) in enumerate(lines.items()):
             axes.plot(
@@ -134,10 +171,11 @@ def plot_dynamic(
                 [100 * row["accuracy"] for row in line],
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
-                color=f"C{number % 10}",
-                label=label,
+                color=COLOURS[number % len(COLOURS)],
             )
+            last = max(line, key=lambda row: row["mean_macs"])
+            ends.append((label, last["mean_macs"] / 1e6, 100 * last["accuracy"]))
         axes.set_xlabel("million multiply-accumulates, mean of an image")
         axes.set_ylabel("validation accuracy ± standard error, %")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, loc="lower right")
+        named(axes, ends, ("black", *COLOURS))

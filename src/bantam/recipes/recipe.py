@@ -17,6 +17,7 @@ import tomli_w
 from bantam.errors import BadRecipe
 from bantam.recipes.keys import PARAMETERS, SIDE, Keys, Misfit, Range, key
 from bantam.recipes.kinds import Stage, shipped_kinds
+from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.refit import Refit
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.parser import Parser
@@ -98,6 +99,16 @@ class Recipe(Keys):
     def shipped(self) -> Training:
         """The stage whose net is shipped: the last student, trained as such, pruned or given exits."""
         return [stage for stage in self.stage if isinstance(stage, Training) and stage.ships(stage.kind)][-1]
+
+    @property
+    def given(self) -> tuple[GivenTeacher, ...]:
+        """The given teachers, the shipped student's own first; each file of weights once."""
+        stages = [stage for stage in self.stage if isinstance(stage, GivenTeacher)]
+        stages.sort(key=lambda stage: stage.name not in self.shipped.teachers)
+        first: dict[str, GivenTeacher] = {}
+        for stage in stages:
+            first.setdefault(stage.checkpoint, stage)
+        return tuple(first.values())
 
     @property
     def refit(self) -> Refit | None:

@@ -330,6 +330,11 @@ class FinishedRun:
         return self.folder / runfolder.REPORT
 
     @property
+    def handin(self) -> Path:
+        """What `bantam handin` keeps: who hands in, and which package was verified."""
+        return self.folder / runfolder.HANDIN
+
+    @property
     def facts(self) -> Path:
         """What the report had measured."""
         return self.folder / runfolder.FACTS

@@ -32,6 +32,8 @@ SPLITS = "splits.json"
 STAGES = "stages"
 """The folder that holds a folder for each stage."""
 SUBMISSION, PACKAGE = "submission.csv", "hw13.zip"
+HANDIN = "handin.json"
+"""Who hands in, and which package was verified."""
 EXITS, VIEWS, CASCADE, SLIM, SPEED, REPORT, FACTS = (
     "exits/exits.json", "views/views.json", "cascade/cascade.json", "slim/slim.json", "pruning/pruning_speed.json",
     "report/report.html", "report/facts.json",

@@ -64,6 +64,9 @@ TEMPLATE = "medium"
 SHORT_LR = 0.25
 """Peak learning rate of a short fine-tuning, as a share of that of the training before it: the net is not new."""
 
+PROGRESS = ".points.json"
+"""The points that an unfinished curve has, beside where it will lie."""
+
 PHOTOGRAPHS = 15
 """How many are opened to see how large they are."""
 
@@ -139,6 +142,12 @@ class Source:
         return Subject(student, self.run.as_trained(splits.training), shipped.normalisation)
 
 
+def given_teachers(recipe: Recipe, root: Path) -> list[Source]:
+    """The given teachers of `recipe` that can be pruned and whose weights lie in `root`, the student's own first."""
+    known = [(root / stage.checkpoint, stage) for stage in recipe.given if stage.architecture in PRUNED]
+    return [Source(path, stage.architecture, stage.size) for path, stage in known if file_and_name(path)[0].is_file()]
+
+
 def usual_side(root: Path) -> int:
     """The median of the shorter sides, in pixels, of a few training photographs in `root`. Raises BadData, BadImage."""
     records = scan(root).training
@@ -148,13 +157,13 @@ def usual_side(root: Path) -> int:
 
 def prune_curve(
     source: Source, root: Path, ratios: Sequence[float], methods: Sequence[str], images: int, epochs: int, out: Path,
-    watcher: Watcher,
+    watcher: Watcher, taught: int = 0,
 ) -> list[Point]:  # fmt: skip
     """Draw the curve of `source` on the photographs in `root` into the folder `out`; a killed call goes on.
 
     `images` of validation are looked at (0: all), `methods` are of METHODS (none: all that fit), and `epochs` of
-    fine-tuning with distillation follow each pruning. Raises a BantamError for what a user can cause; nothing is
-    written before the largest ratio has gone through.
+    fine-tuning with distillation, over `taught` training images (0: all), follow each pruning. Raises a BantamError for
+    what a user can cause; nothing is written before the largest ratio has gone through.
     """
     recipe = source.recipe(root)
     for name in methods:
@@ -166,15 +175,15 @@ def prune_curve(
     validation = some(splits.validation, images)
     made_of = {
         "net": digest_of(subject.net), "data": splits.fingerprint, "images": len(validation), "epochs": epochs,
-        "methods": chosen, "ratios": list(ratios),
+        "methods": chosen, "ratios": list(ratios), **({"taught": taught} if taught and epochs else {}),
     }  # fmt: skip
     with runfolder.alone_in(out):
-        progress = out / ".points.json"
+        progress = out / PROGRESS
 
         def keep(found: list[Point]) -> None:
             runfolder.write(progress, {"made_of": made_of, "points": [point.to_json() for point in found]})
 
-        finetune = finetuner(source, recipe, subject, root, splits, epochs, out, watcher) if epochs else None
+        finetune = finetuner(source, recipe, subject, root, splits, epochs, taught, out, watcher) if epochs else None
         points = curve(
             Prunings(subject, splits.training),
             chosen,
@@ -194,18 +203,17 @@ def prune_curve(
 
 
 def finetuner(
-    source: Source, recipe: Recipe, subject: Subject, root: Path, splits: Splits, epochs: int, out: Path,
-    watcher: Watcher,
+    source: Source, recipe: Recipe, subject: Subject, root: Path, splits: Splits, epochs: int, taught: int,
+    out: Path, watcher: Watcher,
 ) -> Finetune:  # fmt: skip
     """A short training of pruned nets as the run trained, from its teacher's cached views.
 
-    Where it had no teacher, the net before pruning is the teacher.
+    It sees `taught` of the training images, drawn evenly; with 0 all that the run learned from. Where it had no
+    teacher, the net before pruning is the teacher.
     """
     last = recipe.shipped
-    taught = (
-        last if last.teacher else replace(last, teacher=DENSE, objectives=recipes.load(TEMPLATE).shipped.objectives)
-    )
-    stage = replace(taught, epochs=epochs, optimizer=replace(taught.optimizer, lr=SHORT_LR * taught.optimizer.lr))
+    asked = last if last.teacher else replace(last, teacher=DENSE, objectives=recipes.load(TEMPLATE).shipped.objectives)
+    stage = replace(asked, epochs=epochs, optimizer=replace(asked.optimizer, lr=SHORT_LR * asked.optimizer.lr))
     here = Run(recipe, root, source.path, splits, subject.normalisation, ALONE.device, watcher, ALONE, {})
     if stage.teacher == DENSE:
         own = subject.normalisation
@@ -214,7 +222,10 @@ def finetuner(
         for other in recipe.stage:
             if other.name in stage.teachers:
                 STAGES[other.kind](here, other)
-    plan = plan_of(here, stage, learned_from(splits, stage), splits.fingerprint)
+    split, fingerprint = learned_from(splits, stage), splits.fingerprint
+    if 0 < taught < len(splits.training):
+        split, fingerprint = some(splits.training, taught), f"{taught} of {fingerprint}"
+    plan = plan_of(here, stage, split, fingerprint)
 
     def finetune(net: nn.Module, place: str) -> nn.Module:
         torch.manual_seed(recipe.seed)

@@ -26,13 +26,11 @@ from bantam.measure.cost import one_thread, seconds_of
 from bantam.measure.turns import in_turns
 from bantam.nets.budget import weigh
 from bantam.nets.footprint import footprint
-from bantam.nets.students import PRUNED
-from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.runs.environment import environment
 from bantam.runs.finished import FinishedRun
 from bantam.runs.photographs import open_data
 from bantam.runs.watcher import Watcher
-from bantam.studies.prune import Source
+from bantam.studies.prune import Source, given_teachers
 
 BATCHES = (1, 64)
 FASTER, SLOWER = 1.1, 0.9  # less than a tenth either way counts as no difference
@@ -85,10 +83,7 @@ def nets_of(run: FinishedRun, root: Path) -> list[Source]:
 
     Raises BadData where there is no run.
     """
-    given = [stage for stage in run.recipe.stage if isinstance(stage, GivenTeacher)]
-    files = [(root / stage.checkpoint, stage) for stage in given if stage.architecture in PRUNED]
-    teachers = [Source(path, stage.architecture, stage.size) for path, stage in files if path.is_file()]
-    return [*teachers, Source(run.folder)]
+    return [*given_teachers(run.recipe, root), Source(run.folder)]
 
 
 def versions(subject: Subject, ratio: float) -> dict[str, nn.Module]:

@@ -1,16 +1,21 @@
 """Plots are well-formed, keep their points inside the frame, and say in words what they show."""
 
+import itertools
 from xml.etree import ElementTree
 
 import pytest
 
 from bantam.deliver.report.figures import (
+    BOTTOM,
+    HEIGHT,
+    LINE,
     WIDTH,
     Series,
     bars,
     lines,
     ticks,
 )
+from bantam.measure.plots import spread
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -60,3 +65,38 @@ def test_bars_are_as_long_as_their_values() -> None:
     root = ElementTree.fromstring(bars([("a", 0.25, 0.2, 0.3), ("b", 0.5, 0.4, 0.6)], "x", "words"))
     short, long = (float(bar.get("width")) for bar in root.iter(f"{SVG}rect"))
     assert long == pytest.approx(2 * short, abs=0.2)
+
+
+def test_each_line_has_its_label_at_its_end_and_none_lies_on_another() -> None:
+    ends = [0.1, 0.1, 0.11, 0.9, 0.0, 1.0]
+    series = [Series(f"line {number}", [(0, 0.5), (1, end)]) for number, end in enumerate(ends)]
+    root = ElementTree.fromstring(lines(series, "x", "y", "words"))
+    labels = {text.text: text for text in root.iter(f"{SVG}text") if (text.text or "").startswith("line ")}
+    assert len(labels) == len(series)
+    heights = sorted(float(text.get("y")) for text in labels.values())
+    assert all(second - first >= LINE - 0.11 for first, second in itertools.pairwise(heights))
+    assert heights[0] > 0
+    assert heights[-1] < HEIGHT - BOTTOM + LINE
+    points = [pair.split(",") for line in root.iter(f"{SVG}polyline") for pair in line.get("points").split()]
+    assert max(float(x) for x, _ in points) < min(float(text.get("x")) for text in labels.values()), "beside the lines"
+    colours = {text.get("style") for text in labels.values()}
+    assert len(colours) == len(series)
+
+
+def test_one_line_alone_needs_no_label() -> None:
+    root = ElementTree.fromstring(lines([Series("alone", [(0, 0.5), (1, 0.7)])], "x", "y", "words"))
+    assert "alone" not in [text.text for text in root.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([10, 50], [10, 50]),
+        ([50, 10], [50, 10]),
+        ([10, 12, 14], [10, 20, 30]),
+        ([100, 100], [90, 100]),
+        ([0, 98, 99, 100], [0, 80, 90, 100]),
+    ],
+)
+def test_labels_move_no_further_than_they_must(places: list[float], expected: list[float]) -> None:
+    assert spread(places, 10, 0, 100) == expected

@@ -4,13 +4,16 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from bantam.deliver.report import questions
+from bantam.deliver.report import evidence, prunings, questions
+from bantam.deliver.report.document import Table
 from bantam.deliver.report.facts import reliability
-from bantam.deliver.report.report import markdown_cell, report
+from bantam.deliver.report.report import as_exercise, as_own, is_exercise, markdown_cell, report
+from bantam.deliver.report.units import milliseconds, products, size_of
 from bantam.errors import BadData, RunMismatch
 from bantam.measure.accuracy import calibration
 from bantam.nets.students import STUDENTS
@@ -59,10 +62,11 @@ def test_a_measured_run_is_reported_whole(
     page = out.read_text()
     parsed = Page(page)
     titles = re.findall(r'<h2 id="[^"]+">([^<]+)</h2>', page)
-    assert [title[:3] for title in titles[:7]] == ["Res", "1-1", "1-2", "2-1", "2-2", "3-1", "3-2"]
-    assert titles[-1].startswith("Bonus")
-    # This run has no teacher, of which nothing can be missing, and no pruning; everything else is there.
-    assert [title[:3] for title in written.missing] == ["3-1", "3-2"]
+    # These are nobody's exercise: no numbers of questions, and no studies that nobody asked for.
+    assert titles[:3] == ["Result", "The student&#39;s architecture", "Its layers and its weight"]
+    assert titles[-1] == "Methods and references"
+    assert written.missing == ()
+    assert not [title for title in titles if "runing" in title]
 
     # Self-contained, and every image has words.
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)
@@ -91,7 +95,7 @@ def test_a_measured_run_is_reported_whole(
     assert sum(map(sum, facts["validation"]["confusion"])) == 30
     assert facts["costs"]["student"]["parameters"]["unique"] == metrics["parameters"]["unique"]
     again = report(open_run(own_run), out, None, MADE_BY, Watcher())
-    assert [title[:3] for title in again.missing] == ["3-1", "3-2", "The"]
+    assert [title[:3] for title in again.missing] == ["The"]
     assert "<img" not in out.read_text()
 
 
@@ -117,7 +121,7 @@ def test_a_run_without_a_teacher_is_not_sent_in_a_circle(own_run: Path) -> None:
     """It is not told to measure what it has not, nor to prune a teacher of others."""
     without = open_run(own_run)
     assert [block.kind for block in questions.temperature({}, without.recipe, "again").blocks] == ["paragraph"] * 2
-    assert "ckpt" not in questions.pruning(without).blocks[0].text
+    assert "ckpt" not in prunings.curves(without).blocks[0].text
     keys = (
         'name = "big"',
         'kind = "given_teacher"',
@@ -132,7 +136,7 @@ def test_a_run_without_a_teacher_is_not_sent_in_a_circle(own_run: Path) -> None:
     measured = questions.temperature({"validation": {}}, given, "again").blocks[-1].text
     assert "again" not in measured
     runfolder.write_recipe(own_run, given)
-    advice = questions.pruning(open_run(own_run)).blocks[0].text
+    advice = prunings.curves(open_run(own_run)).blocks[0].text
     assert "DIR/big.ckpt --architecture resnet34 --size 40" in advice
 
 
@@ -196,28 +200,138 @@ def test_the_teacher_s_soft_labels_are_plotted_from_the_facts() -> None:
     assert "0.550" in section.blocks[1].text
 
 
-def test_pruning_and_speed_are_read_where_they_are(tmp_path: Path) -> None:
-    found = {"accuracy": 0.5, "standard_error": 0.01, "correct": 50, "n": 100}
-    points = [
-        {"method": m, "ratio": r, "parameters": 10, "before": found, "reestimated": None, "finetuned": None}
-        for m in ("global", "layer")
-        for r in (0.0, 0.5)
+def point(method: str, ratio: float, accuracy: float, **looks: float) -> dict[str, Any]:
+    """A point of a curve."""
+
+    def judged(value: float | None) -> dict[str, Any] | None:
+        return None if value is None else {"accuracy": value, "standard_error": 0.01, "correct": 50, "n": 100}
+
+    found = {look: judged(looks.get(look)) for look in ("reestimated", "finetuned")}
+    return {
+        "method": method,
+        "ratio": ratio,
+        "parameters": int(1000 * (1 - ratio)),
+        "before": judged(accuracy),
+        **found,
+    }
+
+
+def test_curves_are_read_where_they_are_the_teacher_s_first(own_run: Path) -> None:
+    assert prunings.curves(open_run(own_run)).blocks[0].kind == "missing"
+    points = [point(m, r, 0.5 - r / 4, reestimated=0.5) for m in ("global", "layer") for r in (0.0, 0.5)]
+    where = curve_out(Source(own_run))  # where `bantam prune RUN` writes, without --out
+    assert where.name == "student"
+    runfolder.write(where / "curve.json", {"title": "pruning small", "points": points})
+    tuned = [*points, point("global", 0.9, 0.1, finetuned=0.4)]
+    runfolder.write(where.parent / "teacher" / "curve.json", {"title": "pruning large", "points": tuned})
+    blocks = prunings.curves(open_run(own_run)).blocks
+    assert [block.kind for block in blocks] == ["plot", "plot", "plot", "table", "plot", "plot", "table"]
+    large, small = (block for block in blocks if isinstance(block, Table))
+    assert large.caption.startswith("The teacher: pruning large: accuracy as pruned / BatchNorm re-estimated / fine-t")
+    assert small.rows == [["0", "1,000", *["0.500 / 0.500"] * 2], ["0.5", "500", *["0.375 / 0.500"] * 2]]
+    assert large.rows[-1] == ["0.9", "99", "0.100 / - / 0.400", "- / - / -"]
+    runfolder.write(where / "curve.json", {"title": "nothing", "points": []})
+    with pytest.raises(BadData, match="makes it anew"):
+        prunings.curves(open_run(own_run))
+
+
+def speeds(masked: float, sparse: float, structured: float) -> list[dict[str, Any]]:
+    """Rows as `bantam bench pruning` writes them."""
+    times = {"dense": 1.0, "masked": masked, "sparse": sparse, "structured": structured}
+    return [
+        {"net": "big", "version": name, "batch": batch, "median_ms": 12_170.0 / times[name], "speedup": times[name],
+         "quartiles_ms": [1.5, 600.0], "macs": 333_108_736 if name == "dense" else None, "bytes": 44_805_579}
+        for batch in (1, 64) for name in times
+    ]  # fmt: skip
+
+
+def test_3_2_begins_with_its_verdict_and_has_figures_as_people_write_them(own_run: Path) -> None:
+    run = open_run(own_run)
+    assert prunings.speed(run).blocks[0].kind == "missing"
+    measured = {
+        "ratio": 0.8, "rounds": 15, "rows": speeds(1.0, 0.1, 4.0), "explanation": ["Because."],
+        "environment": {"processor": "Abacus 3"},
+    }  # fmt: skip
+    run.pruning_speed.parent.mkdir()
+    run.pruning_speed.write_text(json.dumps(measured))
+    said, _, table, points = prunings.speed(run).blocks
+    assert said.text.startswith(
+        "Yes: structured pruning makes a net faster, unstructured pruning does not. With 80% of"
+    )
+    assert points.texts == ["Because."]
+    assert "one thread of Abacus 3" in table.caption
+    assert table.rows[0] == ["big, 1 image", "dense", "12.2 s", "1.50 ms to 600 ms", "1.00×", "333 million", "44.8 MB"]
+    assert table.rows[1][5] == "-"
+    run.pruning_speed.write_text("{")
+    with pytest.raises(BadData, match="makes it anew"):
+        prunings.speed(run)
+
+
+@pytest.mark.parametrize(
+    ("masked", "structured", "answer"),
+    [
+        (1.0, 4.0, "Yes: structured pruning makes a net faster, unstructured pruning does not."),
+        (1.5, 4.0, "Yes: structured pruning makes a net faster than unstructured pruning does."),
+        (1.0, 1.05, "Not here"),
+        (4.0, 2.0, "It depends"),
+        (1.0, 0.5, "It depends"),
+    ],
+)
+def test_the_verdict_is_that_of_the_figures(masked: float, structured: float, answer: str) -> None:
+    assert prunings.verdict(speeds(masked, 0.5, structured), 0.8)[0].startswith(answer)
+
+
+def test_numbers_have_units_as_people_write_them() -> None:
+    assert [milliseconds(one) for one in (0.4567, 1.538, 16.66, 134.4, 999.4, 999.6, 12_170.0)] == [
+        "0.457 ms", "1.54 ms", "16.7 ms", "134 ms", "999 ms", "1.00 s", "12.2 s",
+    ]  # fmt: skip
+    assert [size_of(one) for one in (812, 285_217, 44_805_579)] == ["812 bytes", "285 kB", "44.8 MB"]
+    assert [products(one) for one in (950, 9_100_000, 1.82e9)] == ["950", "9.10 million", "1.82 billion"]
+    assert milliseconds(7_200_000) == "7,200 s"
+
+
+def test_what_is_empty_is_no_column_and_what_is_long_is_folded() -> None:
+    table = Table("words", ("a", "b", "c"), [["1", "-", "-"], ["2", "-", "3"]])
+    assert table.columns == ["a", "c"]
+    assert table.rows == [["1", "-"], ["2", "3"]]
+    assert not table.folded
+    assert Table("words", ("a",), [["1"]] * 17).folded
+
+
+def test_the_result_stands_beside_its_teacher_and_no_net_at_all() -> None:
+    judged = {"accuracy": 0.75, "plain": 0.74, "standard_error": 0.01, "n": 400, "views": "flip"}
+    metrics = {
+        "validation": judged, "parameters": {"unique": 59_000, "torchsummary": 59_000}, "budget": 60_000, "seed": 0,
+        "recipe": "r", "student": "s", "epochs": 3, "seconds": 60.0,
+        "stages": {"t": {"kind": "given_teacher", "net": "resnet18", "parameters": 11_182_155}},
+    }  # fmt: skip
+    facts = {
+        "teacher": {"stage": "t", "validation": {"correct": 80, "n": 100}},
+        "validation": {"confusion": [[50, 10], [10, 30]]},
+    }
+    headline = evidence.result(metrics, facts).blocks[0]
+    assert headline.figures == [
+        ("0.750 ± 0.010", "validation accuracy of the student", "59,000 of 60,000 parameters"),
+        ("0.800 ± 0.040", "its teacher", "11.2 million parameters, 100 images, one pass"),
+        ("0.600", "always the largest class", "what no net at all has"),
     ]
-    where = curve_out(Source(tmp_path))  # where `bantam prune RUN` writes, without --out
-    where.mkdir(parents=True)
-    (where / "curve.json").write_text(json.dumps({"title": "Teacher", "points": points}))
-    section = questions.pruning(open_run(tmp_path))
-    assert [block.kind for block in section.blocks] == ["plot", "table"]
-    assert len(section.blocks[1].rows) == 4
-    assert questions.speed(open_run(tmp_path)).blocks[0].kind == "missing"
-    speed = {"explanation": ["Because."], "rows": [{"form": "dense", "median_ms": 1.5, "batch": 1}]}
-    (tmp_path / "pruning" / "pruning_speed.json").write_text(json.dumps(speed))
-    section = questions.speed(open_run(tmp_path))
-    assert [block.kind for block in section.blocks] == ["paragraph", "table"]
-    assert section.blocks[1].rows == [["dense", "1.5", "1"]]
-    (tmp_path / "pruning" / "pruning_speed.json").write_text("{")
-    with pytest.raises(BadData, match="make it anew"):
-        questions.speed(open_run(tmp_path))
+    assert len(evidence.result(metrics, {}).blocks[0].figures) == 1
+    own = {"o": {"kind": "teacher", "net": "big", "parameters": 5_000_000, "validation": judged}}
+    trained = evidence.result({**metrics, "stages": own}, {}).blocks[0].figures
+    assert trained[1] == ("0.750 ± 0.010", "its teacher", "5.0 million parameters")
+
+
+def test_only_the_exercise_has_the_exercise_s_numbers(own_run: Path) -> None:
+    assert is_exercise([str(number) for number in range(11)])
+    assert is_exercise(["Bread", "Noodles-Pasta", *"abcdefghi"])
+    assert not is_exercise(list("abcdefghijk"))
+    assert not is_exercise([str(number) for number in range(10)])
+    run = open_run(own_run)
+    sections = [evidence.learning(run), prunings.curves(run), questions.bonus(run)]
+    titles = [each.title for each in as_exercise(sections)]
+    assert titles[1].startswith("3-1 Pruning")
+    assert titles[2] == "Bonus: Methods and references"
+    assert [each.title for each in as_own(sections)] == [sections[0].title, sections[2].title]
 
 
 METRICS = {

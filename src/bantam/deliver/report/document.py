@@ -31,13 +31,50 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """What the page is about, in a few numbers side by side, the first one the largest: (number, what it is, note)."""
+
+    figures: Sequence[tuple[str, str, str]]
+    kind: ClassVar[str] = "headline"
+
+
+@dataclass(frozen=True)
+class Points:
+    """Short texts below one another, folded under their heading."""
+
+    heading: str
+    texts: Sequence[str]
+    kind: ClassVar[str] = "points"
+
+
+NONE = "-"
+"""A cell of which nothing is known."""
+
+LONG = 16
+"""Rows from which a table is folded: its caption is there, and opens it."""
+
+
+@dataclass(frozen=True)
 class Table:
-    """Rows of text below their columns' names; the first column is text, the others are numbers."""
+    """Rows of text below their columns' names; the first column is text, the others are numbers.
+
+    A column of which nothing is known in any row is not shown.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     kind: ClassVar[str] = "table"
+
+    def __post_init__(self) -> None:
+        known = [place for place in range(len(self.columns)) if {row[place] for row in self.rows} - {NONE}]
+        object.__setattr__(self, "columns", [self.columns[place] for place in known])
+        object.__setattr__(self, "rows", [[row[place] for place in known] for row in self.rows])
+
+    @property
+    def folded(self) -> bool:
+        """Whether it is so long that only who asks for it sees it on a screen."""
+        return len(self.rows) > LONG
 
 
 @dataclass(frozen=True)
@@ -78,7 +115,7 @@ class Pictures:
     kind: ClassVar[str] = "pictures"
 
 
-Block = Paragraph | Missing | Code | Table | Matrix | Plot | Pictures
+Block = Paragraph | Headline | Points | Missing | Code | Table | Matrix | Plot | Pictures
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,21 @@ from PIL import Image
 
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.report import figures as plots
-from bantam.deliver.report.document import Block, Matrix, Missing, Paragraph, Picture, Pictures, Plot, Section, Table
+from bantam.deliver.report.document import (
+    NONE,
+    Block,
+    Headline,
+    Matrix,
+    Missing,
+    Paragraph,
+    Picture,
+    Pictures,
+    Plot,
+    Section,
+    Table,
+)
 from bantam.deliver.report.questions import epochs_told
+from bantam.deliver.report.units import milliseconds, products, size_of
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
@@ -18,23 +31,57 @@ from bantam.runs import runfolder
 from bantam.runs.finished import FinishedRun
 
 
-def result(metrics: dict[str, Any]) -> Section:
-    """The run in a few numbers."""
+def result(metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
+    """The run in a few numbers: how good it is beside its teacher and without any net, and what it weighs."""
     judged, parameters = metrics["validation"], metrics["parameters"]
     tta = tta_of(judged)
-    seen = "" if tta == "plain" else f", with TTA {tta!r}"
-    rows = [
-        ["validation accuracy", f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}{seen}"],
-        ["images it was measured on", f"{judged['n']:,}"],
-        *temperatures(judged),
-        ["parameters, each once", f"{parameters['unique']:,}"],
-        ["parameters, as torchsummary counts", f"{parameters['torchsummary']:,}"],
-        ["budget", f"{metrics['budget']:,}"],
-        ["student", str(metrics["student"])],
-        ["training", epochs_told(metrics, list(metrics["stages"]))],
-        ["time of training", f"{metrics['seconds'] / 60:.1f} min"],
+    figures = [
+        (
+            with_error(judged),
+            "validation accuracy of the student",
+            f"{parameters['unique']:,} of {metrics['budget']:,} parameters",
+        ),
+        *teachers(metrics, facts),
+        *largest_class(facts),
     ]
-    return Section("result", "Result", [Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)])
+    rows = [
+        ["measured on", f"{judged['n']:,} images" + ("" if tta == "plain" else f", with TTA “{tta}”")],
+        *([["without TTA", f"{judged['plain']:.3f}"]] if "plain" in judged and tta != "plain" else []),
+        *temperatures(judged),
+        ["parameters", f"{parameters['unique']:,}, as torchsummary counts {parameters['torchsummary']:,}"],
+        ["student", str(metrics["student"])],
+        ["training", f"{epochs_told(metrics, list(metrics['stages']))}, {metrics['seconds'] / 60:,.0f} minutes"],
+    ]
+    table = Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)
+    return Section("result", "Result", [Headline(figures), table])
+
+
+def with_error(judged: Mapping[str, Any]) -> str:
+    """An accuracy with its standard error."""
+    return f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}"
+
+
+def teachers(metrics: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The figure of the teacher, as its stage or the report measured it; none where nobody did."""
+    measured = facts.get("teacher", {})
+    if "validation" in measured:
+        accuracy = Accuracy(measured["validation"]["correct"], measured["validation"]["n"])
+        stage = metrics["stages"].get(measured["stage"], {})
+        weight = f"{stage['parameters'] / 1e6:.1f} million parameters, " if "parameters" in stage else ""
+        return [(str(accuracy), "its teacher", f"{weight}{accuracy.n:,} images, one pass")]
+    trained = [stage for stage in metrics["stages"].values() if stage["kind"] == "teacher" and "validation" in stage]
+    return [
+        (with_error(stage["validation"]), "its teacher", f"{stage['parameters'] / 1e6:.1f} million parameters")
+        for stage in trained[-1:]
+    ]
+
+
+def largest_class(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The figure of whoever always says the most frequent class; none where validation was not looked at."""
+    if "validation" not in facts:
+        return []
+    sums = [sum(row) for row in facts["validation"]["confusion"]]
+    return [(f"{max(sums) / sum(sums):.3f}", "always the largest class", "what no net at all has")]
 
 
 def temperatures(judged: Mapping[str, Any]) -> list[list[str]]:
@@ -80,15 +127,15 @@ def learning(run: FinishedRun) -> Section:
         drawn = plots.lines([accuracies], "epoch", "validation accuracy", alt)
         blocks.append(Plot(f"accuracy-{stage.name}", caption, alt, drawn))
         losses = [
-            plots.Series("validation, cross-entropy", [(n, v["cross_entropy"]) for n, v in judged], marks=False),
+            plots.Series("validation", [(n, v["cross_entropy"]) for n, v in judged], marks=False),
             *(
-                plots.Series(f"training, {term}", [(e["epoch"], e["training"][term]) for e in epochs], marks=False)
+                plots.Series(f"training: {term}", [(e["epoch"], e["training"][term]) for e in epochs], marks=False)
                 for term in epochs[0]["training"]
             ),
         ]
         alt = "; ".join(f"{each.label} from {each.points[0][1]:.3f} to {each.points[-1][1]:.3f}" for each in losses)
         drawn = plots.lines(losses, "epoch", "nats", f"Losses over the epochs: {alt}.")
-        caption = f"Stage “{stage.name}”: the loss and its terms on augmented training views, and plain validation"
+        caption = f"Stage “{stage.name}”: cross-entropy on validation; loss and its terms on augmented training views"
         blocks.append(Plot(f"loss-{stage.name}", caption, f"Losses over the epochs: {alt}.", drawn))
     missing = Missing(
         f"{run.folder / runfolder.STAGES} holds no metrics.jsonl: the learning curves did not come with this run."
@@ -186,8 +233,8 @@ def calibrated(judged: Mapping[str, Any]) -> Section:
     )
     errors = [Accuracy(round(row["accuracy"] * row["n"]), row["n"]).standard_error for row in rows]
     series = [
-        plots.Series("the student", [(row["confidence"], row["accuracy"]) for row in rows], errors),
-        plots.Series("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], marks=False),
+        plots.Series("student", [(row["confidence"], row["accuracy"]) for row in rows], errors),
+        plots.Series("perfect", [(0.0, 0.0), (1.0, 1.0)], marks=False),
     ]
     drawn = plots.lines(series, "mean confidence", "accuracy", alt, (0.0, 1.0), (0.0, 1.0))
     said = (
@@ -207,7 +254,7 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
         known = metrics["stages"].get(stage.name, {})
         cost = costs.get(stage.name)
         judged = known.get("validation")
-        accuracy = f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}" if judged else "-"
+        accuracy = with_error(judged) if judged else NONE
         images = judged.get("n") if judged else None
         if not judged and teacher.get("stage") == stage.name:
             measured = Accuracy(teacher["validation"]["correct"], teacher["validation"]["n"])
@@ -215,17 +262,17 @@ def stages(recipe: Recipe, metrics: dict[str, Any], facts: dict[str, Any], again
         rows.append(
             [
                 stage.name,
-                f"{known.get('net', '-')}",
-                f"{known['parameters']:,}" if "parameters" in known else "-",
-                f"{cost['macs'] / 1e6:,.1f}" if cost else "-",
-                f"{cost['disk_bytes'] / 1024:,.0f}" if cost else "-",
-                f"{cost['latency']['median_ms']:.2f}" if cost else "-",
+                f"{known.get('net', NONE)}",
+                f"{known['parameters']:,}" if "parameters" in known else NONE,
+                products(cost["macs"]) if cost else NONE,
+                size_of(cost["disk_bytes"]) if cost else NONE,
+                milliseconds(cost["latency"]["median_ms"]) if cost else NONE,
                 accuracy,
-                f"{images:,}" if images else "-",
+                f"{images:,}" if images else NONE,
             ]
         )
-    columns = ("stage", "net", "parameters", "million MACs", "KiB", "ms", "validation accuracy", "of images")
-    caption = "One image, one pass: the accuracy is that of plain views; ms: median latency on one thread"
+    columns = ("stage", "net", "parameters", "MACs", "file", "time", "accuracy", "images")
+    caption = "One image, one pass: validation accuracy of plain views, median time on one thread"
     blocks: list[Block] = [Table(caption, columns, rows)]
     if not costs:
         blocks.append(Missing(f"MACs, file sizes and latencies were not measured yet; {again} measures them."))

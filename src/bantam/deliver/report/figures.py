@@ -5,19 +5,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 46
+from bantam.measure.plots import spread
+
+WIDTH, HEIGHT = 560, 320
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 48
+LETTER, LINE = 8, 18
+"""Room for a letter and for a line of the labels at the lines' ends."""
 
 STYLE = """<style>
 svg.plot{--ink:#1f2328;--grid:#d5d9de;--c0:#0a5fb4;--c1:#b3470d;--c2:#1a7f37;--c3:#7a3eb1;--c4:#a3195b;--c5:#57606a;
-font:13px system-ui,sans-serif}
+font:15px system-ui,sans-serif}
 @media (prefers-color-scheme:dark){svg.plot{--ink:#e6edf3;--grid:#3b424b;--c0:#6cb6ff;--c1:#f0a268;--c2:#6bc46d;
 --c3:#c69bf2;--c4:#f287b6;--c5:#adbac7}}
 @media print{svg.plot{--ink:#000;--grid:#ccc;--c0:#0a5fb4;--c1:#b3470d;--c2:#1a7f37;--c3:#7a3eb1;--c4:#a3195b;
 --c5:#444}}
 svg.plot text{fill:var(--ink)}svg.plot .grid{stroke:var(--grid);stroke-width:1}svg.plot .axis{stroke:var(--ink)}
-svg.plot .line{fill:none;stroke-width:2}
+svg.plot .line{fill:none;stroke-width:2}svg.plot .to-label{fill:none;stroke-width:1;opacity:.5}
 </style>"""
+
+COLOURS = 6
 
 DASHES = ("", "7 4", "2 3", "10 3 2 3", "4 2", "1 4")
 
@@ -48,14 +54,19 @@ def lines(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
 ) -> str:
-    """Draw lines with a legend above them; `alt` says in words what is seen. The ranges are those of the points."""
+    """Draw lines, several each with its label at its end; `alt` says in words what is seen.
+
+    The ranges are those of the points.
+    """
     x_low, x_high = x_range or _range([x for each in series for x, _ in each.points], 0.0)
     y_low, y_high = y_range or _range([y for each in series for _, y in each.points], 0.06)
-    legend = 20 * math.ceil(len(series) / 2) if len(series) > 1 else 0
-    top, bottom = TOP + legend, HEIGHT + legend - BOTTOM
+    top, bottom = TOP, HEIGHT - BOTTOM
+    right = WIDTH - RIGHT
+    if len(series) > 1:
+        right -= 22 + LETTER * max(len(each.label) for each in series)
 
     def x_at(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (x - x_low) / (x_high - x_low) * (right - LEFT)
 
     def y_at(y: float) -> float:
         return bottom - (y - y_low) / (y_high - y_low) * (bottom - top)
@@ -63,17 +74,17 @@ def lines(
     parts: list[str] = []
     for tick in ticks(y_low, y_high):
         y = y_at(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in ticks(x_low, x_high, 7):
         parts.append(f'<text x="{x_at(tick):.1f}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+    middle = (LEFT + right) / 2
     parts.append(f'<text x="{middle:g}" y="{bottom + 38}" text-anchor="middle">{escape(x_label)}</text>')
     turned = f"translate(14 {(top + bottom) / 2:g}) rotate(-90)"
     parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_label)}</text>')
     for number, each in enumerate(series):
-        colour = f"var(--c{number % 6})"
+        colour = f"var(--c{number % COLOURS})"
         dash = DASHES[number % len(DASHES)]
         look = f'class="line" stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
         places = [(x_at(x), y_at(y)) for x, y in each.points]
@@ -85,20 +96,24 @@ def lines(
             )
         if each.marks:
             parts += [_mark(number, x, y, colour) for x, y in places]
-        if legend:
-            column, row = number % 2, number // 2
-            x, y = LEFT + column * (WIDTH - LEFT - RIGHT) / 2, TOP + 20 * row + 2
-            parts.append(f'<line {look} x1="{x:g}" x2="{x + 28:g}" y1="{y:g}" y2="{y:g}"/>')
-            if each.marks:
-                parts.append(_mark(number, x + 14, y, colour))
-            parts.append(f'<text x="{x + 34:g}" y="{y + 4:g}">{escape(each.label)}</text>')
-    return _svg(HEIGHT + legend, alt, parts)
+    if len(series) > 1:
+        ends = [(x_at(each.points[-1][0]), y_at(each.points[-1][1])) for each in series]
+        places = spread([y for _, y in ends], LINE, top + 4, bottom - 4)
+        for number, (each, (x, y), place) in enumerate(zip(series, ends, places, strict=True)):
+            colour = f"var(--c{number % COLOURS})"
+            parts.append(
+                f'<path class="to-label" stroke="{colour}" d="M{x + 4:.1f} {y:.1f}L{right + 14} {place:.1f}"/>'
+            )
+            parts.append(
+                f'<text x="{right + 18}" y="{place + 5:.1f}" style="fill:{colour}">{escape(each.label)}</text>'
+            )
+    return _svg(HEIGHT, alt, parts)
 
 
 def bars(rows: Sequence[tuple[str, float, float, float]], x_label: str, alt: str) -> str:
     """Draw a horizontal bar in 0..1 for each (label, value, low, high), with its interval."""
-    left, height = 130, 24 * len(rows) + 56
-    bottom = height - 46
+    left, height = 150, 26 * len(rows) + 58
+    bottom = height - 48
 
     def x_at(x: float) -> float:
         return left + x * (WIDTH - left - RIGHT)
@@ -108,9 +123,9 @@ def bars(rows: Sequence[tuple[str, float, float, float]], x_label: str, alt: str
         parts.append(f'<line class="grid" x1="{x_at(tick):.1f}" x2="{x_at(tick):.1f}" y1="6" y2="{bottom}"/>')
         parts.append(f'<text x="{x_at(tick):.1f}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>')
     for number, (label, value, low, high) in enumerate(rows):
-        y = 10 + 24 * number
+        y = 10 + 26 * number
         shown = label if len(label) <= 17 else label[:16] + "…"
-        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(shown)}</text>')
+        parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(shown)}</text>')
         parts.append(
             f'<rect x="{left}" y="{y}" width="{x_at(value) - left:.1f}" height="17" fill="var(--c0)" opacity="0.55"/>'
         )

@@ -9,10 +9,9 @@ from torch import nn
 from bantam.deliver.package.write import LOSS, STUDENT, section
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import Block, Code, Missing, Paragraph, Plot, Section, Table
-from bantam.errors import BadData
 from bantam.measure.crops import tta_of
 from bantam.nets import budget
-from bantam.nets.students import PRUNED, STUDENTS
+from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
 from bantam.recipes.kinds.derived import Derived
 from bantam.recipes.kinds.given_teacher import GivenTeacher
@@ -29,7 +28,7 @@ def architecture(code: dict[str, str], family: str) -> Section:
     """1-1: the code of the student."""
     return Section(
         "q1-1",
-        "1-1 The student's architecture",
+        "The student's architecture",
         [
             Paragraph(
                 "get_student_model() builds the form that is weighed and handed in: after training, each BatchNorm "
@@ -45,7 +44,7 @@ def architecture(code: dict[str, str], family: str) -> Section:
 def weight(net: nn.Module, size: int, allowed: int) -> Section:
     """1-2: the table of layers."""
     text = budget.summary(net, size).text(allowed)
-    return Section("q1-2", "1-2 Its layers and its weight", [Code(text, "text")])
+    return Section("q1-2", "Its layers and its weight", [Code(text, "text")])
 
 
 def loss(code: dict[str, str], recipe: Recipe) -> Section:
@@ -61,12 +60,12 @@ def loss(code: dict[str, str], recipe: Recipe) -> Section:
         ]
         taught = f", taught by {stage.teacher}" if stage.teacher else ", without a teacher"
         blocks.append(Paragraph(f"Stage “{stage.name}” trained with {'; '.join(terms)}{taught}."))
-    return Section("q2-1", "2-1 The loss", blocks)
+    return Section("q2-1", "The loss", blocks)
 
 
 def temperature(facts: dict[str, Any], recipe: Recipe, again: str) -> Section:
     """2-2: what a higher temperature does, on the soft labels of this run's own teacher."""
-    title = "2-2 Does a higher temperature give a softer or a harder distribution?"
+    title = "Does a higher temperature give a softer or a harder distribution?"
     said = (
         "A softer one. softmax(z / T) divides all differences between logits by T, so with T → ∞ every class gets the "
         "same probability, and with T → 0 the largest logit gets all of it."
@@ -116,102 +115,23 @@ def without_soft_labels(facts: dict[str, Any], recipe: Recipe, again: str) -> Bl
     return Missing(f"The soft labels of this run's teacher were not measured yet; {again} measures them.")
 
 
-def pruning(run: FinishedRun) -> Section:
-    """3-1: ratio against accuracy, from the curves in RUN/pruning."""
-    blocks: list[Block] = []
-    folder = run.pruning
-    for path in sorted([*folder.glob("curve.json"), *folder.glob("*/curve.json")]):
-        points = load(path).get("points")
-        if not isinstance(points, list):
-            raise BadData(f"{path} holds no points; `bantam prune {run} --data DIR` makes it anew")
-        name = path.parent.relative_to(run.folder).as_posix().replace("/", "-")
-        blocks += pruning_curve(name, str(load(path).get("title", path.parent.name)), points)
-    if not blocks:
-        given = next((stage for stage in run.recipe.stage if isinstance(stage, GivenTeacher)), None)
-        teachers = ""
-        if given is not None and given.architecture in PRUNED:
-            net = f"DIR/{given.checkpoint} --architecture {given.architecture} --size {given.size}"
-            teachers = f"; `bantam prune {net} --data DIR --out {folder / 'teacher'}` draws its teacher's"
-        blocks.append(
-            Missing(f"{folder} holds no curve yet: `bantam prune {run} --data DIR` draws the student's{teachers}.")
-        )
-    return Section("q3-1", "3-1 Pruning: ratio against validation accuracy", blocks)
+def bonus(run: FinishedRun) -> Section:
+    """Who hands in, the methods used and their references, in at most BONUS_WORDS words."""
+    texts = bonus_text(run.recipe, run.metrics, author_of(run))
+    return Section("bonus", "Methods and references", [Paragraph(text) for text in texts])
 
 
-def pruning_curve(name: str, title: str, points: Sequence[dict[str, Any]]) -> list[Block]:
-    """The plot and the table of one curve: the best of the accuracies that were measured at each point."""
-    looks = {"before": "as pruned", "reestimated": "BatchNorm re-estimated", "finetuned": "after fine-tuning"}
-    methods = dict.fromkeys(str(point["method"]) for point in points)
-    blocks: list[Block] = []
-    for look, words in looks.items():
-        series: list[plots.Series] = []
-        for method in methods:
-            found = [p for p in points if p["method"] == method and p.get(look)]
-            places = [(float(p["ratio"]), float(p[look]["accuracy"])) for p in found]
-            if places:
-                errors = [float(p[look]["standard_error"]) for p in found]
-                series.append(plots.Series(method, places, errors))
-        if series:
-            ends = "; ".join(
-                f"{each.label} from {each.points[0][1]:.3f} at {each.points[0][0]:g} "
-                f"to {each.points[-1][1]:.3f} at {each.points[-1][0]:g}"
-                for each in series
-            )
-            alt = f"Validation accuracy over the pruning ratio, {words}: {ends}."
-            drawn = plots.lines(series, "share of parameters removed", "validation accuracy", alt)
-            blocks.append(Plot(f"{name}-{look}", f"{title}, {words} (bars: standard error)", alt, drawn))
-    rows = [
-        [
-            str(point["method"]),
-            f"{point['ratio']:g}",
-            f"{point['parameters']:,}",
-            *(shown(point.get(look)) for look in looks),
-        ]
-        for point in points
-    ]
-    return [*blocks, Table(title, ("method", "ratio", "parameters", *looks.values()), rows)]
+def author_of(run: FinishedRun) -> str:
+    """The line about who hands in; empty where `bantam handin` was not told. Raises BadRunFile."""
+    if not run.handin.exists():
+        return ""
+    author = load(run.handin).get("author", {})
+    words = {"name": "Name", "student_id": "Student ID"}
+    return ", ".join(f"{words[key]}: {author[key]}" for key in words if author.get(key))
 
 
-def shown(found: dict[str, Any] | None) -> str:
-    """An accuracy with its standard error, or a dash where it was not measured."""
-    return f"{found['accuracy']:.3f} ± {found['standard_error']:.3f}" if found else "-"
-
-
-def speed(run: FinishedRun) -> Section:
-    """3-2: the measured speed of pruned nets, and the explanation that was written from the figures."""
-    title = "3-2 Do structured and unstructured pruning differ in speed, and why?"
-    path = run.pruning_speed
-    if not path.is_file():
-        why = f"{path} is not there yet: `bantam bench pruning {run} --data DIR` measures it."
-        return Section("q3-2", title, [Missing(why)])
-    measured = load(path)
-    blocks: list[Block] = []
-    explanation = measured.get("explanation", [])
-    for text in [explanation] if isinstance(explanation, str) else explanation:
-        blocks.append(Paragraph(str(text)))
-    for name, rows in measured.items():
-        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
-            columns = [key for key, value in rows[0].items() if isinstance(value, str | int | float)]
-            table = [[cell(row.get(key)) for key in columns] for row in rows]
-            caption = str(measured.get("what", name)) if name == "rows" else name.replace("_", " ")
-            blocks.append(Table(caption, [key.replace("_", " ") for key in columns], table))
-    return Section("q3-2", title, blocks)
-
-
-def cell(value: Any) -> str:
-    """A value of a table made by a benchmark, as people read it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def bonus(recipe: Recipe, metrics: dict[str, Any]) -> Section:
-    """The methods used and their references, in at most BONUS_WORDS words."""
-    return Section("bonus", "Bonus: methods and references", [Paragraph(text) for text in bonus_text(recipe, metrics)])
-
-
-def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
-    """The paragraphs of the bonus report: what was done, then references as long as words are left."""
+def bonus_text(recipe: Recipe, metrics: dict[str, Any], author: str = "") -> list[str]:
+    """The paragraphs of the bonus report: who, what was done, then references as long as words are left."""
     stages = [stage for stage in recipe.stage if isinstance(stage, Training)]
     judged = metrics["validation"]
     shipped = recipe.shipped
@@ -243,12 +163,13 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any]) -> list[str]:
         # The paper of the plain cross-entropy is that of its label smoothing.
         if name in OBJECTIVES and (name != "supervised" or table.get("label_smoothing"))
     ]
-    paragraphs = [" ".join(sentences), "References:"]
+    said = [*filter(None, [author]), " ".join(sentences)]
+    references = "References:"
     for paper in dict.fromkeys(papers):
-        longer = f"{paragraphs[1]}{'' if paragraphs[1].endswith(':') else ';'} {paper}"
-        if len(f"{paragraphs[0]} {longer}.".split()) <= BONUS_WORDS:
-            paragraphs[1] = longer
-    return [paragraphs[0], paragraphs[1] + "."]
+        longer = f"{references}{'' if references.endswith(':') else ';'} {paper}"
+        if len(f"{' '.join(said)} {longer}.".split()) <= BONUS_WORDS:
+            references = longer
+    return [*said, f"{references}."]
 
 
 def epochs_told(metrics: dict[str, Any], names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The report of a run: one HTML file that needs nothing else, and the same as Markdown with its plots beside it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bantam.data.folder import called, scan, shown_names
 from bantam.data.splits import LabelledSplit
 from bantam.deliver.package.write import code_of
-from bantam.deliver.report import evidence, questions
+from bantam.deliver.report import evidence, prunings, questions
 from bantam.deliver.report.document import Plot, Section
 from bantam.deliver.report.facts import measure, read
 from bantam.errors import BadData
@@ -73,7 +74,7 @@ def sections_of(
     recipe, metrics = run.recipe, run.metrics
     facts = read(run) if data is None else measure(run, data, made_by, watcher)
     validation: LabelledSplit | None = None
-    classes = shipped.classes
+    classes = run.named(shipped.classes)
     if data is not None:
         classes = called(classes, shown_names(scan(data)))
         validation = open_data(recipe, data, watcher).validation
@@ -81,23 +82,44 @@ def sections_of(
     again = f"`bantam report {run} --data DIR`"
     try:
         sections = [
-            evidence.result(metrics),
+            evidence.result(metrics, facts),
             questions.architecture(code, shipped.student.family),
             questions.weight(net, shipped.student.size, recipe.budget),
             questions.loss(code, recipe),
             questions.temperature(facts, recipe, again),
-            questions.pruning(run),
-            questions.speed(run),
+            prunings.curves(run),
+            prunings.speed(run),
             evidence.learning(run),
             *evidence.mistakes(facts, classes, validation, again),
             evidence.stages(recipe, metrics, facts, again),
             *evidence.early_exits(run),
             evidence.provenance(run, facts),
-            questions.bonus(recipe, metrics),
+            questions.bonus(run),
         ]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BadData(f"a file of {run} does not hold what a run writes ({error!r}); run the recipe again") from error
-    return sections, f"Report: {metrics['recipe']}, {metrics['student']}"
+    return as_exercise(sections) if is_exercise(shipped.classes) else as_own(sections), f"Report: {metrics['recipe']}"
+
+
+EXERCISE = 11
+"""Classes of the course's Food-11."""
+
+
+def is_exercise(classes: Sequence[str]) -> bool:
+    """Whether these are the course's classes: eleven, numbered as its photographs are, or by Food-11's names."""
+    return len(classes) == EXERCISE and (all(name.isdecimal() for name in classes) or "Noodles-Pasta" in classes)
+
+
+def as_exercise(sections: Sequence[Section]) -> list[Section]:
+    """The sections with the numbers of the course's questions before their titles."""
+    numbers = {each.name: f"{each.name[1:]} " for each in sections if each.name.startswith("q")} | {"bonus": "Bonus: "}
+    return [replace(each, title=f"{numbers.get(each.name, '')}{each.title}") for each in sections]
+
+
+def as_own(sections: Sequence[Section]) -> list[Section]:
+    """The sections for photographs of one's own, where nobody has asked for a study that was not made."""
+    asked = ("q3-1", "q3-2")
+    return [each for each in sections if each.name not in asked or any(b.kind != "missing" for b in each.blocks)]
 
 
 def rendered(template: str, **values: Any) -> str:
