@@ -27,6 +27,8 @@ RECIPE, ENVIRONMENT, RESULT, STUDENT, WEIGHTS = (
 DONE, PROBE, ROWS, BEST, START, LAST = (
     "done.json", "probe.json", "metrics.jsonl", "best.ckpt", "start.ckpt", "last.ckpt",
 )  # fmt: skip
+PACE = "pace.json"
+"""How the schedule of a stage that had to end at a time was shortened or stretched (`bantam.train.pace`)."""
 SPLITS = "splits.json"
 """Which photographs train and which measure, where the data folder did not say so."""
 STAGES = "stages"
