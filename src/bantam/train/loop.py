@@ -80,7 +80,12 @@ def train(
     step = Step(net, plan, planned, arithmetic, place.processes)
     asked = plan.answers
     pace = Pace(
-        step, planned, per_epoch, place.folder / runfolder.PACE, place.left, lambda: asked.seconds if asked is not None else 0.0
+        step,
+        planned,
+        per_epoch,
+        place.folder / runfolder.PACE,
+        place.left,
+        lambda: asked.seconds if asked is not None else 0.0,
     )
     state = State(step, place.folder / "last.ckpt", told_apart(net, plan, arithmetic), started)
     state.resume()

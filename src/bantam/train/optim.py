@@ -14,7 +14,8 @@ from bantam.recipes.kinds.training import Optimizer
 def learning_rate(step: float, total: int, peak: float, warmup: float, final: float) -> float:
     """The learning rate at `step` in 0..total-1: linear warm-up, then a cosine (Loshchilov and Hutter, 2017).
 
-    `step` may lie between two. `warmup` is the share of steps with the linear rise, which ends at `peak`; the cosine ends at `final * peak`.
+    `step` may lie between two. `warmup` is the share of steps with the linear rise, which ends at `peak`; the cosine
+    ends at `final * peak`.
     """
     warm = round(warmup * total)
     if step < warm:
