@@ -89,7 +89,7 @@ def demo(
 
 
 def fitted(photographs: Path, asked: "Asked", out: Path, began: float, as_json: bool = False) -> dict[str, Any]:
-    """The fit, begun at the time `began` of time.monotonic(), as a terminal shows it; on stderr where JSON is printed."""
+    """The fit, begun at the time `began` of time.monotonic(), shown on the terminal; on stderr with JSON."""
     from rich.console import Console
 
     from bantam.cli.fitting import FitBar

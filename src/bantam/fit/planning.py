@@ -29,6 +29,9 @@ OTHER_FLOOR, OTHER_SLOPE = 0.03, 0.75
 FIXED = 16.0
 """Seconds of work at the end, whatever there is: exports, their checks, the report, the page."""
 
+WAITED = 0.3
+"""Share of all the time that they take at most where others work too."""
+
 PASSES = 32
 """Answers to a validation image at the end: both kinds of BatchNorm statistics, each TTA twice, temperature, checks."""
 
@@ -91,7 +94,7 @@ def planned(known: Known, asked: Asked, machine: Machine, spent: float) -> Plan:
     Raises BadData where they are too few.
     """
     best = chosen(known, asked, machine, spent)
-    ending = at_the_end(known, best.speed)
+    ending = at_the_end(known, asked, best.speed)
     room = asked.seconds - spent - ending
     if room < LEAST:
         least = math.ceil((spent + ending + LEAST) / 5) * 5
@@ -123,7 +126,7 @@ def chosen(known: Known, asked: Asked, machine: Machine, spent: float) -> Candid
     """The candidate that is expected to come furthest in the time."""
 
     def error(one: Candidate) -> float:
-        room = max(asked.seconds - spent - at_the_end(known, one.speed), 1e-3)
+        room = max(asked.seconds - spent - at_the_end(known, asked, one.speed), 1e-3)
         views = known.training * room / an_epoch(known, one.speed)
         return floor(one) + SLOPES.get(one.student.net, OTHER_SLOPE) * (views / 10_000) ** -FALL
 
@@ -142,9 +145,10 @@ def an_epoch(known: Known, speed: Speed) -> float:
     return known.training * speed.step + known.validation * speed.answer
 
 
-def at_the_end(known: Known, speed: Speed) -> float:
-    """Seconds after the last training."""
-    return FIXED * speed.wait + (PASSES * known.validation + known.training + CROPS * known.evaluation) * speed.answer
+def at_the_end(known: Known, asked: Asked, speed: Speed) -> float:
+    """Seconds after the last training; that others work on the machine too makes them more, but not most of all."""
+    fixed = max(FIXED, min(FIXED * speed.wait, WAITED * asked.seconds))
+    return fixed + (PASSES * known.validation + known.training + CROPS * known.evaluation) * speed.answer
 
 
 def epochs_in(known: Known, speed: Speed, seconds: float) -> int:

@@ -42,10 +42,10 @@ class Turn(NamedTuple):
 
 
 class Turned(runfolder.Checked):
-    """pace.json of a stage: the steps that were planned, and the turns since."""
+    """pace.json of a stage: the steps that were planned, and the turns since, each its step and its total."""
 
     planned: Annotated[int, Field(ge=1)]
-    turns: list[tuple[int, int]]
+    turns: list[Annotated[list[int], Field(min_length=2, max_length=2)]]
 
 
 class Schedule:
@@ -172,7 +172,7 @@ def read_turns(path: Path, planned: int) -> tuple[Turn, ...]:
         return ()
     advice = f"delete it and {runfolder.LAST} beside it: the stage starts from its beginning"
     kept = runfolder.checked(Turned, path, runfolder.table(path, advice), advice)
-    turns = tuple(Turn(*turn) for turn in kept.turns)
+    turns = tuple(Turn(step, total) for step, total in kept.turns)
     steps = [turn.step for turn in turns]
     if kept.planned != planned or steps != sorted(set(steps)) or any(turn.total < turn.step for turn in turns):
         raise BadRunFile(f"{path} is damaged, it is not of a training of {planned:,} steps; {advice}")
