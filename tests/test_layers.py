@@ -19,7 +19,7 @@ FLOORS = (
     ("compress",),
     ("deliver",),
     ("pipeline",),
-    ("studies", "search"),
+    ("studies", "search", "fit"),
     ("cli",),
     # For type checkers only: at run time the public names are imported when they are first used.
     ("__init__", "__main__"),

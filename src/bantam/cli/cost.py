@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from bantam.cli.options import (
+    ActivationMemoryOption,
     BudgetOption,
+    BytesOption,
     ClassesOption,
     JsonOption,
+    MacsOption,
     RunArgument,
     RunDataOption,
     SizeOption,
@@ -18,9 +21,6 @@ from bantam.cli.options import (
     whole,
 )
 
-LARGEST = 10**15
-"""Of a limit: more than any machine computes or holds for one image."""
-
 TOURNAMENT = Path("results") / "benchmarks" / "families.json"
 """What benchmarks/families.py writes, from the root of a checkout."""
 
@@ -29,22 +29,9 @@ def students(
     budget: BudgetOption = 60_000,
     size: SizeOption = 64,
     classes: ClassesOption = 11,
-    macs: Annotated[
-        int | None,
-        typer.Option(parser=whole("--macs", 1, LARGEST), metavar="N", help="Most multiply-accumulates for one image."),
-    ] = None,
-    activation_memory: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole("--activation-memory", 1, LARGEST),
-            metavar="BYTES",
-            help="Most bytes of activations for one image.",
-        ),
-    ] = None,
-    file_bytes: Annotated[
-        int | None,
-        typer.Option("--bytes", parser=whole("--bytes", 1, LARGEST), metavar="BYTES", help="Largest file of weights."),
-    ] = None,
+    macs: MacsOption = None,
+    activation_memory: ActivationMemoryOption = None,
+    file_bytes: BytesOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE.svg", help="Also draw the tournament's accuracies against MACs."),

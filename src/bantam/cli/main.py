@@ -22,7 +22,8 @@ GROUPS = {
 COMMANDS: Table[Callable[..., Any]] = Table(
     "bantam.cli",
     {
-        "demo": "train:demo",
+        "fit": "fit:fit",
+        "demo": "fit:demo",
         "run": "train:run",
         "search": "train:search",
         "bench train": "train:bench_train",

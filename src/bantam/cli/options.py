@@ -68,6 +68,28 @@ def line(option: str) -> Callable[[str], str]:
 BudgetOption = Annotated[
     int, typer.Option("--budget", parser=whole("--budget", 1, PARAMETERS), metavar="N", help="Most parameters.")
 ]
+LARGEST_COST = 10**15
+"""Of a limit: more than any machine computes or holds for one image."""
+
+MacsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--macs", parser=whole("--macs", 1, LARGEST_COST), metavar="N", help="Most multiply-accumulates for one image."
+    ),
+]
+ActivationMemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--activation-memory",
+        parser=whole("--activation-memory", 1, LARGEST_COST),
+        metavar="BYTES",
+        help="Most bytes of activations for one image.",
+    ),
+]
+BytesOption = Annotated[
+    int | None,
+    typer.Option("--bytes", parser=whole("--bytes", 1, LARGEST_COST), metavar="BYTES", help="Largest file of weights."),
+]
 ClassesOption = Annotated[
     int, typer.Option("--classes", parser=whole("--classes", 1, 100_000), metavar="N", help="Number of classes.")
 ]

@@ -1,4 +1,4 @@
-"""The commands that train: `bantam demo`, `run`, `search` and `bench train`."""
+"""The commands that train by a recipe: `bantam run`, `search` and `bench train`."""
 
 import os
 from pathlib import Path
@@ -15,42 +15,6 @@ from bantam.cli.options import (
     print_json,
     whole,
 )
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
-) -> None:
-    """Run the main job in minutes, on scikit-learn's digits: a teacher, a student alone and distilled, a grade."""
-    typer.echo(f"demo on scikit-learn's digits, into {out}")  # before torch is loaded
-
-    from rich.console import Console
-
-    from bantam.cli.screen import Bar, run_table
-    from bantam.data import embedded
-    from bantam.deliver.grade import grade
-    from bantam.pipeline import run as pipeline
-    from bantam.recipes import recipe
-    from bantam.runs import runfolder
-    from bantam.runs.finished import open_run
-
-    console = Console()
-    labels = embedded.write_digits(out / "digits")
-    metrics = pipeline.run(recipe.load("demo"), out / "digits", out / "run", Bar(console))
-    made = open_run(out / "run")
-    graded = grade(made.submission, labels)
-    console.print(run_table(metrics, graded.overall))
-    lines = {
-        "photographs": out / "digits",
-        "recipe": made.folder / runfolder.RECIPE,
-        "weights": made.weights,
-        "metrics": made.folder / runfolder.RESULT,
-        "predictions": made.submission,
-        "held-back labels": labels,
-    }
-    for what, path in lines.items():
-        typer.echo(f"{what:<17} {path}")
-    typer.echo(next_step("bantam", "serve", out / "run", why="a page that classifies digits"))
-    typer.echo("for photographs of your own: `bantam data check DIR`, then `bantam run simple --data DIR --out RUN`")
 
 
 def run(

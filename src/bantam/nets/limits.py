@@ -47,7 +47,12 @@ class _Need:
 
 
 def describe_within(name: str, limits: Limits, classes: int, size: int) -> Student:
-    """Describe the largest student of a family within all `limits`, for `size` x `size` pixels.
+    """Describe the largest student of a family within all `limits`, for `size` x `size` pixels: `largest_within`."""
+    return largest_within(name, limits, classes, size)[1]
+
+
+def largest_within(name: str, limits: Limits, classes: int, size: int) -> tuple[int, Student]:
+    """Find the largest student of a family within all `limits`, and the budget of parameters that describes it.
 
     A family knows budgets of parameters only, so the budget is lowered until the other limits hold too: in steps
     of at most 5% near the limits, then by bisection to 0.5%. MACs and memory do not always fall with the budget
@@ -74,7 +79,7 @@ def describe_within(name: str, limits: Limits, classes: int, size: int) -> Stude
             heavy = middle
         else:
             budget, student = middle, candidate
-    return student
+    return budget, student
 
 
 def least_budget(name: str, classes: int, size: int) -> int:

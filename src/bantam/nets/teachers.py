@@ -293,6 +293,23 @@ def load_teacher(path: Path, architecture: str, classes: int, say: Say = quiet) 
     return net.eval()
 
 
+def recognised(path: Path, classes: int, say: Say = quiet) -> tuple[str, nn.Module]:
+    """The first of TEACHERS and USUAL whose weights the file `path` holds, and that net with them, in eval mode.
+
+    Raises BadCheckpoint as `load_teacher` does.
+    """
+    usual = next(iter(TEACHERS))
+    net = build_teacher(usual, classes)
+    try:
+        load_weights(net, path, say)
+        return usual, net.eval()
+    except Unfit as error:
+        name = architecture_of(error.held)
+        if name is None or name == usual:
+            raise
+    return name, load_teacher(path, name, classes, say)
+
+
 def architecture_of(held: Any) -> str | None:
     """The first of TEACHERS and USUAL whose names and shapes are those of weights in `held`, for any classes."""
     for name in (*TEACHERS, *USUAL):

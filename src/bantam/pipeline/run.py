@@ -5,7 +5,7 @@ A run is a folder; what is finished in it is skipped, what was killed goes on.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,13 @@ def run(
     watcher: Watcher | None = None,
     processes: Processes = ALONE,
     reuse: Path | None = None,
+    left: Callable[[str], float] | None = None,
 ) -> dict[str, Any]:
     """Run `recipe` on the photographs in `root`, in the folder `out`; gives what metrics.json holds.
 
-    Stages that the run in the folder `reuse` has finished, with the same keys, are taken from there.
+    Stages that the run in the folder `reuse` has finished, with the same keys, are taken from there. `left` gives the
+    seconds that the stage of a name has left: its schedule is then shortened or stretched to that, and the best student
+    so far is shipped meanwhile. Without it the recipe alone decides.
     Each of several `processes` calls it with the same arguments; process 0 writes the files.
     Raises a BantamError for what a user can cause; BudgetExceeded comes before the first step.
     """
@@ -106,7 +109,7 @@ def run(
             if earlier:
                 take(earlier, finished, out, splits)
                 watcher.say(f"taken from {earlier}: {', '.join(stage.name for stage in finished)}")
-        here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {})
+        here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {}, left)
         results = {stage.name: STAGES[stage.kind](here, stage) for stage in recipe.stage}
         if processes.rank == 0:
             shipped_last(here, results, described)
@@ -138,7 +141,7 @@ def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[
         "budget": allowed,
         "parameters": {"unique": weight.unique, "torchsummary": weight.torchsummary},
         "validation": measured,
-        "epochs": stage.epochs,
+        "epochs": results[stage.name]["epochs"],
         "seconds": sum(result.get("seconds", 0.0) for result in results.values()),
         "stages": results,
     }

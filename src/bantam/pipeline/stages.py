@@ -1,5 +1,6 @@
 """How each kind of stage is run: the table STAGES, and what the kinds share, above all a training."""
 
+import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from bantam.nets.students import Student, describe
 from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher
 from bantam.nets.weights import load_weights
 from bantam.objectives import OBJECTIVES
+from bantam.pipeline.interim import Interim
 from bantam.recipes import recipe as recipes
 from bantam.recipes.kinds import STAGE_KINDS, Stage
 from bantam.recipes.kinds.derived import Derived
@@ -31,6 +33,7 @@ from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
+from bantam.runs.shipped import Shipped
 from bantam.runs.watcher import Watcher
 from bantam.tables import Table
 from bantam.train.answers import Answers, Live, ViewCache
@@ -55,6 +58,8 @@ class Run:
     watcher: Watcher
     processes: Processes
     teachers: dict[str, Teacher]
+    left: Callable[[str], float] | None = None
+    """The seconds that the stage of this name has left, where the run must end at a time."""
 
 
 STAGES: Table[Callable[[Run, Any], dict[str, Any]]] = Table(
@@ -139,13 +144,16 @@ def trained(
         plan = plan_of(here, stage, split, fingerprint)
         cohort = Cohort.of([net, *(fresh(here, stage)[0] for _ in range(stage.peers - 1))])
         cohort = cohort.to(memory_format=arithmetic.format)
+        place = Place(folder, here.watcher, here.processes, **held(here, stage))
         with arithmetic.threading():
-            ended = train(cohort, plan, validation, Place(folder, here.watcher, here.processes), arithmetic)
+            ended = train(cohort, plan, validation, place, arithmetic)
+        if ended.epochs != stage.epochs:
+            here.watcher.say(f"{stage.name}: {ended.epochs} epochs for {stage.epochs}, to end in time")
         result = {
             "kind": stage.kind,
             "net": stage.net or student_of(here, stage).family,
             "parameters": parameters_of(weighed),
-            "epochs": stage.epochs,
+            "epochs": ended.epochs,
             "best_epoch": ended.best["epoch"],
             **({"unlabelled": split.unlabelled} if isinstance(split, SemiLabelledSplit) else {}),
             **{name: ended.best[name] for name in ("validation", "peers", "switches") if name in ended.best},
@@ -160,6 +168,19 @@ def trained(
         result = runfolder.finished(folder)
     assert result is not None
     return result
+
+
+def held(here: Run, stage: Training) -> dict[str, Any]:
+    """What a training has to know where the run must end at a time: when, and who keeps the best student so far."""
+    if here.left is None:
+        return {}
+    interim = {"kept": Interim(here.out, described(here, stage))} if stage.ships(stage.kind) else {}
+    return {"left": functools.partial(here.left, stage.name), **interim}
+
+
+def described(here: Run, stage: Training) -> Shipped:
+    """What the student of `stage` needs besides its weights."""
+    return Shipped(student_of(here, stage), here.normalisation, here.splits.classes)
 
 
 def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:

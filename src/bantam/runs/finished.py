@@ -102,7 +102,12 @@ class FinishedRun:
 
     @property
     def tta(self) -> str:
-        """The name in TTA that validation chose. Raises BadData for an unfinished run, BadRunFile for a damaged one."""
+        """The name in TTA that validation chose; "plain" of the best student so far, for which it has chosen none.
+
+        Raises BadData for an unfinished run that has shipped none yet, BadRunFile for a damaged one.
+        """
+        if not self.is_finished and runfolder.INTERIM in self.described:
+            return "plain"
         chosen = tta_of(self.metrics["validation"])
         if chosen not in TTA:
             raise BadRunFile(f"{self.folder / runfolder.RESULT} names no TTA of this version; {runfolder.AGAIN}")

@@ -27,6 +27,10 @@ RECIPE, ENVIRONMENT, RESULT, STUDENT, WEIGHTS = (
 DONE, PROBE, ROWS, BEST, START, LAST = (
     "done.json", "probe.json", "metrics.jsonl", "best.ckpt", "start.ckpt", "last.ckpt",
 )  # fmt: skip
+INTERIM = "interim"
+"""The key of student.json that says that this is the best student so far, of a run that is not finished."""
+PACE = "pace.json"
+"""How the schedule of a stage that had to end at a time was shortened or stretched (`bantam.train.pace`)."""
 SPLITS = "splits.json"
 """Which photographs train and which measure, where the data folder did not say so."""
 STAGES = "stages"

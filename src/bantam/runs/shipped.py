@@ -1,7 +1,9 @@
 """What a run ships: student.json, all that a student needs besides its weights, and the weights beside it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,14 +63,17 @@ def colours(value: Any) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
-def ship(folder: Path, shipped: Shipped, weights: dict[str, Tensor]) -> nn.Module:
+def ship(
+    folder: Path, shipped: Shipped, weights: dict[str, Tensor], told: Mapping[str, Any] = MappingProxyType({})
+) -> nn.Module:
     """Write student.json and student_best.ckpt (a plain state_dict) to `folder`; gives the net, in eval mode.
 
-    `weights` are those of the trained form; what is written and given is the shipped form, folded. Raises NotFinite.
+    `weights` are those of the trained form; what is written and given is the shipped form, folded. `told` are further
+    keys of student.json. Raises NotFinite.
     """
     trained = shipped.student.build()
     trained.load_state_dict(weights)
     net = shipped.student.shipped_form(trained)
     written = checkpoint.save_weights(folder / runfolder.WEIGHTS, net.state_dict())
-    runfolder.write(folder / runfolder.STUDENT, {**shipped.to_json(), "weights": written})
+    runfolder.write(folder / runfolder.STUDENT, {**shipped.to_json(), **told, "weights": written})
     return net.eval()

@@ -32,6 +32,7 @@ from bantam.runs.runlog import RunLog
 from bantam.train.arithmetic import FP32, Arithmetic
 from bantam.train.cohort import members_of
 from bantam.train.distributed import ALONE, Processes
+from bantam.train.pace import Pace
 from bantam.train.place import Place
 from bantam.train.plan import Plan
 from bantam.train.step import Step
@@ -44,11 +45,15 @@ FIRST_STEPS = 100  # steps after the warm-up in which one predicted class is onl
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training ends with: the best epoch's weights and its line of metrics; without validation, the last's."""
+    """What a training ends with: the best epoch's weights and its line of metrics; without validation, the last's.
+
+    `epochs` are those that it had; the last of a training that was held to its time may be a part of one.
+    """
 
     weights: dict[str, Tensor]
     best: Row
     seconds: float
+    epochs: int
 
 
 def train(
@@ -71,8 +76,17 @@ def train(
     check(plan.training, validation, place.processes)
     stage, watcher, started = plan.stage, place.watcher, time.monotonic()
     per_epoch = len(order_of(plan, 0, place.processes))
-    total = per_epoch * stage.epochs
-    step = Step(net, plan, total, arithmetic, place.processes)
+    planned = per_epoch * stage.epochs
+    step = Step(net, plan, planned, arithmetic, place.processes)
+    asked = plan.answers
+    pace = Pace(
+        step,
+        planned,
+        per_epoch,
+        place.folder / runfolder.PACE,
+        place.left,
+        lambda: asked.seconds if asked is not None else 0.0,
+    )
     state = State(step, place.folder / "last.ckpt", told_apart(net, plan, arithmetic), started)
     state.resume()
 
@@ -83,22 +97,25 @@ def train(
     log = None if place.processes.rank else RunLog(place.folder / "metrics.jsonl", state.epoch)
     net.train()
     taken = way_of(step, lambda line: watcher.say(f"{stage.name}: {line}"), keep)
-    watcher.begin(stage.name, total, state.done)
+    watcher.begin(stage.name, planned, state.done)
     try:
-        while state.epoch < stage.epochs:
+        while state.done < pace.total or state.sums:  # what is begun is finished
             order = order_of(plan, state.epoch, place.processes).to(step.device)
             number = batches.view_of(state.epoch, stage.views)
             view = torch.full_like(order[0], number)
             step.begin(number)
-            for row in range(state.done - state.epoch * per_epoch, per_epoch):
-                following = order[row + 1] if row + 1 < per_epoch else None
+            before = state.epoch * per_epoch
+            while (row := state.done - before) < per_epoch and state.done < pace.total:
+                following = order[row + 1] if row + 1 < per_epoch and state.done + 1 < pace.total else None
                 state.add(taken(order[row], view, following))
                 watcher.advance(state.done)
+                if following is not None:
+                    pace.look(state.done)
                 if following is not None and state.due:
                     state.check_finite()
                     state.save()
 
-            metrics = state.finish_epoch(per_epoch)
+            metrics = state.finish_epoch(state.done - before)
             shipped = step.ema.net if step.ema else net
             best = members_of(shipped)[0]
             if validation is not None:
@@ -109,12 +126,14 @@ def train(
             if log:
                 log.append(metrics)
             watcher.epoch(metrics)
-            if state.due or state.epoch == stage.epochs:
+            place.kept(state.best, state.best_weights)
+            pace.look(state.done)
+            if state.due or state.done >= pace.total:
                 state.save()
     finally:
         watcher.end()
         taken.close()
-    return Trained(state.best_weights, state.best, state.seconds)
+    return Trained(state.best_weights, state.best, state.seconds, state.epoch)
 
 
 def check(training: TrainingSplit, validation: LabelledSplit | None, processes: Processes) -> None:

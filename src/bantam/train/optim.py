@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from bantam.recipes.kinds.training import Optimizer
 
 
-def learning_rate(step: int, total: int, peak: float, warmup: float, final: float) -> float:
-    """The learning rate of step `step` in 0..total-1: linear warm-up, then a cosine (Loshchilov and Hutter, 2017).
+def learning_rate(step: float, total: int, peak: float, warmup: float, final: float) -> float:
+    """The learning rate at `step` in 0..total-1: linear warm-up, then a cosine (Loshchilov and Hutter, 2017).
 
-    `warmup` is the share of steps with the linear rise, which ends at `peak`; the cosine ends at `final * peak`.
+    `step` may lie between two. `warmup` is the share of steps with the linear rise, which ends at `peak`; the cosine
+    ends at `final * peak`.
     """
     warm = round(warmup * total)
     if step < warm:

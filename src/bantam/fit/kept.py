@@ -1,0 +1,68 @@
+"""plan.json: what a fit was asked, what it found, and what it planned; written before the first step, and kept to."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from bantam.errors import RunMismatch
+from bantam.fit.asked import Asked
+from bantam.fit.known import Known
+from bantam.fit.planning import Machine, Plan, Row
+from bantam.recipes import recipe as recipes
+from bantam.runs import runfolder
+
+PLAN, CLOCK, PAGE = "plan.json", "clock.json", "fit.json"
+"""What a fit has in its run beside what every run has."""
+
+
+class _Row(runfolder.Checked):
+    what: str
+    how: str
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Planned(runfolder.Checked):
+    """plan.json."""
+
+    asked: dict[str, Any]
+    data: str
+    recipe: str
+    ends: dict[str, float]
+    rows: list[_Row]
+    notes: list[str]
+
+
+def write_plan(folder: Path, plan: Plan, asked: Asked, known: Known, machine: Machine, data: str) -> None:
+    """Write plan.json, and recipe.toml after it; `data` is the fingerprint of the photographs. Raises CannotWrite."""
+    told = {
+        "asked": asked.to_json(),
+        "data": data,
+        "known": asdict(known),
+        "machine": asdict(machine),
+        "recipe": recipes.dump(plan.recipe),
+        "ends": plan.ends,
+        "rows": [asdict(row) for row in plan.rows],
+        "notes": list(plan.notes),
+    }
+    runfolder.write(folder / PLAN, told)
+    runfolder.write_recipe(folder, plan.recipe)
+
+
+def read_plan(folder: Path, asked: Asked) -> Plan | None:
+    """The plan that `folder` holds, made for the same wishes; None where there is none.
+
+    Raises BadRunFile where it is damaged, RunMismatch where it was made for other wishes.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        return None
+    advice = f"delete the folder {folder}, and the fit begins anew"
+    kept = runfolder.checked(Planned, path, runfolder.table(path, advice), advice)
+    if other := asked.unlike(kept.asked):
+        raise RunMismatch(f"{folder} holds a fit that was asked for {other}; choose another --out, or ask for the same")
+    recipe = recipes.parse(kept.recipe, str(path))
+    if not (folder / runfolder.RECIPE).exists():  # killed between the two
+        runfolder.write_recipe(folder, recipe)
+    return Plan(recipe, kept.ends, tuple(Row(row.what, row.how, row.seconds) for row in kept.rows), tuple(kept.notes))
