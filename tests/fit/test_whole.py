@@ -99,11 +99,9 @@ def test_asked_again_it_does_nothing_again(fitted: tuple[Path, dict[str, Any], L
 def test_killed_it_has_a_student_that_answers_and_goes_on(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
-    def process(gone: float) -> list[str]:
-        return [sys.executable, "-c", FIT, str(Path(__file__).parents[1]), str(pictures), str(out), str(gone)]
-
+    words = [sys.executable, "-c", FIT, str(Path(__file__).parents[1]), str(pictures), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(process(0.0), env=environment, preexec_fn=bound_to_parent())
+    child = subprocess.Popen(words, env=environment, preexec_fn=bound_to_parent())
     while child.poll() is None and not (out / "student.json").exists():
         time.sleep(0.005)
     child.kill()
@@ -116,7 +114,7 @@ def test_killed_it_has_a_student_that_answers_and_goes_on(pictures: Path, tmp_pa
     plan = (out / kept.PLAN).read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         known_speed(patch)
-        page = fit(pictures, ASKED, out, FitWatcher(), time.monotonic() - 4.0)
+        page = fit(pictures, ASKED, out, FitWatcher())
     assert (out / kept.PLAN).read_bytes() == plan
     assert page["n"] == 12
     assert runfolder.INTERIM not in open_run(out).described
@@ -137,7 +135,7 @@ def test_a_full_disk_is_one_line_and_the_same_fit_goes_on(
             fit(pictures, ASKED, out, FitWatcher())
     assert not (out / "student.json").exists()
     monkeypatch.setattr(whole, "handed_over", lambda *_: {})
-    fit(pictures, ASKED, out, FitWatcher(), time.monotonic() - 4.5)
+    fit(pictures, ASKED, out, FitWatcher())
     assert open_run(out).is_finished
 
 
