@@ -126,6 +126,7 @@ STEPS = [
 SERVER = "a server does not end; tests/deliver/serve asks it and drives its page"
 HOURS = "the same command as with medium; the recipe trains for hours, and tests/test_recipe.py loads it"
 REUSE = "tests/test_reuse.py goes on from another run's stages"
+FIT = "half an hour; tests/fit/test_whole.py fits in seconds"
 NOT_RUN = {
     "bantam serve RUN --data DIR": SERVER,
     "bantam serve [RUN] [--data DIR] [--labels labels.csv] [--port 8000]": SERVER,
@@ -134,7 +135,10 @@ NOT_RUN = {
     "bantam run RECIPE --data DIR --out RUN": HOURS,
     "bantam run boss --data DIR --out RUN --reuse RUN": REUSE,
     "bantam run RECIPE --data DIR --out RUN --reuse OTHER": REUSE,
-    "bantam demo --out /tmp/demo": "a minute and a half; make demo",
+    "bantam demo --out /tmp/demo": "two minutes; make demo",
+    "bantam fit PHOTOS --time 30m": FIT,
+    "bantam fit PHOTOS [--time 1h] [--budget 60000] [--out RUN] [--teacher CKPT] [--size 96]": FIT,
+    "bantam serve RUN": SERVER,
     "bantam search --budget 60000 --data DIR --trials 30": "dozens of trainings; tests/search runs searches",
     "bantam search --budget 60000 --data DIR --trials 40 --workers 2 --out RUN": "as the other search",
     "bantam quantize RUN --data DIR": "three epochs of training; tests/studies/test_quantize.py trains on integers",

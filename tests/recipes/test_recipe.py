@@ -61,7 +61,7 @@ def test_every_shipped_recipe_loads_and_names_only_what_exists(name: str) -> Non
 def test_every_shipped_recipe_has_a_header_with_command_expectation_time_and_n(name: str) -> None:
     header = shipped()[name].read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert f"bantam {'demo' if name == 'demo' else f'run {name}'}" in header
+    assert f"bantam run {name}" in header
     for word in ("expected", "time", " n ", "cores"):
         assert word in header.replace("\n", " ").replace("(n", " n "), word
 

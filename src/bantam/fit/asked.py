@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MOST = 7 * UNITS["d"]
 
-_TIME = re.compile(r"(?:\d{1,9}(?:\.\d{1,6})?[smhd])+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_TIME = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?[smhd])+")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
 
 
 def seconds_of(text: str) -> float:

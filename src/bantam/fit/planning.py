@@ -35,6 +35,9 @@ WAITED = 0.3
 PASSES = 32
 """Answers to a validation image at the end: both kinds of BatchNorm statistics, each TTA twice, temperature, checks."""
 
+JUDGED = 4
+"""A teacher's answers at the end, of as many images as there are for validation."""
+
 CROPS = 12
 """Answers to an image without a label, at most."""
 
@@ -95,6 +98,10 @@ def planned(known: Known, asked: Asked, machine: Machine, spent: float) -> Plan:
     """
     best = chosen(known, asked, machine, spent)
     ending = at_the_end(known, asked, best.speed)
+    teacher = machine.given[2] if machine.given is not None else machine.teacher
+    if machine.given is None and not worth_a_teacher(known, teacher, best, asked.seconds - spent - ending):
+        teacher = None
+    ending += 0.0 if teacher is None else JUDGED * known.validation * teacher.answer
     room = asked.seconds - spent - ending
     if room < LEAST:
         least = math.ceil((spent + ending + LEAST) / 5) * 5
@@ -103,7 +110,7 @@ def planned(known: Known, asked: Asked, machine: Machine, spent: float) -> Plan:
             f"{time_text(spent)}, choosing, exports and checks take {time_text(ending)}; give --time {least}s or more"
         )
     size = best.student.size
-    trainings = lessons(known, asked, machine, best, room)
+    trainings = lessons(known, asked, machine, best, teacher, room)
     ends: dict[str, float] = {}
     rows = [Row("reading", f"{known.images:,} photographs", spent)]
     at = spent
@@ -160,31 +167,34 @@ Lesson = tuple[Stage, str, float]
 """A stage, how it is told to a person, and its seconds."""
 
 
-def lessons(known: Known, asked: Asked, machine: Machine, best: Candidate, room: float) -> list[Lesson]:
-    """The trainings that fill `room` seconds."""
+def lessons(
+    known: Known, asked: Asked, machine: Machine, best: Candidate, speed: Speed | None, room: float
+) -> list[Lesson]:
+    """The trainings that fill `room` seconds; `speed` is that of the teacher, given or to be trained, if any."""
+    if speed is None:
+        return [lesson(known, best, epochs_in(known, best.speed, room), room)]
     if machine.given is not None and asked.teacher is not None:
-        architecture, side, speed = machine.given
+        architecture, side, _ = machine.given
         given = given_stage("teacher", architecture, asked.teacher, side)
         return [(given, "", 0.0), taught(known, best, speed, room)]
-    alone = epochs_in(known, best.speed, room)
-    if machine.teacher is None or not worth_a_teacher(known, machine.teacher, best, room):
-        return [lesson(known, best, alone, room)]
     first, teacher = (share * room for share in SHARES)
     epochs = epochs_in(known, best.speed, first)
-    own = epochs_in(known, machine.teacher, teacher)
+    own = epochs_in(known, speed, teacher)
     return [
         lesson(known, best, epochs, first, name="first"),
         (
             teacher_stage(known, "teacher", best.student.size, own),
             f"resnet18 from scratch, {best.student.size} px, {own:,} epochs",
-            min(teacher, own * an_epoch(known, machine.teacher)),
+            min(teacher, own * an_epoch(known, speed)),
         ),
-        taught(known, best, machine.teacher, room - first - teacher, start="first"),
+        taught(known, best, speed, room - first - teacher, start="first"),
     ]
 
 
-def worth_a_teacher(known: Known, speed: Speed, best: Candidate, room: float) -> bool:
+def worth_a_teacher(known: Known, speed: Speed | None, best: Candidate, room: float) -> bool:
     """Whether a teacher of its own would have the time to become better than the student alone."""
+    if speed is None:
+        return False
     patient = room / an_epoch(known, best.speed) >= PATIENT
     return patient and SHARES[1] * room / an_epoch(known, speed) >= TEACHER_EPOCHS
 

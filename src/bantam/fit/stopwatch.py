@@ -53,6 +53,8 @@ def speed_of(stage: Training, budget: int, classes: int, stored: int, seconds: f
     choice = choose(net, stage.size, stage.precision)
     net = net.to(device).to(memory_format=choice.format)  # pyright: ignore[reportCallIssue]
     step = Step(net.train(), Plan(stage, split, IMAGENET, goals_of(stage)), 10_000, choice)
+    if device.type == "cuda":
+        step.settle()
     index = torch.arange(stage.batch_size, device=device)
     began, worked = time.perf_counter(), time.process_time()
     with choice.threading():

@@ -13,7 +13,7 @@ from typing import Any
 from bantam.data import cache
 from bantam.data.folder import list_images, usable
 from bantam.data.splits import Splits
-from bantam.errors import BadData, RunMismatch
+from bantam.errors import BadCheckpoint, BadData, RunMismatch
 from bantam.files import explained
 from bantam.fit import known as knowing
 from bantam.fit.asked import Asked
@@ -27,6 +27,7 @@ from bantam.fit.lessons import MIXING, student_stage, teacher_stage
 from bantam.fit.planning import FIXED, LEAST, Machine, Plan, chosen, planned
 from bantam.fit.stopwatch import speed_of
 from bantam.fit.watching import FitWatcher
+from bantam.nets.weights import file_and_name
 from bantam.pipeline import run as pipeline
 from bantam.runs import runfolder
 from bantam.runs.finished import open_run
@@ -77,6 +78,8 @@ def made(root: Path, asked: Asked, out: Path, clock: Clock, watcher: Watcher) ->
         raise BadData(
             f"--time is too short: exports and checks alone take about {FIXED:.0f} s; give {FIXED + LEAST:.0f}s or more"
         )
+    if asked.teacher is not None and not file_and_name(Path(asked.teacher))[0].is_file():
+        raise BadCheckpoint(f"there is no teacher {asked.teacher}; check the path, or leave --teacher out")
     listing = usable(list_images(root), root)
     looked = knowing.sample(listing)
     known = knowing.of_names(listing, looked)

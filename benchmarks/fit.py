@@ -1,0 +1,122 @@
+"""How good `bantam fit` is after how much time, without and with a given teacher, beside recipes at their times.
+
+    python benchmarks/fit.py --data DIR --runs RUNS [--times 2m 5m 15m 60m] [--teacher CKPT] [--recipes RUN...]
+
+Each fit is a process and a run of its own, RUNS/TIME and RUNS/TIME-taught; one that is finished is taken as it is, and
+one that was killed goes on. Its minutes are those of the whole command, from its start to its end. RUN are finished
+runs of recipes, with the seconds that their stages took. Accuracies are those on validation, as shipped. The result is
+in results/benchmarks/fit.json, or in --out FILE; --plot FILE.svg draws it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bantam.files import write_json
+from bantam.fit.asked import seconds_of
+from bantam.measure.plots import MARKERS, drawn, require_svg
+from bantam.runs.finished import open_run
+from evidence import RESULTS, write
+
+
+def fitted(data: Path, asked: str, teacher: Path | None, out: Path) -> dict[str, Any]:
+    """Fit for the time `asked`, in the run `out`; gives its row. A fit that fails gives its last line."""
+    kept = out.with_name(f"{out.name}.seconds.json")
+    if not (out / "fit.json").exists() or not kept.exists():
+        command = [sys.executable, "-m", "bantam", "fit", str(data), "--time", asked, "--out", str(out), "--json"]
+        command += ["--teacher", str(teacher)] if teacher else []
+        out.parent.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            return {"time": asked, "taught": teacher is not None, "failed": ran.stderr.strip().splitlines()[-1]}
+        before = json.loads(kept.read_text())["seconds"] if kept.exists() else 0.0
+        write_json(kept, {"seconds": before + time.monotonic() - started})
+    page, run = json.loads((out / "fit.json").read_text()), open_run(out)
+    return {
+        "time": asked,
+        "asked_seconds": seconds_of(asked),
+        "seconds": json.loads(kept.read_text())["seconds"],
+        "taught": teacher is not None,
+        "stages": [stage.name for stage in run.recipe.stage],
+        "epochs": run.metrics["epochs"],
+        **{name: page[name] for name in ("student", "size", "accuracy", "standard_error", "n", "tta", "parameters")},
+    }
+
+
+def of_recipe(folder: Path) -> dict[str, Any]:
+    """The row of a finished run of a recipe."""
+    metrics = open_run(folder).metrics
+    judged = metrics["validation"]
+    return {
+        "recipe": metrics["recipe"],
+        "seconds": metrics["seconds"],
+        "accuracy": judged["accuracy"],
+        "standard_error": judged["standard_error"],
+        "n": judged["n"],
+        "epochs": metrics["epochs"],
+    }
+
+
+def plot(rows: Sequence[dict[str, Any]], recipes: Sequence[dict[str, Any]], path: Path) -> None:
+    """Accuracy over the minutes that each took: a line for the fits without a teacher, one for those with, points."""
+    with drawn(path, (6.4, 4.0)) as figure:
+        axes = figure.subplots()
+        for taught, name in ((False, "fit"), (True, "fit, given teacher")):
+            line = [row for row in rows if row["taught"] is taught and "failed" not in row]
+            if line:
+                minutes, accuracies, errors = (
+                    [value(row) for row in line]
+                    for value in (
+                        lambda row: row["seconds"] / 60,
+                        lambda row: row["accuracy"],
+                        lambda row: row["standard_error"],
+                    )
+                )
+                axes.errorbar(minutes, accuracies, errors, marker="o", capsize=2, label=name)
+        for marker, row in zip(MARKERS[1:], recipes, strict=False):
+            axes.errorbar(
+                [row["seconds"] / 60],
+                [row["accuracy"]],
+                [row["standard_error"]],
+                marker=marker,
+                ls="",
+                label=row["recipe"],
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("minutes")
+        axes.set_ylabel("validation accuracy")
+        axes.legend()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--times", nargs="+", default=["2m", "5m", "15m", "60m"])
+    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--recipes", type=Path, nargs="*", default=[])
+    parser.add_argument("--out", type=Path, default=RESULTS / "benchmarks" / "fit.json")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    if options.plot:
+        require_svg(options.plot)
+    rows: list[dict[str, Any]] = []
+    recipes = [of_recipe(folder) for folder in options.recipes]
+    for teacher in (None, options.teacher) if options.teacher else (None,):
+        for asked in options.times:
+            row = fitted(options.data, asked, teacher, options.runs / f"{asked}{'-taught' if teacher else ''}")
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            write(options.out, {"rows": rows, "recipes": recipes})
+    if options.plot:
+        plot(rows, recipes, options.plot)
+
+
+if __name__ == "__main__":
+    main()

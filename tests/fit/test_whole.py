@@ -1,0 +1,244 @@
+"""A fit from end to end, stopped and gone on with, and what is said where there is nothing to fit on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bantam.cli import main as cli
+from bantam.deliver.classify import classify_files, load_classifier
+from bantam.errors import CannotWrite, RunMismatch
+from bantam.fit import kept, whole
+from bantam.fit.asked import Asked
+from bantam.fit.clock import Clock
+from bantam.fit.planning import Plan
+from bantam.fit.watching import FitWatcher
+from bantam.fit.whole import fit
+from bantam.pipeline import interim
+from bantam.recipes import recipe as recipes
+from bantam.runs import runfolder
+from bantam.runs.finished import open_run
+from children import bound_to_parent
+from small_fit import ASKED, FIT, known_speed, write_pictures
+
+
+class Listener(FitWatcher):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.plans: list[Plan] = []
+        self.stages: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def planned(self, plan: Plan, asked: Asked, clock: Clock) -> None:
+        self.plans.append(plan)
+
+    def begin(self, name: str, total: int, done: int) -> None:
+        self.stages.append(name)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "colours")
+
+
+@pytest.fixture(scope="module")
+def fitted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Listener]:
+    out, listener = tmp_path_factory.mktemp("fit") / "run", Listener()
+    with pytest.MonkeyPatch.context() as patch:
+        known_speed(patch)
+        page = fit(pictures, ASKED, out, listener)
+    return out, page, listener
+
+
+def test_it_ends_with_everything(fitted: tuple[Path, dict[str, Any], Listener], pictures: Path) -> None:
+    out, page, listener = fitted
+    files = ("plan.json", "recipe.toml", "splits.json", "student_best.ckpt", "student.onnx", "student-int8.onnx")
+    assert all((out / name).is_file() for name in (*files, "metrics.json", "report/report.html", "fit.json"))
+    metrics = open_run(out).metrics
+    assert page["accuracy"] == metrics["validation"]["accuracy"]
+    assert page["largest_class"] == pytest.approx(1 / 3)
+    assert page["n"] == 12
+    assert 0 < page["parameters"] <= page["budget"] == 5_000
+    assert {form: told.get("file") for form, told in page["exports"].items()} == {
+        "onnx": "student.onnx",
+        "onnx-int8": "student-int8.onnx",
+    }
+    (plan,) = listener.plans
+    assert [row.what for row in plan.rows] == ["reading", "student", "the end"]
+    assert recipes.parse((out / "recipe.toml").read_text()) == plan.recipe == open_run(out).recipe
+    assert open_run(out).tta in ("plain", "flip", "zoom", "crops")
+    assert runfolder.INTERIM not in json.loads((out / "student.json").read_text())
+
+
+def test_asked_again_it_does_nothing_again(fitted: tuple[Path, dict[str, Any], Listener], pictures: Path) -> None:
+    out, page, _ = fitted
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    listener = Listener()
+    assert fit(pictures, ASKED, out, listener) == page
+    changed = {path.relative_to(out).as_posix() for path, at in before.items() if path.stat().st_mtime_ns != at}
+    assert not {name for name in changed if name.startswith(("stages", "report"))}
+    assert changed.isdisjoint({"plan.json", "recipe.toml", "fit.json", "student.onnx", "student-int8.onnx"})
+    assert "student" not in listener.stages
+    with pytest.raises(RunMismatch, match=r"asked for parameters 5000 and not 6000; choose another --out"):
+        fit(pictures, Asked(ASKED.seconds, parameters=6_000), out, listener)
+    with pytest.raises(RunMismatch, match="other photographs"):
+        fit(write_pictures(out.parent / "others", ("red", "green")), ASKED, out, listener)
+
+
+def test_killed_it_has_a_student_that_answers_and_goes_on(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    words = [sys.executable, "-c", FIT, str(Path(__file__).parents[1]), str(pictures), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(words, env=environment, preexec_fn=bound_to_parent())
+    while child.poll() is None and not (out / "student.json").exists():
+        time.sleep(0.005)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    assert not (out / "metrics.json").exists()
+    run = open_run(out)
+    assert run.tta == "plain"
+    answers = classify_files(load_classifier(run), [pictures / "red" / "0.png"])
+    assert answers.shape == (1, 3)
+    plan = (out / kept.PLAN).read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        known_speed(patch)
+        page = fit(pictures, ASKED, out, FitWatcher())
+    assert (out / kept.PLAN).read_bytes() == plan
+    assert page["n"] == 12
+    assert runfolder.INTERIM not in open_run(out).described
+
+
+def test_a_full_disk_is_one_line_and_the_same_fit_goes_on(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_speed(monkeypatch)
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as full:
+
+        def refused(*_: object) -> None:
+            raise CannotWrite("cannot write student_best.ckpt: No space left on device; free some space")
+
+        full.setattr(interim, "ship", refused)
+        with pytest.raises(CannotWrite):
+            fit(pictures, ASKED, out, FitWatcher())
+    assert not (out / "student.json").exists()
+    monkeypatch.setattr(whole, "handed_over", lambda *_: {})
+    fit(pictures, ASKED, out, FitWatcher())
+    assert open_run(out).is_finished
+
+
+Spoil = Callable[[Path], list[str]]
+
+
+def empty(root: Path) -> list[str]:
+    shutil.rmtree(root)
+    root.mkdir()
+    (root / "notes.txt").write_text("no photograph")
+    return []
+
+
+def one_class(root: Path) -> list[str]:
+    shutil.rmtree(root / "green")
+    shutil.rmtree(root / "blue")
+    return []
+
+
+def lonely(root: Path) -> list[str]:
+    for path in (root / "green").iterdir():
+        if path.stem != "0":
+            path.unlink()
+    return []
+
+
+def table(rows: str) -> Spoil:
+    def spoil(root: Path) -> list[str]:
+        for folder in ("red", "green", "blue"):
+            for path in (root / folder).iterdir():
+                path.rename(root / f"{folder}{path.name}")
+            (root / folder).rmdir()
+        (root / "labels.csv").write_text(rows)
+        return []
+
+    return spoil
+
+
+def hostile(root: Path) -> list[str]:
+    shutil.rmtree(root)
+    with zipfile.ZipFile(root, "w") as archive:
+        archive.writestr("../../outside/red/0.png", b"x")
+    return []
+
+
+def no_archive(root: Path) -> list[str]:
+    shutil.rmtree(root)
+    root.write_bytes(b"PK\x03\x04 and then nothing of a zip")
+    return []
+
+
+def unreadable(root: Path) -> list[str]:
+    (root / "red" / "0.png").write_bytes(b"\x89PNG no more")
+    return []
+
+
+TWO = "file,first,second\n" + "".join(f"{c}{n}.png,{c},{n % 2}\n" for c in ("red", "green", "blue") for n in range(20))
+BAD: dict[str, tuple[Spoil, list[str], str]] = {
+    "no photographs": (empty, [], "is empty but for"),
+    "one class": (one_class, [], "has one class, red"),
+    "a class with one image": (lonely, [], "one photograph of class green"),
+    "labels that match no file": (table("file,label\na.png,x\nb.png,y\nc.png,x\nd.png,y\n"), [], "0 name a photograph"),
+    "two columns of labels": (table(TWO), [], "all look like labels"),
+    "ten seconds": (lambda _: [], ["--time", "10s"], "--time is too short"),
+    "no time": (lambda _: [], ["--time", "soon"], "--time must be a time such as"),
+    "a budget too small": (lambda _: [], ["--budget", "100"], "no family of students is so small"),
+    "limits too small": (lambda _: [], ["--macs", "1000"], "MACs where the limit is 1,000"),
+    "a hostile archive": (hostile, [], "../../outside"),
+    "no archive": (no_archive, [], "no whole archive|damaged|not a zip|cannot"),
+    "an unreadable photograph": (unreadable, ["--time", "40s"], "0.png"),
+    "no teacher": (lambda _: [], ["--teacher", "nowhere.ckpt"], "nowhere.ckpt"),
+    "an unknown size": (lambda _: [], ["--size", "4"], "--size must be"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words", "said"), BAD.values(), ids=BAD)
+def test_what_cannot_be_fitted_is_one_line_and_leaves_nothing(
+    spoil: Spoil,
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known_speed(monkeypatch)
+    monkeypatch.setattr(whole, "FIXED", 16.0)
+    monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "cache"))
+    root, out = write_pictures(tmp_path / "photos", each=20), tmp_path / "run"
+    spoil(root)
+    monkeypatch.setattr(sys, "argv", ["bantam", "fit", str(root), "--out", str(out), *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert error.startswith("bantam: ")
+    assert error.count("\n") == 1
+    assert any(one in error for one in said.split("|")), error
+    assert not out.exists()
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunMismatch, match="holds no fit; choose another --out"):
+        fit(pictures, ASKED, tmp_path / "run", FitWatcher())
