@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from bantam.cli.options import (
+    BoardOption,
     BudgetOption,
     ClassesOption,
+    FlashOption,
     JsonOption,
+    RamOption,
     RunArgument,
     RunDataOption,
     SizeOption,
@@ -45,6 +48,9 @@ def students(
         int | None,
         typer.Option("--bytes", parser=whole("--bytes", 1, LARGEST), metavar="BYTES", help="Largest file of weights."),
     ] = None,
+    ram: RamOption = None,
+    flash: FlashOption = None,
+    board: BoardOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE.svg", help="Also draw the tournament's accuracies against MACs."),
@@ -62,9 +68,10 @@ def students(
 
     from bantam.cli.screen import cost_text
     from bantam.measure.cost import Fitted, families
+    from bantam.nets.device.boards import room
     from bantam.nets.limits import Limits
 
-    limits = Limits(budget, macs, activation_memory, file_bytes)
+    limits = Limits(budget, macs, activation_memory, file_bytes, *room(board, ram, flash, size))
     found = families(limits, classes, size)
     if as_json:
         rows = {name: row.to_json() if isinstance(row, Fitted) else {"reason": str(row)} for name, row in found.items()}
