@@ -7,11 +7,14 @@ import typer
 
 from bantam.cli.options import (
     ActivationMemoryOption,
+    BoardOption,
     BudgetOption,
     BytesOption,
     ClassesOption,
+    FlashOption,
     JsonOption,
     MacsOption,
+    RamOption,
     RunArgument,
     RunDataOption,
     SizeOption,
@@ -32,6 +35,9 @@ def students(
     macs: MacsOption = None,
     activation_memory: ActivationMemoryOption = None,
     file_bytes: BytesOption = None,
+    ram: RamOption = None,
+    flash: FlashOption = None,
+    board: BoardOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE.svg", help="Also draw the tournament's accuracies against MACs."),
@@ -49,9 +55,10 @@ def students(
 
     from bantam.cli.screen import cost_text
     from bantam.measure.cost import Fitted, families
+    from bantam.nets.device.boards import room
     from bantam.nets.limits import Limits
 
-    limits = Limits(budget, macs, activation_memory, file_bytes)
+    limits = Limits(budget, macs, activation_memory, file_bytes, *room(board, ram, flash, size))
     found = families(limits, classes, size)
     if as_json:
         rows = {name: row.to_json() if isinstance(row, Fitted) else {"reason": str(row)} for name, row in found.items()}

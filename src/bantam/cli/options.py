@@ -1,6 +1,7 @@
 """What the commands share: options of the same name mean the same everywhere, and JSON is printed in one way."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,34 @@ def line(option: str) -> Callable[[str], str]:
     return parse
 
 
+def memory(option: str) -> Callable[[str], int]:
+    """The parser of an option that takes bytes: 65536, 64k or 1M, where k is 1,024 as makers of chips count."""
+
+    def parse(text: str) -> int:
+        found = re.fullmatch(r"(\d{1,15})\s*([kKmM]?)(?:i?[bB])?", text.strip(), re.ASCII)
+        bytes_ = int(found[1]) * {"": 1, "k": 1024, "m": 1024**2}[found[2].lower()] if found else 0
+        if bytes_ < 1:
+            raise BantamError(f'{option} must be a number of bytes such as 65536, 64k or 1M, not "{cut(text)}"')
+        return bytes_
+
+    return parse
+
+
+RamOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ram", parser=memory("--ram"), metavar="BYTES", help="Most RAM on a small device, as --to c plans it: 64k."
+    ),
+]
+FlashOption = Annotated[
+    int | None,
+    typer.Option(
+        "--flash", parser=memory("--flash"), metavar="BYTES", help="Most flash there, for weights and code: 128k, 1M."
+    ),
+]
+BoardOption = Annotated[
+    str | None, typer.Option("--board", metavar="NAME", help="The room of a board instead: nucleo-f446re, ...")
+]
 BudgetOption = Annotated[
     int, typer.Option("--budget", parser=whole("--budget", 1, PARAMETERS), metavar="N", help="Most parameters.")
 ]

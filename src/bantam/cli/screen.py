@@ -163,6 +163,8 @@ def cost_text(rows: "Mapping[str, Cost | str]", accuracies: Mapping[str, Accurac
     """One line a net: its cost, and its validation accuracy where there is one; or the reason why there is no net."""
     heads = ["parameters", "torchsummary", "M MACs", "activations", "file", "median", "95%"]
     lines = {name: [cost] if isinstance(cost, str) else cost_cells(cost) for name, cost in rows.items()}
+    if any(not isinstance(cost, str) and cost.device is not None for cost in rows.values()):
+        heads += ["device's RAM", "flash"]
     if accuracies is not None:
         heads.append("validation")
         lines = {name: [*cells, str(accuracies[name])] for name, cells in lines.items()}
@@ -188,6 +190,7 @@ def cost_cells(cost: "Cost") -> list[str]:
         f"{cost.disk_bytes / 1e3:,.1f} kB",
         f"{cost.latency.median_ms:.2f} ms",
         f"{cost.latency.p95_ms:.2f} ms",
+        *([f"{cost.device.ram:,}", f"{cost.device.flash:,}"] if cost.device else []),
     ]
 
 

@@ -201,7 +201,7 @@ def store(maps: dict[int, Tensor], program: Program, write: Write, value: Tensor
 def forget(maps: dict[int, Tensor], program: Program, step: Step) -> None:
     """Drop the maps that nobody reads after `step`."""
     later = program.steps[program.steps.index(step) + 1 :]
-    for one in [one for one in maps if one >= 0 and not any(one in other.reads() for other in later)]:
+    for one in [one for one in maps if one >= 0 and not any(one in other.reads for other in later)]:
         del maps[one]
 
 
@@ -357,7 +357,7 @@ def sampled(program: Program, batches: Sequence[Tensor]) -> dict[int, Tensor]:
     seen: dict[int, list[Tensor]] = {number: [] for number in range(len(program.maps))}
     for batch in batches:
         for step, _, maps in in_floats(program, batch):
-            for number in step.written():
+            for number in step.written:
                 if writers[number] is step:
                     values = maps[number].flatten()
                     share = max(1, len(values) * len(batches) // SAMPLED)

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bantam.errors import BadRecipe, BantamError, BudgetExceeded
 from bantam.nets.budget import Weight, weigh
+from bantam.nets.device.needs import Needs, needs
 from bantam.nets.footprint import Footprint, disk_bytes, footprint
 from bantam.nets.limits import Limits, describe_within, least_budget
 from bantam.nets.students import STUDENTS, Student
@@ -37,16 +38,18 @@ class Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """All costs of one net, for one image of its input size."""
+    """All costs of one net, for one image of its input size; on a small device where one was asked about."""
 
     weight: Weight
     footprint: Footprint
     disk_bytes: int
     latency: Latency
+    device: Needs | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict that `json` can write."""
         return {
+            **({} if self.device is None else {"device": asdict(self.device)}),
             "parameters": asdict(self.weight),
             **asdict(self.footprint),
             "disk_bytes": self.disk_bytes,
@@ -144,4 +147,7 @@ def families(limits: Limits, classes: int, size: int) -> dict[str, Fitted | Bant
     with torch.random.fork_rng(devices=[]):
         nets = [(student.shipped_net(), size) for student in students.values()]
     cost_of = dict(zip(students, costs(nets), strict=True))
+    if limits.of_device:
+        for name, (net, _) in zip(students, nets, strict=True):
+            cost_of[name] = replace(cost_of[name], device=needs(net, size))
     return {name: Fitted(students[name], cost_of[name]) if name in students else refused[name] for name in STUDENTS}

@@ -1,10 +1,11 @@
-"""The largest net of a family within several limits at once: parameters, MACs, activation memory, file size."""
+"""The largest net of a family within several limits at once: parameters, MACs, memory, file size, a device's room."""
 
 from dataclasses import dataclass
 
 import torch
 
 from bantam.errors import BudgetExceeded
+from bantam.nets.device.needs import Needs, needs
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import Student, describe
 
@@ -24,13 +25,21 @@ class Limits:
     """The most that a shipped net may need, each by its own measure; None where there is no limit.
 
     `parameters` holds for the larger of the two counts (`bantam.nets.budget`), `macs` and `activation_bytes` for
-    one image (`bantam.nets.footprint`), and `disk_bytes` for the file of its state_dict.
+    one image (`bantam.nets.footprint`), and `disk_bytes` for the file of its state_dict. `ram` and `flash` are what its
+    int8 form takes on a small device (`bantam.nets.device.needs`).
     """
 
     parameters: int
     macs: int | None = None
     activation_bytes: int | None = None
     disk_bytes: int | None = None
+    ram: int | None = None
+    flash: int | None = None
+
+    @property
+    def of_device(self) -> bool:
+        """Whether a device limits the net."""
+        return not self.ram is self.flash is None
 
 
 @dataclass(frozen=True)
@@ -111,21 +120,24 @@ def _excess(student: Student, limits: Limits) -> float:
 
 def _broken(student: Student, limits: Limits) -> list[_Need]:
     """List the limits that `student` breaks; that of the parameters it keeps by its description."""
-    if limits.macs is limits.activation_bytes is limits.disk_bytes is None:
+    if limits == Limits(limits.parameters):
         return []
     with torch.random.fork_rng(devices=[]):
         net = student.shipped_net()
     here = footprint(net, student.size)
-    needs = [
+    device = needs(net, student.size) if limits.of_device else Needs(0, 0)
+    found = [
         _Need(needed, limit, unit)
         for needed, limit, unit in (
             (here.macs, limits.macs, "MACs"),
             (here.activation_bytes, limits.activation_bytes, "bytes of activations"),
             (disk_bytes(net), limits.disk_bytes, "bytes on disk"),
+            (device.ram, limits.ram, "bytes of RAM on a device"),
+            (device.flash, limits.flash, "bytes of flash on a device"),
         )
         if limit is not None
     ]
-    return [need for need in needs if need.needed > need.limit]
+    return [need for need in found if need.needed > need.limit]
 
 
 def _impossible(smallest: Student, limits: Limits) -> BudgetExceeded:

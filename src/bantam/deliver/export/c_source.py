@@ -10,13 +10,11 @@ from torch import Tensor
 
 from bantam.compress.device import SIXTH, DeviceStudent
 from bantam.nets.device.arena import Arena
-from bantam.nets.device.operations import Operation, Window, runs
-from bantam.nets.device.steps import Expression, Step, Write
+from bantam.nets.device.operations import Operation, Window
+from bantam.nets.device.steps import Expression, Step, Write, stretches
 
 COLUMNS = 116
 """How long a line of numbers may be."""
-
-POINTERS = {"map", "row"}
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ class Source:
 
     def step(self, number: int, step: Step) -> str:
         """The function that makes one row of a step."""
-        into = sorted(step.written())
+        into = sorted(step.written)
         besides = sorted({leaf.map for write in step.writes for leaf in write.value.stored()})
         lines = [f"/* {comment(self.title(step))} */", f"static void step{number}({self.arguments(step)})", "{"]
         lines += [f"    uint8_t *to{one} = row(&map{one}, y);" for one in into]
@@ -213,7 +211,7 @@ class Source:
     def title(self, step: Step) -> str:
         """What a step does, in words."""
         one = step.operation
-        goes = "the scores" if step.answer >= 0 else " and ".join(f"map{number}" for number in sorted(step.written()))
+        goes = "the scores" if step.answer >= 0 else " and ".join(f"map{number}" for number in sorted(step.written))
         side = f"{step.height} x {step.width}"
         if one is None:
             return f"element by element, {side} -> {goes}"
@@ -271,7 +269,7 @@ class Source:
 
     def write(self, number: int, step: Step, write: Write) -> Iterator[str]:
         """The loops that store a value: one for each stretch of channels that lie at even distances."""
-        for start, stop in stretches(write):
+        for start, stop in stretches(write.columns()):
             places = write.places[start:stop]
             target = f"scores[{index(places)}]" if write.map < 0 else f"to{write.map}[{index(places)}]"
             yield f"for (int c = 0; c < {stop - start}; c++)"
@@ -398,22 +396,3 @@ def index(places: Sequence[int]) -> str:
     step = places[1] - places[0] if len(places) > 1 else 1
     scaled = "c" if step == 1 else f"{step} * c"
     return f"{places[0]} + {scaled}" if places[0] else scaled
-
-
-def stretches(write: Write) -> list[tuple[int, int]]:
-    """The stretches of a value's channels in which all places, read and written, lie at even distances."""
-    columns = [write.places, *leaves(write.value)]
-    steps = [tuple(column[at + 1] - column[at] for column in columns) for at in range(len(write.places) - 1)]
-    found, start = [], 0
-    for at in range(1, len(write.places)):
-        if at - start >= 2 and steps[at - 1] != steps[start]:
-            found.append((start, at))
-            start = at
-    return [*found, (start, len(write.places))]
-
-
-def leaves(value: Expression) -> list[tuple[int, ...]]:
-    """The places that a value is read from, of all its parts."""
-    if value.places:
-        return [value.places]
-    return [places for operand in value.operands for places in leaves(operand)]

@@ -51,9 +51,13 @@ class Arena:
 def plan(program: Program) -> Arena:
     """The arena of `program` with the number of steps that go row by row for which it is smallest."""
     first_answer = next(number for number, step in enumerate(program.steps) if step.answer >= 0)
+    spans = Spans(program)
+    least = across(program)
     best: tuple[int, int, Sequence[Place], Sequence[int]] | None = None
     for streamed in range(first_answer + 2):
-        rows, order = rings(program, streamed)
+        if best is not None and max(least[max(streamed - 1, 0) :], default=0) >= best[0]:
+            continue
+        rows, order = rings(program, streamed, spans)
         places = placed(program, streamed, rows)
         size = max((place.end for place in places), default=0)
         if best is None or size < best[0]:
@@ -66,9 +70,32 @@ def plan(program: Program) -> Arena:
     return Arena(tuple(places), size, streamed, tuple(order), vector, max(summed, default=0))
 
 
-def rings(program: Program, streamed: int) -> tuple[dict[int, int], list[int]]:
+def across(program: Program) -> list[int]:
+    """The bytes of the maps that are there between each step and the next: no arena is smaller, where both are whole."""
+    first, last = lifetimes(program, 0)
+    sizes = [one.channels * one.height * one.width for one in program.maps]
+    return [
+        sum(size for size, start, stop in zip(sizes, first, last, strict=True) if start <= number < stop)
+        for number in range(len(program.steps))
+    ]
+
+
+class Spans:
+    """Which rows of a map a step reads for each of its own, (first, after the last), and whose; looked up once."""
+
+    def __init__(self, program: Program) -> None:
+        self.rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self.makers: dict[tuple[int, int], list[int]] = {}
+        for number, step in enumerate(program.steps):
+            for one in step.reads:
+                height = program.maps[one].height
+                self.rows[number, one] = [seen(step, one, row, height) for row in range(step.height)]
+                self.makers[number, one] = makers_of(program.steps, one, step.read_places(one))
+
+
+def rings(program: Program, streamed: int, spans: Spans) -> tuple[dict[int, int], list[int]]:
     """How many rows of each map are kept if the first `streamed` steps go row by row, and the order of their rows."""
-    stream = _Stream(program, streamed)
+    stream = _Stream(program, streamed, spans)
     stream.run()
     return stream.rows, stream.order
 
@@ -76,27 +103,25 @@ def rings(program: Program, streamed: int) -> tuple[dict[int, int], list[int]]:
 class _Stream:
     """The first steps of a program, each asking those before it for the rows that it sees."""
 
-    def __init__(self, program: Program, streamed: int) -> None:
-        self.program, self.steps = program, program.steps[:streamed]
+    def __init__(self, program: Program, streamed: int, spans: Spans) -> None:
+        self.steps, self.spans = program.steps[:streamed], spans
         self.done = [0] * streamed
         self.order: list[int] = []
+        self.reads = [sorted(step.reads) for step in self.steps]
+        self.written = [sorted(step.written) for step in self.steps]
         self.readers: dict[int, list[int]] = {}
-        self.makers: dict[tuple[int, int], list[int]] = {}  # (step, map it reads) -> the steps that make what it reads
-        for number, step in enumerate(self.steps):
-            for one in step.reads():
+        for number, read in enumerate(self.reads):
+            for one in read:
                 self.readers.setdefault(one, []).append(number)
-                self.makers[number, one] = makers_of(self.steps, one, step.read_places(one))
-        self.later = {one for step in program.steps[streamed:] for one in step.reads() | step.written()}
+        self.later = {one for step in program.steps[streamed:] for one in step.reads | step.written}
         self.rows = {
-            one: program.maps[one].height if one in self.later else 0 for step in self.steps for one in step.written()
+            one: program.maps[one].height if one in self.later else 0 for written in self.written for one in written
         }
 
     def run(self) -> None:
         """All rows of those whose maps nobody here reads, side by side, and of whoever is behind then."""
         sinks = [
-            number
-            for number, step in enumerate(self.steps)
-            if not any(reader for one in step.written() for reader in self.readers.get(one, []))
+            number for number, written in enumerate(self.written) if not any(self.readers.get(one) for one in written)
         ]
         parts = max((self.steps[number].height for number in sinks), default=0)
         for part in range(1, parts + 1):
@@ -109,14 +134,14 @@ class _Stream:
 
     def make_row(self, number: int) -> None:
         """Have the rows made that the next row of a step sees, and make it."""
-        step, row = self.steps[number], self.done[number]
-        for one in step.reads():
-            _, stop = seen(step, one, row, self.program.maps[one].height)
-            for writer in self.makers[number, one]:
-                while self.done[writer] < stop:
-                    self.make_row(writer)
+        row = self.done[number]
+        for one in self.reads[number]:
+            stop = self.spans.rows[number, one][row][1]
+            for maker in self.spans.makers[number, one]:
+                while self.done[maker] < stop:
+                    self.make_row(maker)
         self.order.append(number)
-        for one in step.written():
+        for one in self.written[number]:
             if one not in self.later:
                 self.rows[one] = max(self.rows[one], row + 1 - self.oldest_needed(one, row))
         self.done[number] += 1
@@ -125,9 +150,9 @@ class _Stream:
         """The first row of the map `one` that somebody still needs while `row` is written."""
         oldest = row
         for reader in self.readers.get(one, []):
-            if self.done[reader] < self.steps[reader].height:
-                start, _ = seen(self.steps[reader], one, self.done[reader], self.program.maps[one].height)
-                oldest = min(oldest, start)
+            spans, done = self.spans.rows[reader, one], self.done[reader]
+            if done < len(spans):
+                oldest = min(oldest, spans[done][0])
         return oldest
 
 
@@ -198,7 +223,7 @@ def lifetimes(program: Program, streamed: int) -> tuple[list[int], list[int]]:
     first, last = [len(program.steps)] * len(program.maps), [-1] * len(program.maps)
     for number, step in enumerate(program.steps):
         time = max(number, streamed - 1)
-        for one in step.written() | step.reads():
+        for one in step.written | step.reads:
             first[one], last[one] = min(first[one], time), max(last[one], time)
     return first, last
 
@@ -206,12 +231,12 @@ def lifetimes(program: Program, streamed: int) -> tuple[list[int], list[int]]:
 def in_place(program: Program, streamed: int, first: list[int], last: list[int]) -> list[int]:
     """For each map the one in whose place it is written: itself, or one that is read for the last time then."""
     owner = list(range(len(program.maps)))
-    writers = [sum(one in step.written() for step in program.steps) for one in owner]
+    writers = [sum(one in step.written for step in program.steps) for one in owner]
     for number, step in enumerate(program.steps[streamed:], streamed):
-        for new in step.written():
+        for new in step.written:
             if writers[new] > 1 or first[new] != number:
                 continue
-            for old in step.reads():
+            for old in step.reads:
                 if last[old] == number and is_in_step(program, step, old, new):
                     owner[new] = owner[old]
                     last[old] = len(program.steps)  # nobody else is written there

@@ -4,7 +4,8 @@ A pass is traced, so a family needs no code of its own. What only moves data (sl
 is no operation: it is done to the numbers of the elements as well, and so each reader knows where its channels were made.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,18 +237,14 @@ class _Trace(TorchDispatchMode):
         if numbers is None or numbers.ndim not in (2, 4):
             raise self.unknown("with a constant, or with what was changed in place")
         flat = numbers[0].flatten(1) if numbers.ndim == 4 else numbers[0][:, None]  # [C, H * W]
-        found: list[tuple[int, int]] = []
-        starts = torch.tensor(self.starts)
-        owners = torch.searchsorted(starts, flat[:, 0].contiguous(), right=True) - 1  # [C]
-        for channel, owner in enumerate(owners.tolist()):
-            made = self.found.operations[owner]
-            pixels = made.height * made.width
-            source, rest = divmod(int(flat[channel, 0]) - self.starts[owner], pixels)
-            whole = flat.shape[1] == pixels and torch.equal(flat[channel], flat[channel, 0] + torch.arange(pixels))
-            if rest or not whole:
-                raise self.unknown("with pixels in another order")
-            found.append((owner, source))
-        return tuple(found)
+        pixels = flat.shape[1]
+        owners = torch.searchsorted(torch.tensor(self.starts), flat[:, 0].contiguous(), right=True) - 1  # [C]
+        first = flat[:, 0] - torch.tensor(self.starts)[owners]  # the place of each channel's first pixel in its result
+        made = [self.found.operations[owner] for owner in owners.tolist()]
+        in_order = torch.equal(flat, flat[:, :1] + torch.arange(pixels)) and not (first % pixels).any()
+        if not in_order or any(one.height * one.width != pixels for one in made):
+            raise self.unknown("with pixels in another order")
+        return tuple((one.number, place // pixels) for one, place in zip(made, first.tolist(), strict=True))
 
     def sides(self, value: Tensor) -> tuple[int, int]:
         return (value.shape[2], value.shape[3]) if value.ndim == 4 else (1, 1)
@@ -354,9 +351,7 @@ def adaptive_windows(side: int, bins: int) -> list[Window]:
     return [(start, stop, stop - start) for start, stop in edges]
 
 
-def runs(
-    keys: Sequence[Any], follows: Callable[[Any, Any], bool] = lambda one, other: one == other
-) -> list[tuple[int, int]]:
-    """The stretches [start, stop) of `keys` in which each follows the one before it."""
-    edges = [0, *(place for place in range(1, len(keys)) if not follows(keys[place - 1], keys[place])), len(keys)]
-    return [(start, stop) for start, stop in zip(edges, edges[1:], strict=False) if stop > start]
+def runs(keys: Sequence[Any]) -> list[tuple[int, int]]:
+    """The stretches [start, stop) of `keys` in which all are equal."""
+    edges = [0, *(place for place in range(1, len(keys)) if keys[place - 1] != keys[place]), len(keys)]
+    return [(start, stop) for start, stop in itertools.pairwise(edges) if stop > start]

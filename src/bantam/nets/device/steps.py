@@ -9,6 +9,8 @@ from two steps, is ever stored.
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -49,6 +51,14 @@ class Expression:
             return [self]
         return [leaf for operand in self.operands for leaf in operand.stored()]
 
+    def columns(self) -> list[tuple[int, ...]]:
+        """The places that it is read from, of all its parts."""
+        return [self.places] if self.places else [one for operand in self.operands for one in operand.columns()]
+
+    def affine(self) -> "list[Expression]":
+        """All factors and summands in it."""
+        return [self] * (self.kind == "affine") + [one for operand in self.operands for one in operand.affine()]
+
 
 @dataclass(frozen=True, eq=False)
 class Write:
@@ -57,6 +67,10 @@ class Write:
     value: Expression
     map: int
     places: tuple[int, ...]
+
+    def columns(self) -> list[tuple[int, ...]]:
+        """Of each channel all places, that which is written first and those that are read."""
+        return list(zip(self.places, *self.value.columns(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +89,7 @@ class Step:
     width: int
     answer: int = -1
 
+    @cached_property
     def reads(self) -> set[int]:
         """The maps that it reads."""
         found = {leaf.map for write in self.writes for leaf in write.value.stored()}
@@ -89,6 +104,7 @@ class Step:
             found |= set(range(self.start, self.start + len(self.operation.inputs[0])))
         return found
 
+    @cached_property
     def written(self) -> set[int]:
         """The maps that it writes to."""
         return {write.map for write in self.writes if write.map >= 0}
@@ -290,19 +306,17 @@ class _Layout:
         return Step(operation, source, start, tuple(writes), made.height, made.width, answer)
 
     def writes(self, root: int, group: _Group) -> list[Write]:
-        """Where the result of `root` goes: for each map its channels there, in the map's order."""
+        """Where the result of `root` goes: its channels in each map, in the order with the fewest stretches."""
         into: dict[int, list[tuple[int, int]]] = {}
         for channel in range(self.operations[root].channels):
             for number, place in self.where.get((root, channel), []):
                 into.setdefault(number, []).append((place, channel))
-        return [
-            Write(
-                self.value(root, tuple(channel for _, channel in sorted(pairs)), group),
-                number,
-                tuple(place for place, _ in sorted(pairs)),
-            )
-            for number, pairs in into.items()
-        ]
+        writes: list[Write] = []
+        for number, pairs in into.items():
+            by_place, by_channel = sorted(pairs), sorted(pairs, key=lambda pair: pair[1])
+            places, channels = zip(*min(by_place, by_channel, key=lambda pairs: len(stretches(pairs))), strict=True)
+            writes.append(Write(self.value(root, channels, group), number, places))
+        return writes
 
     def value(self, number: int, channels: tuple[int, ...], group: _Group) -> Expression:
         """How `channels` of the operation `number` are computed in the step of `group`."""
@@ -321,3 +335,14 @@ class _Layout:
             operands.append(Expression("stored", copied[1], copied[0]))
         weight = None if one.weight is None else one.weight[:, list(channels)]
         return Expression(one.kind, operands=tuple(operands), weight=weight)
+
+
+def stretches(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
+    """The stretches [start, stop) of `rows`, of places, in which each column goes on in even steps."""
+    steps = [tuple(after - before for before, after in zip(one, other, strict=True)) for one, other in pairwise(rows)]
+    found, start = [], 0
+    for at in range(2, len(rows)):
+        if at - start >= 2 and steps[at - 1] != steps[start]:
+            found.append((start, at))
+            start = at
+    return [*found, (start, len(rows))]
