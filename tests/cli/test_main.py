@@ -127,7 +127,7 @@ def test_summary_of_a_run_is_of_what_it_ships(bantam, own_run: Path) -> None:
     assert told["budget"] == shipped["budget"] == 5000
     assert json.loads(bantam("summary", own_run, "--json", "--budget", "100").out)["budget"] == 100
     assert "a run has its own" in one_line(bantam("summary", own_run, "--size", "64"))
-    assert "has no student.json" in one_line(bantam("summary", own_run.parent))
+    assert "holds no run" in one_line(bantam("summary", own_run.parent))
 
 
 def test_version_is_that_of_the_package(bantam) -> None:
@@ -210,7 +210,7 @@ def test_other_mistakes_are_one_line(bantam, photographs: Path, recipe_file: Pat
     assert "did you mean" in one_line(bantam("run", "medum", "--data", photographs, "--out", out))
     said = bantam("run", recipe_file, "--data", photographs, "--out", out, "--set", "student.epoch=3")
     assert 'did you mean "epochs"' in one_line(said)
-    assert "student.json" in one_line(bantam("predict", tmp_path, "--data", photographs))
+    assert "holds no run" in one_line(bantam("predict", tmp_path, "--data", photographs))
     assert "labels.csv" in one_line(bantam("grade", tmp_path / "nowhere.csv", "--labels", tmp_path / "labels.csv"))
     (tmp_path / "file").write_text("")
     said = bantam("run", recipe_file, "--data", photographs, "--out", tmp_path / "file" / "run")

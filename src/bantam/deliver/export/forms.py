@@ -7,7 +7,6 @@ and OpenVINO have zeros among their channels, because these are faster so (`padd
 the metadata says how many parameters were counted and how many the file has.
 """
 
-import difflib
 import io
 import json
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from bantam.compress.integers import (
 )
 from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.deliver.export import TARGETS
+from bantam.deliver.export import TARGETS, require_form
 from bantam.deliver.export.padding import padded, parameters_in
 from bantam.deliver.export.session import onnx_session
 from bantam.errors import BadData, ParityFailed
@@ -140,25 +139,9 @@ def export(material: Material, to: str, path: Path) -> Parity:
     return parity
 
 
-INSTEAD = {
-    "executorch": ("tflite", "litert", "lite", "pte", "mobile", "ptl", "qnn"),
-    "onnx": ("coreml", "mlmodel", "mlpackage", "tensorrt", "trt", "engine", "ort", "tensorflow", "tf", "savedmodel")
-    + ("saved_model", "keras", "h5", "tfjs", "ncnn", "mnn", "web", "wasm", "js"),
-    "onnx-int8": ("int8", "quantized", "uint8", "tflite-int8", "qdq"),
-    "torchscript": ("torch", "pytorch", "jit", "pt", "pth", "script", "libtorch"),
-    "openvino": ("ir", "xml", "vino", "intel"),
-}
-"""What people ask for by other names, under the form that does the same work or that those tools read."""
-
-
 def target_of(to: str) -> Target:
     """Look up a format. Raises BadData for one that there is not, or whose package is not installed."""
-    if to not in TARGETS:
-        wanted = to.lower().lstrip(".")
-        close = difflib.get_close_matches(wanted, TARGETS, n=1, cutoff=0.6)
-        near = next((form for form, names in INSTEAD.items() if wanted in names), close[0] if close else "")
-        hint = f' "{near}" is the nearest to it.' if near else ""
-        raise BadData(f'cannot export to "{to}".{hint} There are {", ".join(TARGETS)}')
+    require_form(to)
     TARGETS[to].require()
     return TARGETS[to]
 
