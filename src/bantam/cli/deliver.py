@@ -132,6 +132,7 @@ def export(
     from rich.console import Console
 
     from bantam.cli.screen import Bar
+    from bantam.deliver.export.example import named
     from bantam.deliver.export.forms import Material, target_of
     from bantam.deliver.export.forms import export as exported
     from bantam.runs.finished import open_run
@@ -145,10 +146,13 @@ def export(
     parity = exported(Material(opened, net, shipped, splits), to, path)
     files = target.paths(path)
     weight = sum(file.stat().st_size for file in files)
+    examples = [str(place) for place in named(path)] if target.examples else []
     if as_json:
-        print_json({"file": str(path), "bytes": weight, **asdict(parity)})
-    else:
-        typer.echo(f"{' and '.join(map(str, files))}: {weight:,} bytes\n{parity.text()}")
+        print_json({"file": str(path), "bytes": weight, "examples": examples, **asdict(parity)})
+        return
+    typer.echo(f"{' and '.join(map(str, files))}: {weight:,} bytes\n{parity.text()}")
+    if examples:
+        typer.echo(f"how to run it, without Bantam: {' and '.join(examples)}")
 
 
 def serve(

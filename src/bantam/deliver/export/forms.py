@@ -27,11 +27,11 @@ from bantam.compress.integers import (
 )
 from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.deliver.export import TARGETS, require_form
+from bantam.deliver.export import TARGETS, example, require_form
 from bantam.deliver.export.padding import padded, parameters_in
 from bantam.deliver.export.session import onnx_session
 from bantam.errors import BadData, ParityFailed
-from bantam.files import replacing
+from bantam.files import replacing, write_text
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
 from bantam.nets.budget import weigh
@@ -100,7 +100,7 @@ class Target:
 
     `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
     `beside` are the ends of further files, which whoever opens the first finds next to it: `encode` gives a tuple then.
-
+    `examples` says whether examples of how to run it (`bantam.deliver.export.example`) are written too.
     """
 
     encode: Callable[[Material], bytes | tuple[bytes, ...]]
@@ -110,6 +110,7 @@ class Target:
     mark: str = ""
     require: Callable[[], None] = lambda: None
     beside: tuple[str, ...] = ()
+    examples: bool = False
 
     def paths(self, path: Path) -> list[Path]:
         """The files of the export to `path`."""
@@ -136,6 +137,10 @@ def export(material: Material, to: str, path: Path) -> Parity:
     for place, data in reversed(list(zip(target.paths(path), files, strict=True))):
         with replacing(place) as temporary:
             temporary.write_bytes(data)
+    if target.examples:
+        size, stored = material.shipped.student.size, material.run.stored
+        for place, text in example.texts(path, material.shipped.classes, stored, size).items():
+            write_text(place, text)
     return parity
 
 
@@ -253,9 +258,13 @@ def torchscript_answer(encoded: bytes) -> Answer:
 
 
 ONNX = Target(
-    lambda material: float_onnx(material.net, material.shipped).SerializeToString(), onnx_answer, EXACT, ".onnx"
+    lambda material: float_onnx(material.net, material.shipped).SerializeToString(),
+    onnx_answer,
+    EXACT,
+    ".onnx",
+    examples=True,
 )
 
-ONNX_INT8 = Target(int8_onnx, onnx_answer, INTEGER, ".onnx", mark="-int8")
+ONNX_INT8 = Target(int8_onnx, onnx_answer, INTEGER, ".onnx", mark="-int8", examples=True)
 
 TORCHSCRIPT = Target(torchscript, torchscript_answer, EXACT, ".pt")
