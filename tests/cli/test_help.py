@@ -11,6 +11,7 @@ import documented
 from bantam.cli import main as cli
 from bantam.cli.command import is_argument
 from bantam.cli.screen import Bar
+from hints import SOURCE
 
 VALUES = re.compile(r"[A-Z]+(\.[a-z]+|=[A-Z]+)?(\.\.\.)?((\|| \| )[A-Z]+(\.\.\.)?)*")
 """What help calls a value: RUN, FILE.csv, KEY=VALUE, PHOTO...|FOLDER."""
@@ -153,3 +154,17 @@ def test_the_time_left_stands_whole_beside_every_bar(stage: str, width: int) -> 
             assert "accuracy 0.712 ± 0.007" in text
     bar.end()
     bar.end()
+
+
+def test_what_is_measured_in_percent_has_one_decimal_everywhere() -> None:
+    """12.3%, on screens, in reports and on the page alike; a share that somebody gave is shown as it was given."""
+    formats = [
+        (path.name, found[1])
+        for path in sorted(SOURCE.rglob("*.py"))
+        for found in re.finditer(r"\{[^{}\"]*:[<>]?\d*\.(\d)%\}", path.read_text(encoding="utf-8"))
+        if "HELD:" not in found[0] and "{ratio:" not in found[0]
+    ]
+    assert len(formats) > 15
+    assert {name for name, decimals in formats if decimals != "1"} <= {"evidence.py"}
+    page = (SOURCE / "deliver" / "serve" / "static" / "elements.js").read_text(encoding="utf-8")
+    assert re.search(r"percent = .*toFixed\(1\)\}%`", page)

@@ -60,22 +60,22 @@ class Breakdown:
     def hint(self) -> str:
         """What to change first."""
         if not self.cached and self.share("teacher") > 0.2:
-            return f"the teacher takes {self.share('teacher'):.0%}: set views = {VIEWS}, so that its answers are cached"
+            return f"the teacher takes {self.share('teacher'):.1%}: set views = {VIEWS}, so that its answers are cached"
         if self.share("data") > 0.15:
             return (
-                f"reading the photographs takes {self.share('data'):.0%}: lower data.size, "
+                f"reading the photographs takes {self.share('data'):.1%}: lower data.size, "
                 "or keep the cache on a faster disk (BANTAM_CACHE)"
             )
         if self.share("augmentation") > 0.25:
             return (
-                f"augmentation takes {self.share('augmentation'):.0%}: leave out the changes that bring no accuracy "
+                f"augmentation takes {self.share('augmentation'):.1%}: leave out the changes that bring no accuracy "
                 "(colour costs most, then rotation), or lower data.size to the size of the views"
             )
         around = self.share("optimizer") + self.share("averaging")
         if around > 0.25:
-            return f"optimizer and averaging take {around:.0%}: raise batch_size, and optimizer.lr with it"
+            return f"optimizer and averaging take {around:.1%}: raise batch_size, and optimizer.lr with it"
         net = self.share("forward") + self.share("backward")
-        return f"the net itself takes {net:.0%}: only a smaller size or another net makes a step faster"
+        return f"the net itself takes {net:.1%}: only a smaller size or another net makes a step faster"
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -79,7 +79,7 @@ class Parity:
 
     def text(self) -> str:
         return (
-            f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.2%}, accuracy "
+            f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.1%}, accuracy "
             f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}"
         )
 
