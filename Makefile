@@ -67,9 +67,11 @@ $(ORT)/ort.wasm.bundle.min.mjs: Makefile
 	cp build/web/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs $(ORT)
 	touch $@
 
-# What drives a real Chromium in the tests of the page; they are skipped without it.
+# What drives a real Chromium in the tests of the page, and what the example beside an exported ONNX needs; they are
+# skipped without it.
 browser:
-	npm install --prefix build/browser --silent --no-save --no-package-lock --no-audit --no-fund --ignore-scripts playwright-core@1.65.1
+	npm install --prefix build/browser --silent --no-save --no-package-lock --no-audit --no-fund --ignore-scripts playwright-core@1.65.1 \
+		onnxruntime-web@1.30.0 sharp@0.35.5
 
 # uv installs the pinned versions several times as fast as pip does.
 $(READY): requirements.txt pyproject.toml

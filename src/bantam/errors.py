@@ -22,6 +22,10 @@ class BadImage(BadData):
     """One file that is not a readable image, or whose size would exhaust memory."""
 
 
+class NoPicture(BadImage):
+    """A file that is no picture of any kind that is read."""
+
+
 class SplitLeak(BantamError):
     """The evaluation split was offered to something that learns or selects."""
 

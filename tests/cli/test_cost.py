@@ -113,7 +113,7 @@ def test_json_has_the_limits_and_the_shapes_that_keep_them(bantam) -> None:
         (["summary", "mobilenet_v1", "--budget", "many"], "--budget must be"),
         (["summary", "mobilenet_v1", "--size", "0"], "--size must be"),
         (["summary", "sample", "--size", "16"], "16 px is too small for sample"),
-        (["bench", "cost", "nowhere"], "nowhere has no"),
+        (["bench", "cost", "nowhere"], "there is no run nowhere"),
     ],
     ids=" ".join,
 )

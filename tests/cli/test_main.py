@@ -82,6 +82,92 @@ def test_run_predict_and_grade_follow_each_other(bantam, photographs: Path, reci
     assert "points" in bantam("grade", again, "--labels", labels).out
 
 
+def test_how_it_is_computed_is_kept_and_said_to_whoever_asks(
+    bantam, photographs: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    words = ["run", recipe_file, "--data", photographs, "--set", "student.epochs=1", "--out"]
+    quiet, loud = bantam(*words, tmp_path / "quiet"), bantam(*words, tmp_path / "loud", "--verbose")
+    assert (quiet.status, loud.status) == (0, 0)
+    for words in ("thread(s)", "channels_last"):
+        assert words in loud.out
+        assert words not in quiet.out
+        for run in ("quiet", "loud"):
+            (fact,) = json.loads((tmp_path / run / "environment.json").read_text())["computed"]
+            assert words in fact
+
+
+def test_a_dry_run_checks_everything_times_real_steps_and_leaves_nothing(
+    bantam, photographs: Path, recipe_file: Path, own_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new"
+    words = ["run", recipe_file, "--data", photographs, "--out", out, "--dry-run"]
+    said = bantam(*words)
+    assert said.status == 0, said.error
+    assert re.search(r"^student: 4 epochs of 6 steps, about \d+ seconds$", said.out, re.MULTILINE)
+    assert "in all about" in said.out
+    assert not out.exists()
+    (row,) = json.loads(bantam(*words, "--json").out)
+    assert row["seconds"] > 0
+    assert row["minutes"] == pytest.approx((row["seconds"] + row["asking"]) / 60)
+    longer = json.loads(bantam(*words, "--json", "--set", "student.epochs=4000").out)
+    assert longer[0]["epochs"] == 4000
+    assert "in all about" in bantam(*words[:-2], own_run, "--dry-run").out, "of a finished run nothing is left"
+    assert "choose another --out" in one_line(bantam(*words[:-2], own_run, "--dry-run", "--set", "seed=9"))
+    assert "budget" in one_line(bantam(*words, "--set", "budget=100"))
+
+
+def test_a_dry_run_times_every_training_of_a_recipe(bantam, photographs: Path, tmp_path: Path) -> None:
+    """A teacher that is trained, cached answers, early exits on an earlier net, and a refit."""
+    teacher = RECIPE[RECIPE.index("[[stage]]") :].replace('"student"', '"teacher"').replace("mobilenet_v1", "resnet18")
+    student = RECIPE[RECIPE.index("[[stage]]") :].replace("epochs = 4", 'epochs = 4\nteacher = "teacher"\nviews = 2')
+    early = RECIPE[RECIPE.index("[[stage]]") :].replace('"student"\nkind = "student"', '"early"\nkind = "exits"')
+    early = early.replace('net = "mobilenet_v1"', 'of = "student"\nafter = [1, 3]')
+    early += "[stage.objectives.self_distillation]\nweight = 1.0\n"
+    text = RECIPE[: RECIPE.index("[[stage]]")] + teacher.replace("ema = 0.9", "") + student
+    text += "[stage.objectives.kd]\nweight = 1.0\n"
+    (tmp_path / "refit.toml").write_text(text + '[[stage]]\nname = "again"\nkind = "refit"\nof = "student"\n')
+    (tmp_path / "early.toml").write_text(
+        text.replace("budget = 5000", "budget = 20000").replace('kind = "student"', 'kind = "assistant"\nbudget = 5000')
+        + early
+    )
+    for name, last in (("refit", "again"), ("early", "early")):
+        words = ["run", tmp_path / f"{name}.toml", "--data", photographs, "--out", tmp_path / "x"]
+        said = bantam(*words, "--dry-run", "--json")
+        assert said.status == 0, said.error
+        rows = {row["stage"]: row for row in json.loads(said.out)}
+        assert list(rows) == ["teacher", "student", last]
+        assert all(row["seconds"] > 0 for row in rows.values())
+        assert rows["student"]["asking"] > 0
+        assert rows["teacher"]["asking"] == 0
+    assert rows["student"]["steps"] == 6
+    assert not (tmp_path / "x").exists()
+
+
+def test_runs_are_listed_with_how_far_each_has_come(bantam, own_run: Path, tmp_path: Path) -> None:
+    place = own_run.parent
+    shutil.copytree(own_run, place / "deep" / "halfway").joinpath("metrics.json").unlink()
+    (place / "deep" / "halfway" / "stages" / "student" / "done.json").unlink()
+    shutil.copytree(own_run, place / "damaged").joinpath("metrics.json").write_text("{")
+    shutil.copytree(own_run, own_run / "within")  # belongs to the run
+    (place / "begun").mkdir()
+    shutil.copy(own_run / "recipe.toml", place / "begun")
+    (place / "empty").mkdir()
+    said = bantam("runs", "list", place)
+    assert said.status == 0, said.error
+    lines = {line.split()[-1].removeprefix(f"{place}/"): line for line in said.out.splitlines()[1:]}
+    assert set(lines) == {"run", "deep/halfway", "damaged", "begun"}
+    metrics = json.loads((own_run / "metrics.json").read_text())
+    assert f"{metrics['validation']['accuracy']:.3f} ± " in lines["run"]
+    assert f"{metrics['parameters']['torchsummary']:,}" in lines["run"]
+    assert "student: epoch 4 of 4" in lines["deep/halfway"]
+    assert "metrics.json is damaged" in lines["damaged"]
+    rows = json.loads(bantam("runs", "list", place, "--json").out)
+    assert {row["run"].removeprefix(f"{place}/"): row["state"].split(" ")[0] for row in rows}["begun"] == "begun"
+    assert [row["changed"] for row in rows] == sorted((row["changed"] for row in rows), reverse=True)
+    assert "there is no run below" in bantam("runs", "list", place / "empty").out
+    assert "there is no folder" in one_line(bantam("runs", "list", place / "nowhere"))
+
+
 def test_views_may_be_asked_for(bantam, photographs: Path, recipe_file: Path, tmp_path: Path) -> None:
     bantam("run", recipe_file, "--data", photographs, "--out", tmp_path / "run")
     for views in ("plain", "flip", "crops"):
@@ -127,7 +213,7 @@ def test_summary_of_a_run_is_of_what_it_ships(bantam, own_run: Path) -> None:
     assert told["budget"] == shipped["budget"] == 5000
     assert json.loads(bantam("summary", own_run, "--json", "--budget", "100").out)["budget"] == 100
     assert "a run has its own" in one_line(bantam("summary", own_run, "--size", "64"))
-    assert "has no student.json" in one_line(bantam("summary", own_run.parent))
+    assert "holds no run" in one_line(bantam("summary", own_run.parent))
 
 
 def test_version_is_that_of_the_package(bantam) -> None:
@@ -210,7 +296,7 @@ def test_other_mistakes_are_one_line(bantam, photographs: Path, recipe_file: Pat
     assert "did you mean" in one_line(bantam("run", "medum", "--data", photographs, "--out", out))
     said = bantam("run", recipe_file, "--data", photographs, "--out", out, "--set", "student.epoch=3")
     assert 'did you mean "epochs"' in one_line(said)
-    assert "student.json" in one_line(bantam("predict", tmp_path, "--data", photographs))
+    assert "holds no run" in one_line(bantam("predict", tmp_path, "--data", photographs))
     assert "labels.csv" in one_line(bantam("grade", tmp_path / "nowhere.csv", "--labels", tmp_path / "labels.csv"))
     (tmp_path / "file").write_text("")
     said = bantam("run", recipe_file, "--data", photographs, "--out", tmp_path / "file" / "run")

@@ -1,5 +1,6 @@
 """What `bantam serve` hands to the page."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -37,8 +38,14 @@ def test_the_exercises_classes_have_their_names(
     monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "cache"))
     told: list[Setting] = []
     monkeypatch.setattr(page, "serve", lambda setting, listener, bound: (listener.close(), told.append(setting)))
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
     command = ["serve", str(numbered_run), "--data", str(tmp_path / "data"), "--port", "0"]
     ended = CliRunner().invoke(app, command)
     assert ended.exit_code == 0, ended.output
     (setting,) = told
     assert Desk(setting).classes == expected
+    assert shown == [], "a browser opens for whoever asks"
+    assert CliRunner().invoke(app, [*command, "--open"]).exit_code == 0
+    (address,) = shown
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import documented
 from bantam.cli import main as cli
+from bantam.cli.command import is_argument
 from bantam.deliver.graph_classifier import FOOD11
 from imports_of import imports_of
 from tiny_run import RECIPE, write_photographs
@@ -152,8 +154,45 @@ def test_what_works_with_nets_imports_neither_torchs_compiler_nor_other_librarie
     for words, answer in zip(work, answers[len(cases) :], strict=True):
         assert answer["statuses"] == [0], words
         counter = {"torch.utils.flop_counter", "triton"} if "--view-confidence" in words else set[str]()
-        solver = {"scipy"} if words[0] == "run" else set[str]()  # fits the temperature when a training is over
+        solver = {"scipy"} if words[0] == "run" else set[str]()  # of the temperature, after the last stage
         assert set(answer["modules"]) <= TORCH | counter | solver, words
+
+
+def test_a_mistyped_path_or_name_is_answered_before_anything_heavy(place: Path) -> None:
+    """By every command that is given one."""
+    there = {"DIR": "photos", "RUN": "food", "RECIPE": "simple", "LABELS": "labels.csv", "NAME": "simple"}
+    lines: dict[str, list[str]] = {}
+    for name in cli.COMMANDS:
+        command, _ = documented.command_of(name.split())
+        asked = [one for one in command.params if one.required or one.name in ("data", "run", "reuse", "recipe")]
+        for wrong in asked:
+            words = name.split()
+            for one in asked:
+                given = f"{place}/{there.get(one.metavar.rstrip('.'), 'answers.csv')}"
+                given = "simple" if one.metavar in ("RECIPE", "NAME") else given
+                given = f"{place}/nowhere" if one is wrong else given
+                if one.required or one is wrong or one.name == "data":
+                    words += [given] if is_argument(one) else [one.opts[0], given]
+            if wrong.name != "out" and not (wrong.name == "to" or name == "demo"):
+                lines[f"{name} {wrong.name}"] = words
+    assert len(lines) > 40
+    photo = f"{place}/plate.jpg"
+    names = [
+        ["summary", "mobilnet_v1"],
+        ["export", f"{place}/food", "--to", "onx"],
+        ["prune", f"{place}/food", "--importance", "tailor"],
+        ["prune", f"{place}/food", "--methods", "structured-tailor"],
+        ["predict", f"{place}/food", "--data", f"{place}/photos", "--views", "crop"],
+        ["teacher", "audit", "--data", f"{place}/photos", "--recipe", "medum"],
+        ["bench", "train", "medum", "--data", f"{place}/photos"],
+        ["run", "medium", "--data", f"{place}/photos", "--out", f"{place}/x", "--set", "student.epoch=3"],
+        ["predict", photo, "--run", f"{place}/foot"],
+    ]
+    (answer,) = imports_of([{"lines": [*lines.values(), *names]}], HEAVY)
+    assert dict(zip([*lines, *map(str, names)], answer["statuses"], strict=True)) == dict.fromkeys(
+        [*lines, *map(str, names)], 1
+    )
+    assert set(answer["modules"]) <= PIXELS | {"onnxruntime"}
 
 
 class Terminal(io.StringIO):

@@ -300,3 +300,57 @@ def test_a_hundred_files_of_an_unknown_class_are_one_line(tmp_path: Path):
     assert len(list_images(tmp_path).problems) == 1
     with pytest.raises(BadData, match=r"has the label dgo \(and 99 more\), which no training image has"):
         scan(tmp_path)
+
+
+def test_however_many_classes_are_called_otherwise_it_is_one_line(tmp_path: Path):
+    """Eleven class folders in small letters here and in capitals there: one mistake, not twenty-two."""
+    names = [f"c{number}" for number in range(11)]
+    plant(tmp_path, *(f"train/{name}/{n}.jpg" for name in names for n in range(3)))
+    plant(tmp_path, *(f"val/{name.upper()}/1.jpg" for name in names))
+    (problem,) = list_images(tmp_path).problems
+    assert problem.startswith("11 labels of validation images are those of no training image: C0 (is it c0?)")
+    assert str(tmp_path / "val" / "C0" / "1.jpg") in problem
+    assert len(problem) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(("given", "meant"), [("dgo", "dog"), ("Cat", "cat"), ("CATS", "cat"), ("lizard", None)])
+def test_the_class_that_was_meant_is_said(tmp_path: Path, given: str, meant: str | None):
+    plant(tmp_path, *(f"train/{name}" for name in BARE), "val/cat/1.jpg", f"val/{given}/2.jpg")
+    (problem,) = list_images(tmp_path).problems
+    assert f"has the label {given}, which no training image has" in problem
+    assert ("(is it " in problem) == bool(meant)
+    assert meant is None or f"(is it {meant}?)" in problem
+
+
+@pytest.mark.parametrize("training", ["trian", "Trainning", "traning", "train_"])
+def test_a_training_folder_that_is_misspelt_is_one_line(tmp_path: Path, training: str):
+    plant(tmp_path, *(f"{training}/{name}" for name in BARE), "val/cat/3.jpg", "val/dog/3.jpg")
+    listing = list_images(tmp_path)
+    assert listing.problems == (
+        f"{tmp_path} has no training split, {tmp_path / 'training'}; call {tmp_path / training} so",
+    )
+    assert remarks_on(listing) == [f"left out: 4 in a folder that is no split (such as {training}/cat/1.jpg)"]
+
+
+@pytest.mark.parametrize(("other", "split"), [("vall", "validation"), ("evalution", "evaluation"), ("holiday", None)])
+def test_photographs_in_a_folder_of_no_split_are_never_left_out_silently(tmp_path: Path, other: str, split: str | None):
+    plant(tmp_path, *(f"train/{name}" for name in BARE), f"{other}/cat/3.jpg", f"{other}/cat/4.jpg", "notes/a.txt")
+    remarks = remarks_on(list_images(tmp_path))
+    assert remarks[0] == f"left out: 2 in a folder that is no split (such as {other}/cat/3.jpg)"
+    hints = [f"{tmp_path / other} is left out; if these are the {split} images, call it {split}"] if split else []
+    assert remarks[1:] == hints
+
+
+def test_a_folder_of_folders_within_a_split_is_taken_for_the_split(tmp_path: Path):
+    plant(tmp_path, *(f"train/images/{name}" for name in BARE), "val/images/jpg/cat/3.jpg", "val/images/jpg/dog/3.jpg")
+    listing = list_images(tmp_path)
+    assert listing.problems == ()
+    assert listing.folder.classes == ("cat", "dog")
+    assert (len(listing.folder.training), len(listing.folder.validation)) == (4, 2)
+
+
+def test_classes_whose_photographs_all_lie_too_deep_are_one_line_for_each_split(tmp_path: Path):
+    plant(tmp_path, *(f"{split}/{name}/{part}/1.jpg" for split in ("train", "val") for name in "abc" for part in "xy"))
+    training, validation = list_images(tmp_path).problems
+    for problem, split in ((training, "train"), (validation, "val")):
+        assert f"{split} holds no labelled image (left out: 6 in a nested folder" in problem

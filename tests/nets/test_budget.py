@@ -302,7 +302,7 @@ def test_the_text_is_torchsummarys_table_with_both_counts_and_the_verdict():
     assert text.splitlines()[: len(theirs)] == theirs
     assert "Each parameter once: 59,723" in text
     assert "As torchsummary counts: 59,723" in text
-    assert "Within the budget of 60,000: 99.54% used, 277 left" in text
+    assert "Within the budget of 60,000: 99.5% used, 277 left" in text
     assert "OVER the budget of 50,000 by 9,723" in ours.text(50_000)
 
 
@@ -314,8 +314,8 @@ def test_the_verdict_is_that_of_the_larger_count(build: Callable[[], nn.Module],
     larger, smaller = max(counts), min(counts)
     assert f"OVER the budget of {larger - 1:,} by 1\n" in found.text(larger - 1)
     assert f"OVER the budget of {smaller:,} by {larger - smaller:,}\n" in found.text(smaller)
-    assert f"Within the budget of {larger:,}: 100.00% used, 0 left\n" in found.text(larger)
-    share = f"{larger / (2 * larger):.2%}"
+    assert f"Within the budget of {larger:,}: 100.0% used, 0 left\n" in found.text(larger)
+    share = f"{larger / (2 * larger):.1%}"
     assert f"Within the budget of {2 * larger:,}: {share} used, {larger:,} left\n" in found.text(2 * larger)
 
 

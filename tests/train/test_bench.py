@@ -92,7 +92,7 @@ def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
     text = TAUGHT.replace("[[stage]]", second, 1).replace('teacher = "t"', 'teacher = "t+u"')
     recipe = parse(text, settings=["student.views=0"])
     splits = cache.open_splits(photographs, 32)
-    answers = bench.answers_for(recipe, splits.training, {}, torch.device("cpu"), Place(photographs))
+    answers = bench.answers_for(recipe, recipe.shipped, splits.training, {}, torch.device("cpu"), Place(photographs))
     assert isinstance(answers, Live)
     assert isinstance(answers, Answers)
     assert isinstance(answers.teacher, Ensemble)
@@ -101,7 +101,7 @@ def test_an_ensemble_of_teachers_is_asked_live(photographs: Path) -> None:
 @pytest.mark.parametrize(
     ("slow", "cached", "says"),
     [
-        ({"teacher": 8}, False, "the teacher takes 57%: set views = 64"),
+        ({"teacher": 8}, False, "the teacher takes 57.1%: set views = 64"),
         ({"data": 5}, True, "lower data.size"),
         ({"augmentation": 6}, True, "colour costs most"),
         ({"optimizer": 4}, True, "raise batch_size"),

@@ -10,28 +10,50 @@ from bantam.cli.options import (
     JsonOption,
     RunArgument,
     RunDataOption,
+    VerboseOption,
     next_step,
+    one_of,
     print_json,
     print_study,
     whole,
 )
 from bantam.errors import BadData
 from bantam.recipes.keys import LARGEST, PARAMETERS
+from bantam.recipes.kinds.pruning import IMPORTANCES
 from bantam.recipes.kinds.training import EPOCHS
 
 SourceArgument = Annotated[
     Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A finished run, or a teacher's state_dict.")
 ]
-RatiosOption = Annotated[str, typer.Option(help="Shares of the parameters to remove: first:last:step, or a,b,c.")]
+METHODS = ("unstructured-global", "unstructured-layer", *(f"structured-{name}" for name in IMPORTANCES))
+"""Those of `bantam.compress.pruning_curve`, named before torch is loaded."""
+
+RatiosOption = Annotated[
+    str, typer.Option(metavar="SHARES", help="Shares of the parameters to remove: first:last:step, or a,b,c.")
+]
 MethodsOption = Annotated[
-    str, typer.Option(help="unstructured-global, -layer, structured-magnitude, -taylor, -bn_scale; all by default.")
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="unstructured-global, unstructured-layer, structured-magnitude, structured-taylor, structured-bn_scale.",
+        show_default="all of them",
+    ),
+]
+ImportanceOption = Annotated[
+    str,
+    typer.Option(
+        parser=one_of("--importance", IMPORTANCES),
+        metavar="NAME",
+        help="For --to-params: magnitude, taylor or bn_scale.",
+    ),
 ]
 FinetuneOption = Annotated[
     int | None,
     typer.Option(
         parser=whole("--finetune", 0, EPOCHS),
         metavar="N",
-        help="Epochs of training after each pruning.  [default: 0; --to-params: as the run]",
+        help="Epochs of training after each pruning.",
+        show_default="0; with --to-params as the run",
     ),
 ]
 FinetuneImagesOption = Annotated[
@@ -66,16 +88,28 @@ def prune(
     finetune: FinetuneOption = None,
     finetune_images: FinetuneImagesOption = 0,
     to_params: ToParamsOption = None,
-    importance: Annotated[str, typer.Option(help="For --to-params: magnitude, taylor or bn_scale.")] = "taylor",
-    architecture: Annotated[str, typer.Option(help="What a state_dict belongs to.")] = "resnet18",
+    importance: ImportanceOption = "taylor",
+    architecture: Annotated[str, typer.Option(metavar="NAME", help="What a state_dict belongs to.")] = "resnet18",
     size: SideOfStateDictOption = 96,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for what this makes.  [default: RUN/pruning/student; else NAME-pruned]"),
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Folder for what this makes.",
+            show_default="RUN/pruning/student, or NAME-pruned",
+        ),
     ] = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Prune a trained net: the curve of ratio against accuracy, or down to an exact budget; a killed call goes on."""
+    if not source.exists():
+        raise BadData(f"{source} does not exist; give a run's folder, or a file of weights")
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    for name in named:
+        one_of("--methods", METHODS)(name)
+
     from rich.console import Console
 
     from bantam.cli.screen import Bar, run_table
@@ -89,7 +123,7 @@ def prune(
     folder = out or (curve_out if to_params is None else default_out)(where)
     console = Console(stderr=as_json)
     if to_params is not None:
-        metrics = prune_to_budget(where, root, to_params, importance, finetune, folder, Bar(console))
+        metrics = prune_to_budget(where, root, to_params, importance, finetune, folder, Bar(console, verbose))
         if as_json:
             print_json(metrics)
             return
@@ -97,9 +131,9 @@ def prune(
         runs = [source, folder] if where.is_run else [folder]
         typer.echo(f"run folder: {folder}\n{next_step('bantam', 'bench', 'cost', *runs, why='what runs cost')}")
         return
-    named = [name.strip() for name in methods.split(",") if name.strip()]
-    wanted = ratios_of(ratios)
-    points = prune_curve(where, root, wanted, named, images, finetune or 0, folder, Bar(console), finetune_images)
+    points = prune_curve(
+        where, root, ratios_of(ratios), named, images, finetune or 0, folder, Bar(console), finetune_images
+    )
     if as_json:
         print_json([point.to_json() for point in points])
         return

@@ -73,7 +73,8 @@ def students(
 
 
 def cost(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")], as_json: JsonOption = False
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Show what finished runs' students cost, side by side, and how fast each form of theirs is on this machine."""
     from bantam.cli.screen import cost_text
@@ -113,7 +114,12 @@ def pruning(
     ] = 15,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.json", help="By default RUN/pruning/pruning_speed.json, for the report."),
+        typer.Option(
+            "--out",
+            metavar="FILE.json",
+            help="File to write; the report reads the default.",
+            show_default="RUN/pruning/pruning_speed.json",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

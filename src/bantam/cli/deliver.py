@@ -1,5 +1,6 @@
 """The commands that hand a student on: `bantam handin`, `package`, `verify`, `report`, `export` and `serve`."""
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from bantam.cli.options import (
     print_json,
     whole,
 )
-from bantam.deliver.export import EXTRAS, TARGETS
+from bantam.deliver.export import EXTRAS, TARGETS, require_form
 from bantam.errors import BadData
 
 *OTHERS, LAST = (f"{form} (an extra)" if form in EXTRAS else form for form in TARGETS)
@@ -79,11 +80,13 @@ def handin(
 def package(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.zip", help="Where to write; by default RUN/hw13.zip.")
+        Path | None,
+        typer.Option("--out", metavar="FILE.zip", help="File to write.", show_default="RUN/hw13.zip"),
     ] = None,
     notebook: Annotated[bool, typer.Option("--notebook", help="Write hw13.ipynb instead of hw13.py.")] = False,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Also verify it on these photographs, its own code run.")
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Also verify it on these photographs, its own code run."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -132,11 +135,12 @@ def verify(
 def report(
     run: RunArgument,
     data: Annotated[
-        Path | None, typer.Option("--data", help="The run's photographs: measures what its files do not hold yet.")
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="The run's photographs: measures what its files do not hold yet."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.html", help="Where to write; by default RUN/report/report.html."),
+        typer.Option("--out", metavar="FILE.html", help="File to write.", show_default="RUN/report/report.html"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -161,11 +165,11 @@ def report(
 def export(
     run: RunArgument,
     data: RunDataOption = None,
-    to: Annotated[str, typer.Option(help=FORMS)] = "onnx",
+    to: Annotated[str, typer.Option(metavar="FORM", help=FORMS)] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="The file to write, of c also its folder; by default student.onnx, ... in the run's folder."
+            "--out", metavar="FILE", help="File to write; of c its folder, too.", show_default="RUN/student.onnx, ..."
         ),
     ] = None,
     example: Annotated[
@@ -176,11 +180,14 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
+    require_form(to)
+
     from dataclasses import asdict
 
     from rich.console import Console
 
     from bantam.cli.screen import Bar
+    from bantam.deliver.export.example import named
     from bantam.deliver.export.forms import Material, target_of
     from bantam.deliver.export.forms import export as exported
     from bantam.runs.finished import open_run
@@ -191,30 +198,42 @@ def export(
     splits = opened.open_data(opened.photographs(data), Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
     name = f"student{switch}{target.mark}{target.suffix}"
-    path = opened.exported(name) if out is None else out / name if target.example and not out.suffix else out
+    path = opened.exported(name) if out is None else out / name if target.program and not out.suffix else out
     parity = exported(Material(opened, net, shipped, splits), to, path, example)
     files = [*target.paths(path), *([path.with_name(f"main{path.suffix}")] if example else [])]
     weight = sum(file.stat().st_size for file in files)
+    examples = [str(place) for place in named(path)] if target.examples else []
     if as_json:
-        print_json({"file": str(path), "bytes": weight, **asdict(parity)})
-    else:
-        typer.echo(f"{' and '.join(map(str, files))}: {weight:,} bytes\n{parity.text()}")
+        print_json({"file": str(path), "bytes": weight, "examples": examples, **asdict(parity)})
+        return
+    typer.echo(f"{' and '.join(map(str, files))}: {weight:,} bytes\n{parity.text()}")
+    if examples:
+        typer.echo(f"how to run it, without Bantam: {' and '.join(examples)}")
 
 
 def serve(
     run: Annotated[
-        Path | None, typer.Argument(help="A run's folder, finished or training; by default the food model.")
+        Path | None,
+        typer.Argument(metavar="RUN", help="A run's folder, finished or training.", show_default="the food model"),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The run's photographs: for the gallery, and for its given teacher.")
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="The run's photographs: for the gallery, and for its given teacher."
+        ),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Labels beside which a leaderboard is, to show it.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels beside which a leaderboard is, to show it.")
+    ] = None,
     names: NamesOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 lets others in.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any but 127.0.0.1 lets others in.")
+    ] = "127.0.0.1",
     port: Annotated[
         int,
         typer.Option(parser=whole("--port", 0, 65535), metavar="N", help="Port to listen on; 0 takes a free one."),
     ] = 8000,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in this machine's browser.")] = False,
 ) -> None:
     """Open a local page: classify photographs on the server and in the browser, look at validation and training."""
     from rich.console import Console
@@ -245,6 +264,8 @@ def serve(
         if given is not None and file_and_name(data / given.checkpoint)[0].is_file():
             teacher = TeacherFile(data / given.checkpoint, given.architecture, given.size)
     typer.echo(f"{opened.name}: {app.address_of(listener)}  (Ctrl-C ends it)")
+    if show:  # whoever connects now is answered as soon as the student is loaded
+        webbrowser.open(app.address_of(listener))
     try:
         app.serve(Setting(opened, validation, teacher, labels, classes, names), listener, host)
     except KeyboardInterrupt:

@@ -59,7 +59,9 @@ def views(
     data: RunDataOption = None,
     most: Annotated[
         str | None,
-        typer.Option("--views", help="The whole way: flip, zoom or crops.  [default: the run's own choice]"),
+        typer.Option(
+            "--views", metavar="NAME", help="The whole way: flip, zoom or crops.", show_default="the run's own choice"
+        ),
     ] = None,
     drop: DropOption = 0.003,
     macs: MacsOption = None,

@@ -15,15 +15,19 @@ RevealOption = Annotated[bool, typer.Option("--reveal", help="Show the private s
 
 
 def grade(
-    submission: Annotated[Path, typer.Argument(help="CSV with the header Id,Category.")],
-    labels: Annotated[Path, typer.Option("--labels", help="CSV with Id,Category and perhaps Usage.")],
+    submission: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with the header Id,Category.")],
+    labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help="CSV with Id,Category and perhaps Usage.")],
     baselines: Annotated[
         Path | None,
-        typer.Option("--baselines", help="TOML or CSV of names and thresholds instead of the course's."),
+        typer.Option(
+            "--baselines", metavar="FILE", help="TOML or CSV of names and thresholds instead of the course's."
+        ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Enter it into the leaderboard beside the labels; its private score stays hidden."),
+        typer.Option(
+            metavar="NAME", help="Enter it into the leaderboard beside the labels; its private score stays hidden."
+        ),
     ] = None,
     per_day: Annotated[
         int,
@@ -46,11 +50,15 @@ def grade(
 
 
 def leaderboard(
-    labels: Annotated[Path, typer.Argument(help="The CSV of labels beside which the leaderboard is.")],
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="The CSV of labels beside which the leaderboard is.")
+    ],
     reveal: RevealOption = False,
     baselines: Annotated[
         Path | None,
-        typer.Option("--baselines", help="TOML or CSV of names and thresholds instead of the course's."),
+        typer.Option(
+            "--baselines", metavar="FILE", help="TOML or CSV of names and thresholds instead of the course's."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -6,20 +6,39 @@ from typing import Annotated
 import typer
 
 from bantam.cli.options import (
+    DataArgument,
     ImagesOption,
     JsonOption,
     RunDataOption,
     SetOption,
     print_json,
+    require_run,
     whole,
 )
 from bantam.errors import BadData
 from bantam.recipes.keys import LARGEST, PARAMETERS, SMALLEST
 
 
-def data_check(
-    data: Annotated[Path, typer.Argument(help="Folder, archive or table of photographs.")], as_json: JsonOption = False
+def runs_list(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder below which the runs are.")] = Path("runs"),
+    as_json: JsonOption = False,
 ) -> None:
+    """List the runs below a folder, the newest first: recipe, parameters, accuracy, or how far each has come."""
+    from bantam.runs.listed import listed, text
+
+    if not folder.is_dir():
+        raise BadData(f"there is no folder {folder}; give the one below which your runs are")
+    found = listed(folder)
+    if as_json:
+        print_json([run.to_json() for run in found])
+        return
+    typer.echo(text(found) if found else f"there is no run below {folder}")
+
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A shipped recipe's name.")]
+
+
+def data_check(data: DataArgument, as_json: JsonOption = False) -> None:
     """Count; look for unreadable files, duplicates, leaks and double labels; exit status 1 if training is unsafe."""
     from rich.console import Console
 
@@ -37,7 +56,7 @@ def data_check(
 
 
 def data_prepare(
-    data: Annotated[Path, typer.Argument(help="Folder, archive or table of photographs.")],
+    data: DataArgument,
     size: Annotated[
         int,
         typer.Option(
@@ -65,21 +84,32 @@ def data_prepare(
 
 def teacher_audit(
     data: RunDataOption = None,
-    recipe: Annotated[str, typer.Option(help="The recipe whose given teacher and augmentation to use.")] = "medium",
+    recipe: Annotated[
+        str, typer.Option(metavar="RECIPE", help="The recipe whose given teacher and augmentation to use.")
+    ] = "medium",
     images: ImagesOption = 2000,
     settings: SetOption = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Audit instead every teacher of this run: given, trained, assistants, together."),
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Audit instead every teacher of this run: given, trained, assistants, together.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether a given teacher has anything to teach: accuracy, calibration, softness, plain and augmented."""
     from rich.console import Console
 
+    from bantam.recipes import recipe as recipes
+
+    loaded = recipes.load(recipe, settings or ())  # a mistake is said before torch is loaded
+    if data is None and run is None:
+        raise BadData("say where the photographs are with --data DIR; with --run RUN the run remembers")
+
     from bantam.cli.screen import Bar, audit_table
     from bantam.pipeline import run as pipeline
-    from bantam.recipes import recipe as recipes
     from bantam.runs.finished import open_run
     from bantam.studies.audit import audit_run
 
@@ -92,9 +122,8 @@ def teacher_audit(
         for name, audit in {} if as_json else audits.items():
             console.print(audit_table(audit, name))
         return
-    if data is None:
-        raise BadData("say where the photographs are with --data DIR; with --run RUN the run remembers")
-    result = pipeline.audit_given_teacher(recipes.load(recipe, settings or ()), data, images, Bar(console))
+    assert data is not None
+    result = pipeline.audit_given_teacher(loaded, data, images, Bar(console))
     if as_json:
         print_json(result.to_json())
     else:
@@ -108,19 +137,26 @@ def summary(
         typer.Option(
             parser=whole("--budget", 1, PARAMETERS),
             metavar="N",
-            help="Most parameters; by default 60000, or the run's budget.",
+            help="Most parameters.",
+            show_default="60000, or the run's budget",
         ),
     ] = None,
     classes: Annotated[
         int | None,
         typer.Option(
-            parser=whole("--classes", 1, 100_000), metavar="N", help="Number of classes of a family; by default 11."
+            parser=whole("--classes", 1, 100_000),
+            metavar="N",
+            help="Number of classes of a family.",
+            show_default="11",
         ),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            parser=whole("--size", 1, LARGEST), metavar="N", help="Input size of a family in pixels; by default 64."
+            parser=whole("--size", 1, LARGEST),
+            metavar="N",
+            help="Input size of a family in pixels.",
+            show_default="64",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -128,8 +164,14 @@ def summary(
     """Print a student's layers, both counts of its parameters, and the verdict against the budget."""
     from dataclasses import asdict
 
-    from bantam.nets.budget import summary as summarised
     from bantam.nets.students import STUDENTS, Student, family
+
+    if Path(net).is_dir() and net not in STUDENTS:
+        require_run(Path(net))
+    else:
+        family(net)  # a mistake is said before torch is loaded
+
+    from bantam.nets.budget import summary as summarised
     from bantam.runs.finished import open_run
 
     if net in STUDENTS or not Path(net).is_dir():
@@ -168,12 +210,14 @@ def recipes_list() -> None:
         typer.echo(f"{name:<10} {first}")
 
 
-def recipes_show(name: str) -> None:
+def recipes_show(name: NameArgument) -> None:
     """Print a shipped recipe."""
     typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
 
 
-def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="A new .toml file.")]) -> None:
+def recipes_copy(
+    name: NameArgument, to: Annotated[Path, typer.Argument(metavar="FILE.toml", help="A new .toml file.")]
+) -> None:
     """Copy a shipped recipe to a file of your own, to edit and run."""
     from bantam.files import write_text
 

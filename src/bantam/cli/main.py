@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bantam.cli.command import Command, Group
 from bantam.errors import BantamError
 from bantam.tables import Table
 
@@ -15,46 +16,59 @@ GROUPS = {
     "data": "Check and prepare a folder of photographs.",
     "teacher": "Look at a teacher.",
     "recipes": "The recipes that come with Bantam.",
+    "runs": "The runs in a folder.",
     "bench": "Measure training, and what finished students cost.",
 }
 """The commands that have commands of their own."""
 
-COMMANDS: Table[Callable[..., Any]] = Table(
-    "bantam.cli",
-    {
+SECTIONS = {
+    "Train": {
         "fit": "fit:fit",
         "demo": "fit:demo",
         "run": "train:run",
         "search": "train:search",
-        "bench train": "train:bench_train",
-        "data check": "look:data_check",
-        "data prepare": "look:data_prepare",
-        "teacher audit": "look:teacher_audit",
         "recipes list": "look:recipes_list",
         "recipes show": "look:recipes_show",
         "recipes copy": "look:recipes_copy",
+    },
+    "Look": {
+        "data check": "look:data_check",
+        "data prepare": "look:data_prepare",
+        "teacher audit": "look:teacher_audit",
+        "runs list": "look:runs_list",
         "summary": "look:summary",
         "students": "cost:students",
+        "bench train": "train:bench_train",
         "bench cost": "cost:cost",
-        "bench pruning": "cost:pruning",
+    },
+    "Deliver": {
         "predict": "predict:predict",
-        "grade": "grade:grade",
-        "leaderboard": "grade:leaderboard",
+        "serve": "deliver:serve",
         "handin": "deliver:handin",
-        "package": "deliver:package",
-        "verify": "deliver:verify",
         "report": "deliver:report",
         "export": "deliver:export",
-        "serve": "deliver:serve",
+        "package": "deliver:package",
+        "verify": "deliver:verify",
+        "grade": "grade:grade",
+        "leaderboard": "grade:leaderboard",
+    },
+    "Compress": {
         "prune": "compress:prune",
+        "bench pruning": "cost:pruning",
         "quantize": "compress:quantize",
+    },
+    "Study what an image needs": {
         "exits": "dynamic:exits",
         "views": "dynamic:views",
         "cascade": "dynamic:cascade",
         "slim": "dynamic:slim",
     },
+}
+"""Every command, by what people do, in the order in which `bantam --help` lists them."""
+
+COMMANDS: Table[Callable[..., Any]] = Table(
+    "bantam.cli", {name: place for section in SECTIONS.values() for name, place in section.items()}
 )
-"""Every command, in the order in which `bantam --help` lists them."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -83,11 +97,30 @@ def options(
     """The most accurate image classifier that fits a hard budget: 60,000 parameters by default."""
 
 
+class Root(Group):
+    """The command line as a whole."""
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """Every command under what people do."""
+        return {title: {name: self.named(name) for name in section} for title, section in SECTIONS.items()}
+
+    def named(self, name: str) -> Any:
+        """The command of this name."""
+        command: Any = self
+        for word in name.split():
+            command = command.commands[word]
+        return command
+
+    def main(self, *words: Any, **further: Any) -> Any:
+        """Begin, under one name however it was started."""
+        return super().main(*words, **{**further, "prog_name": "bantam"})
+
+
 def assembled() -> typer.Typer:
     """The command line of COMMANDS."""
     made = typer.Typer(
         name="bantam",
-        no_args_is_help=True,
+        cls=Root,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -97,9 +130,9 @@ def assembled() -> typer.Typer:
     for name, command in COMMANDS.items():
         group, _, verb = name.rpartition(" ")
         if group not in groups:
-            groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True)
+            groups[group] = typer.Typer(help=GROUPS[group], cls=Group)
             made.add_typer(groups[group], name=group)
-        groups[group].command(verb)(command)
+        groups[group].command(verb, cls=Command)(command)
     return made
 
 

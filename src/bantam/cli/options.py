@@ -3,14 +3,15 @@
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bantam.errors import BantamError, cut
+from bantam.errors import BadData, BantamError, cut
 from bantam.recipes.keys import LARGEST, PARAMETERS
+from bantam.recipes.toml import nearest
 
 if TYPE_CHECKING:
     from bantam.runs.finished import FinishedRun
@@ -62,6 +63,18 @@ def line(option: str) -> Callable[[str], str]:
         if not words or len(words) > LETTERS or not words.isprintable():
             raise BantamError(f'{option} must be one line of at most {LETTERS} letters, not "{cut(text)}"')
         return words
+
+    return parse
+
+
+def one_of(option: str, names: Iterable[str]) -> Callable[[str], str]:
+    """The parser of an option that takes one of `names`."""
+    known = tuple(names)
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise BantamError(f'{option} takes no "{cut(text)}"{nearest(text, known)}; it takes {", ".join(known)}')
+        return text
 
     return parse
 
@@ -131,17 +144,22 @@ ImagesOption = Annotated[
         "--images", parser=whole("--images", 0, 10**9), metavar="N", help="Images of a split, drawn evenly; 0 for all."
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A finished run's folder.")]
-DataOption = Annotated[
-    Path, typer.Option("--data", help="Folder of photographs, .zip or .tar of one, or table of files and labels.")
-]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a .toml file.")]
+PHOTOGRAPHS = "Folder of photographs, .zip or .tar of one, or table of files and labels."
+DataArgument = Annotated[Path, typer.Argument(metavar="DIR", help=PHOTOGRAPHS)]
+DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help=PHOTOGRAPHS)]
 RunDataOption = Annotated[
-    Path | None, typer.Option("--data", help="The run's photographs; by default where it remembers them.")
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The run's photographs.", show_default="where it remembers them"),
 ]
 NamesOption = Annotated[
     Path | None,
     typer.Option(
-        "--classes", metavar="FILE", help="Names of the classes, one a line; by default classes.txt of run or data."
+        "--classes",
+        metavar="FILE",
+        help="Names of the classes, one a line.",
+        show_default="classes.txt of run or data",
     ),
 ]
 WidthOption = Annotated[
@@ -150,7 +168,8 @@ WidthOption = Annotated[
         "--width",
         parser=number("--width", 0, 1),
         metavar="SHARE",
-        help="A width, 0..1, of a student that has several; by default the largest.",
+        help="A width, 0..1, of a student that has several.",
+        show_default="the largest",
     ),
 ]
 SideOption = Annotated[
@@ -159,13 +178,40 @@ SideOption = Annotated[
         "--size",
         parser=whole("--size", 1, LARGEST),
         metavar="N",
-        help="An input size, pixels, of a student that has several; by default the largest.",
+        help="An input size, pixels, of a student that has several.",
+        show_default="the largest",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a key: seed=1, data.size=96, STAGE.epochs=10.")
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Say also how it is computed: precision, threads, what was timed.")
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: seed=1, data.size=96, STAGE.epochs=10."),
+]
+
+
+def require_run(folder: Path) -> None:
+    """Raise BadData where `folder` is no run's; one that has lost a file is one still."""
+    from bantam.runs import runfolder
+
+    if not folder.is_dir():
+        raise BadData(f"there is no run {folder}; check the path, or `bantam runs list FOLDER` shows those in a folder")
+    if not any((folder / name).exists() for name in (runfolder.STUDENT, runfolder.RESULT)):
+        runfolder.recipe(folder)
+
+
+def require_data(root: Path) -> None:
+    """Raise BadData where there is nothing at `root`."""
+    if not root.exists():
+        raise BadData(f"{root} does not exist; give the folder that holds the photographs")
+
+
+def require_file(path: Path) -> None:
+    """Raise BadData where `path` is no file."""
+    if not path.is_file():
+        raise BadData(f"there is no file {path}; check the path")
 
 
 def next_step(*words: object, why: str = "") -> str:

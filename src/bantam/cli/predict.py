@@ -12,8 +12,10 @@ from bantam.cli.options import (
     WidthOption,
     number,
     print_json,
+    require_run,
 )
 from bantam.errors import BadData
+from bantam.measure.crops import require_tta
 
 if TYPE_CHECKING:
     from bantam.measure.dynamic import Left
@@ -27,28 +29,36 @@ def predict(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PHOTO... | FOLDER | RUN", help="Photographs, or folders of them; or a finished run's folder."
+            metavar="PHOTO...|FOLDER|RUN", help="Photographs, or folders of them; or a finished run's folder."
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="Folder whose evaluation images to classify.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Photographs whose evaluation images to classify.")
+    ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Whose student classifies the photographs; by default the food model.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Whose student classifies the photographs.", show_default="the food model"),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="A run's Id,Category, by default submission.csv; of photographs file,class,name,probability."
+            "--out",
+            metavar="FILE.csv",
+            help="File to write: of photographs file,class,name,probability; of a run Id,Category.",
+            show_default="of a run: submission.csv",
         ),
     ] = None,
     views: Annotated[
         str | None,
         typer.Option(
-            help="What to average over: plain, flip, zoom or crops (1, 2, 4, 12 passes); by default as chosen."
+            metavar="NAME",
+            help="What to average over: plain, flip, zoom or crops (1, 2, 4, 12 passes).",
+            show_default="as chosen on validation",
         ),
     ] = None,
     probabilities: Annotated[
         Path | None,
-        typer.Option("--probabilities", help="Also write every class's probability to this file."),
+        typer.Option("--probabilities", metavar="FILE.csv", help="Also write every class's probability to this file."),
     ] = None,
     width: WidthOption = None,
     size: SideOption = None,
@@ -83,6 +93,9 @@ def predict(
         return
     if len(paths) > 1 or run is not None:
         raise BadData("with --data, or a run's folder, give nothing else: `bantam predict RUN --data DIR`")
+    require_run(paths[0])
+    if views is not None:
+        require_tta(views)
     out = out or Path("submission.csv")
     evaluation_images(paths[0], data, out, views, probabilities, width, size, *thresholds)
 

@@ -2,21 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Column, Table
+from rich.text import Text
 
 from bantam.measure.counts import Accuracy
 from bantam.recipes.kinds import shipped_kinds
@@ -30,14 +23,30 @@ if TYPE_CHECKING:
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
 
 
+NAME, LEFT, NOTE = 16, 12, 31
+"""Columns of a bar's line: for the name of what is done, the time left, and the accuracy so far."""
+
+
+class TimeLeft(ProgressColumn):
+    """How long a bar takes yet: by its pace of the last half minute, or else by that since it began."""
+
+    def render(self, task: Task) -> Text:
+        seconds, passed = task.time_remaining, task.elapsed
+        done = task.completed - task.fields["began"]
+        if seconds is None and passed and done > 0:
+            seconds = passed * (task.remaining or 0) / done
+        said = "... left" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
+        return Text(said.rjust(LEFT), style="progress.remaining")
+
+
 class Bar(Watcher):
     """A progress bar a stage, with the accuracy so far and the time left, and below it one for work within the stage.
 
-    Plain lines where there is no terminal.
+    Plain lines where there is no terminal. What is explained is said to whoever asked for it: `verbose`.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, verbose: bool = False) -> None:
+        self.console, self.verbose = console, verbose
         self.progress: Progress | None = None
         self.tasks: list[TaskID] = []
         self.names: list[str] = []
@@ -50,19 +59,18 @@ class Bar(Watcher):
             return
         if self.progress is None:
             self.progress = self.started()
-        self.tasks.append(self.progress.add_task(name, total=total, completed=done, note=""))
+        self.tasks.append(self.progress.add_task(name, total=total, completed=done, began=done, note=""))
 
     def started(self) -> Progress:
+        """The bars, in which the time left is cut last: in a narrow terminal first the note goes, then the bar."""
         progress = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=28),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=NAME)),
+            BarColumn(bar_width=max(4, min(28, self.console.width - NAME - LEFT - NOTE - 9))),
+            TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+            TimeLeft(table_column=Column(no_wrap=True, min_width=LEFT)),
+            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=self.console,
+            expand=True,
         )
         progress.start()
         return progress
@@ -74,7 +82,7 @@ class Bar(Watcher):
     def epoch(self, row: Row) -> None:
         note = f"epoch {row['epoch']}"
         if judged := row.get("validation"):  # a refit has none
-            note += f"  accuracy {with_error(judged['accuracy'], judged['standard_error'])}"
+            note += f", accuracy {with_error(judged['accuracy'], judged['standard_error'])}"
         if self.progress is not None:
             self.progress.update(self.tasks[-1], note=note)
         elif time.monotonic() - self.said > PLAIN_EVERY:
@@ -83,6 +91,10 @@ class Bar(Watcher):
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def explain(self, text: str) -> None:
+        if self.verbose:
+            self.say(text)
 
     def end(self) -> None:
         self.names.pop()

@@ -10,7 +10,9 @@ from bantam.cli.options import (
     BudgetOption,
     DataOption,
     JsonOption,
+    RecipeArgument,
     SetOption,
+    VerboseOption,
     next_step,
     print_json,
     whole,
@@ -18,13 +20,19 @@ from bantam.cli.options import (
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    recipe: RecipeArgument,
     data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="Run folder; a killed run in it goes on.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run; a killed run in it goes on.")],
     settings: SetOption = None,
     reuse: Annotated[
-        Path | None, typer.Option(help="Another run: what it has finished of the same stages is taken from there.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Another run: what it has finished of the same stages is taken from there."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only check everything, and say how many minutes it would take here."),
+    ] = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe's stages on a folder of photographs; run it again after a kill and it goes on."""
@@ -43,8 +51,14 @@ def run(
     from bantam.train.distributed import joined
 
     console = Console(stderr=as_json)
+    if dry_run:
+        from bantam.pipeline.forecast import forecast, text
+
+        rows = forecast(recipes.load(recipe, settings or ()), data, out, Bar(console, verbose))
+        print_json([row.to_json() for row in rows]) if as_json else typer.echo(text(rows))
+        return
     with joined() as processes:
-        watcher = Watcher() if processes.rank else Bar(console)
+        watcher = Watcher() if processes.rank else Bar(console, verbose)
         metrics = pipeline.run(recipes.load(recipe, settings or ()), data, out, watcher, processes, reuse)
     if processes.rank:
         return
@@ -69,15 +83,22 @@ def search(
     ] = 40,
     storage: Annotated[
         str | None,
-        typer.Option(help="sqlite:///FILE, or postgresql://... to share with other machines; by default in --out."),
+        typer.Option(
+            metavar="URL",
+            help="sqlite:///FILE, or postgresql://... to share with other machines.",
+            show_default="a file in --out",
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(parser=whole("--workers", 1, 256), metavar="N", help="Processes on this machine.")
     ] = 1,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the runs, the winner's recipe and the plot.")] = Path(
-        "runs/search"
-    ),
-    recipe: Annotated[str, typer.Option(help="Where to search: about a shipped recipe, or a .toml file.")] = "medium",
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", help="Folder for the runs, the winner's recipe and the plot."),
+    ] = Path("runs/search"),
+    recipe: Annotated[
+        str, typer.Option(metavar="RECIPE", help="Where to search: about a shipped recipe, or a .toml file.")
+    ] = "medium",
     as_json: JsonOption = False,
 ) -> None:
     """Search families, input sizes and training knobs for the best student; started again or elsewhere, it joins in."""
@@ -103,7 +124,7 @@ def search(
 
 
 def bench_train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    recipe: RecipeArgument,
     data: DataOption,
     steps: Annotated[int, typer.Option(parser=whole("--steps", 1, 100_000), metavar="N", help="Steps to time.")] = 20,
     settings: SetOption = None,
@@ -112,15 +133,17 @@ def bench_train(
     """Show where the time of a training step goes: data, augmentation, teacher, forward, backward, optimizer."""
     from rich.console import Console
 
+    from bantam.recipes import recipe as recipes
+
+    loaded = recipes.load(recipe, settings or ())  # a mistake is said before torch is loaded
+
     from bantam.cli.screen import Bar
     from bantam.pipeline import run as pipeline
-    from bantam.recipes import recipe as recipes
     from bantam.runs.photographs import open_data
     from bantam.train.allocator import keep_memory
     from bantam.train.bench import bench_train as timed
 
     watcher = Bar(Console(stderr=True))
-    loaded = recipes.load(recipe, settings or ())
     pipeline.check(loaded)
     keep_memory()
     splits = open_data(loaded, data, watcher)

@@ -227,10 +227,13 @@ def _unsafe(
     shared = _shared(duplicates, "training", "validation")
     if shared and len(shared) >= TOLERATED_OVERLAP * len(folder.validation):
         yield _overlap(shared, "training", "validation")
-    if folder.validation:
-        for name, count in counts["validation"].items():
-            if not count:
-                yield f"class {name} has no validation image; add some"
+    # Where validation images have labels of no class, the listing's problems say so, and this may follow from it.
+    if folder.validation and all(record.label is not None for record in folder.validation):
+        empty = [name for name, count in counts["validation"].items() if not count]
+        if len(empty) == 1:
+            yield f"class {empty[0]} has no validation image; add some"
+        elif empty:
+            yield f"{len(empty)} classes have no validation image, {_first(empty)}; add some"
 
 
 def _left_out(listing: Listing) -> Iterable[str]:

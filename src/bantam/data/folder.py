@@ -13,6 +13,7 @@ Only names are looked at, no image is opened: an image is what is named like one
 where its images lie in class folders, the folders' names are not read as labels; nor are those in unlabelled/.
 """
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -145,17 +146,30 @@ def remarks_on(listing: Listing) -> list[str]:
 
 
 def _without_training(found: Found) -> Iterator[str]:
-    """What to say of validation images of classes that training lacks, a sentence for each class."""
+    """What to say of validation images of classes that training lacks: one sentence, of however many classes."""
     trained = {key for _, key in found.training}
     lacking: dict[str, list[Path]] = {}
     for path, key in found.validation:
-        if key not in trained:
+        if trained and key not in trained:
             lacking.setdefault(key, []).append(path)
-    for key, paths in lacking.items():
-        more = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
+    if not lacking:
+        return
+    key, paths = next(iter(lacking.items()))
+    small = {name.casefold(): name for name in sorted(trained)}
+    near = difflib.get_close_matches(key.casefold(), small, n=1)
+    hint = f" (is it {small[near[0]]}?)" if near else ""
+    if len(lacking) > 1:
         yield (
-            f"{paths[0]} has the label {key}{more}, which no training image has; correct the label or remove the image"
+            f"{len(lacking)} labels of validation images are those of no training image: {key}{hint}, such as "
+            f"{paths[0]}, and {', '.join(list(lacking)[1:4])}{', ...' if len(lacking) > 4 else ''}; "
+            "call classes alike in both, or remove these images"
         )
+        return
+    more = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
+    yield (
+        f"{paths[0]} has the label {key}{more}, which no training image has{hint}; "
+        "correct the label or remove the image"
+    )
 
 
 def _undividable(root: Path, found: Found) -> Iterator[str]:

@@ -20,7 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from bantam.data.remarks import listening
 from bantam.data.rgb import over_white
 from bantam.data.room import Room
-from bantam.errors import BadImage
+from bantam.errors import BadImage, NoPicture
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -165,7 +165,7 @@ def _decoded(data: bytes, path: Path, use: Callable[[Image.Image], Result], at_l
     except (BadImage, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise BadImage(f"{path} {_unidentified(data)}; replace or remove it") from None
+        raise _unidentified(data, path) from None
     except Image.DecompressionBombError:
         raise BadImage(f"{path} has more than the {MAX_PIXELS:,} pixels allowed; scale it down or remove it") from None
     except Exception as error:
@@ -186,13 +186,15 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=formats)
 
 
-def _unidentified(data: bytes) -> str:
+def _unidentified(data: bytes, path: Path) -> BadImage:
     if not data:
-        return "is empty"
-    accepts = (Image.OPEN[name][1] for name in (*FORMATS, "HEIF") if name in Image.OPEN)
-    if any(accept(data[:16].ljust(16, b"\0")) is True for accept in accepts if accept is not None):
-        return "is damaged: its header cannot be read"
-    return f"is not a {KINDS} image"
+        return BadImage(f"{path} is empty; replace or remove it")
+    accepts = {name: Image.OPEN[name][1] for name in (*FORMATS, "HEIF") if name in Image.OPEN}
+    for name, accept in accepts.items():
+        if accept is not None and accept(data[:16].ljust(16, b"\0")) is True:
+            kind = "HEIC" if name == "HEIF" else name
+            return BadImage(f"{path} is damaged: the header of this {kind} cannot be read; replace or remove it")
+    return NoPicture(f"{path} is not a {KINDS} image; replace or remove it")
 
 
 def _require_usable(image: Image.Image, path: Path) -> None:

@@ -188,4 +188,4 @@ def _verdict(weight: Weight, budget: int) -> str:
     if weight.counted > budget:
         return f"OVER the budget of {budget:,} by {weight.counted - budget:,}"
     used, left = weight.counted / budget, budget - weight.counted
-    return f"Within the budget of {budget:,}: {used:.2%} used, {left:,} left"
+    return f"Within the budget of {budget:,}: {used:.1%} used, {left:,} left"

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bantam.nets.fit import Shape
-from bantam.nets.output import StagedNet
+
+if TYPE_CHECKING:
+    from bantam.nets.output import StagedNet
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Family:
     name: str
     paper: str
     fit: Callable[..., Shape]
-    build: Callable[[Shape, int], StagedNet]
+    build: "Callable[[Shape, int], StagedNet]"
     folds: bool = True
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     slims: bool = False

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bantam.data.splits import IMAGENET, Splits, joined
+from bantam.data.splits import IMAGENET, Normalisation, Splits, joined
 from bantam.deliver.predict import predict
 from bantam.errors import BadRecipe, RunMismatch
 from bantam.files import explained, sealed
@@ -43,7 +43,7 @@ from bantam.runs.photographs import normalisation as normalisation_for
 from bantam.runs.photographs import open_data
 from bantam.runs.remembered import remember
 from bantam.runs.shipped import Shipped, ship
-from bantam.runs.watcher import Watcher
+from bantam.runs.watcher import Noting, Watcher
 from bantam.train.allocator import keep_memory
 from bantam.train.distributed import ALONE, Processes
 from bantam.train.plan import viewing_of
@@ -68,6 +68,36 @@ def run(
     Raises a BantamError for what a user can cause; BudgetExceeded comes before the first step.
     """
     watcher = watcher or Watcher()
+    splits, normalisation, described = prepared(recipe, root, watcher, processes)
+
+    # Stages, in order; a finished one is taken from its folder, which is this run's alone meanwhile.
+    with contextlib.ExitStack() as until_the_end:
+        if processes.rank == 0:
+            earlier = open_run(reuse) if reuse else None
+            finished = found(earlier, recipe, splits.fingerprint) if earlier else []
+            until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
+            if splits.division:
+                runfolder.write(out / runfolder.SPLITS, splits.division.to_json())
+            remember(out, root)
+            if earlier:
+                take(earlier, finished, out, splits)
+                watcher.say(f"taken from {earlier}: {', '.join(stage.name for stage in finished)}")
+            watcher = Noting(watcher, out)
+        here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {}, left)
+        results = {stage.name: STAGES[stage.kind](here, stage) for stage in recipe.stage}
+        if processes.rank == 0:
+            shipped_last(here, results, described)
+        processes.barrier()
+        return sealed(runfolder.result(out))
+
+
+def prepared(
+    recipe: Recipe, root: Path, watcher: Watcher, processes: Processes = ALONE
+) -> tuple[Splits, Normalisation, dict[str, Student]]:
+    """Everything that can be known before a folder is claimed: the data, and the students that make the weight.
+
+    Gives the splits, the normalisation of views, and the description of each stage's net. Raises as `run`.
+    """
     keep_memory()
     check(recipe, processes)
     require_there(recipe, root)
@@ -96,25 +126,7 @@ def run(
             whole = replace(described[stage.of], size=stage.size, exits=stage.after)
             budget.enforce([whole.shipped_net()], stage.size, recipe.budget)
     require_fit(recipe, root, len(splits.classes))
-
-    # Stages, in order; a finished one is taken from its folder, which is this run's alone meanwhile.
-    with contextlib.ExitStack() as until_the_end:
-        if processes.rank == 0:
-            earlier = open_run(reuse) if reuse else None
-            finished = found(earlier, recipe, splits.fingerprint) if earlier else []
-            until_the_end.enter_context(claimed(recipe, out, splits.fingerprint, processes))
-            if splits.division:
-                runfolder.write(out / runfolder.SPLITS, splits.division.to_json())
-            remember(out, root)
-            if earlier:
-                take(earlier, finished, out, splits)
-                watcher.say(f"taken from {earlier}: {', '.join(stage.name for stage in finished)}")
-        here = Run(recipe, root, out, splits, normalisation, processes.device, watcher, processes, {}, left)
-        results = {stage.name: STAGES[stage.kind](here, stage) for stage in recipe.stage}
-        if processes.rank == 0:
-            shipped_last(here, results, described)
-        processes.barrier()
-        return sealed(runfolder.result(out))
+    return splits, normalisation, described
 
 
 def shipped_last(here: Run, results: dict[str, dict[str, Any]], described: dict[str, Student]) -> None:
@@ -190,13 +202,29 @@ def claimed(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -
 
     Raises RunMismatch for a folder that others have made, and RunBusy where another process works in it.
     """
+    require_same(recipe, out, fingerprint)
+    with runfolder.alone_in(out):
+        claim(recipe, out, fingerprint, processes)
+        yield
+
+
+def require_same(recipe: Recipe, out: Path, fingerprint: str) -> None:
+    """Raise RunMismatch where the folder `out` holds something else than a run of `recipe` on these photographs."""
     with explained(out):
         foreign = not (out / runfolder.RECIPE).exists() and out.exists()
         if foreign and any(item for item in out.iterdir() if not item.name.startswith(".")):
             raise RunMismatch(f"{out} is not empty and holds no run; choose another --out")
-    with runfolder.alone_in(out):
-        claim(recipe, out, fingerprint, processes)
-        yield
+    if not (out / runfolder.RECIPE).exists():
+        return
+    theirs = runfolder.recipe(out)  # an older one lacks keys that have defaults
+    if theirs != recipe:
+        there, asked = unlike(theirs, recipe), unlike(recipe, theirs)
+        raise RunMismatch(
+            f'{out} holds a run of the recipe "{theirs.name}" ({there}), and asked for is "{recipe.name}" ({asked}); '
+            "choose another --out, or delete the folder"
+        )
+    if (runfolder.environment(out) or {}).get("data", fingerprint) != fingerprint:
+        raise RunMismatch(f"{out} holds a run on other photographs; choose another --out, or delete the folder")
 
 
 def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> None:
@@ -210,16 +238,8 @@ def claim(recipe: Recipe, out: Path, fingerprint: str, processes: Processes) -> 
         runfolder.write_recipe(out, recipe)
         runfolder.write(out / runfolder.ENVIRONMENT, here)
         return
-    theirs = runfolder.recipe(out)  # an older one lacks keys that have defaults
-    if theirs != recipe:
-        there, asked = unlike(theirs, recipe), unlike(recipe, theirs)
-        raise RunMismatch(
-            f'{out} holds a run of the recipe "{theirs.name}" ({there}), and asked for is "{recipe.name}" ({asked}); '
-            "choose another --out, or delete the folder"
-        )
+    require_same(recipe, out, fingerprint)  # again: another process may have made it since
     began = runfolder.environment(out) or here
-    if began.get("data", fingerprint) != fingerprint:
-        raise RunMismatch(f"{out} holds a run on other photographs; choose another --out, or delete the folder")
     resumed = began.get("resumed", [])
     if here["commit"] not in (began.get("commit"), *resumed) and not (out / runfolder.RESULT).exists():
         began["resumed"] = [*resumed, here["commit"]]

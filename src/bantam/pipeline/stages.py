@@ -138,7 +138,7 @@ def trained(
     if result is None:
         with here.processes.first():
             arithmetic = arithmetic_of(net, stage, folder, here.watcher)
-        here.watcher.say(f"{stage.name}: {arithmetic} ({arithmetic.why})")
+        here.watcher.explain(f"{stage.name}: {arithmetic} ({arithmetic.why})")
         if arithmetic.threads > 1 and "OMP_WAIT_POLICY" not in os.environ:
             here.watcher.say("torch was imported before bantam: its threads spin while they wait; import bantam first")
         plan = plan_of(here, stage, split, fingerprint)

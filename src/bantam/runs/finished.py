@@ -120,6 +120,12 @@ class FinishedRun:
         return Accuracy(round(judged["plain"] * judged["n"]), judged["n"])
 
     @property
+    def accuracy_as_shipped(self) -> Accuracy:
+        """On validation, over the views that were chosen: what whoever asks the student gets. Raises as `metrics`."""
+        judged = self.metrics["validation"]
+        return Accuracy(round(judged.get("accuracy", judged["plain"]) * judged["n"]), judged["n"])
+
+    @property
     def exit_confidence(self) -> float | None:
         """The threshold, 0..1, that `bantam exits` chose; None where there is none. Raises BadRunFile."""
         if not self.exits.exists():

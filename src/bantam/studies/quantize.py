@@ -249,7 +249,7 @@ def table(result: dict[str, Any]) -> str:
             row["name"],
             f"{row['accuracy']:.4f} ± {row['standard_error']:.4f}",
             f"{row['mcnemar_p']:.3f}" if row["name"] != "fp32" else "-",
-            f"{row['agreement']:.2%}",
+            f"{row['agreement']:.1%}",
             f"{row['bytes'] / 1e3:.1f}",
             f"{row['median_ms']:.2f} ms",
             f"{row['p95_ms']:.2f} ms",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bantam.data import batches
 from bantam.data.splits import IMAGENET, LabelledSplit, Splits, require_labelled
@@ -45,6 +45,8 @@ class Breakdown:
     choice: Arithmetic
     cached: bool
     """Whether the teacher's answers were looked up; false as well where there is no teacher."""
+    asked: float = 0.0
+    """Where they were looked up, the seconds of asking the teacher about one image before."""
 
     @property
     def step(self) -> float:
@@ -58,22 +60,22 @@ class Breakdown:
     def hint(self) -> str:
         """What to change first."""
         if not self.cached and self.share("teacher") > 0.2:
-            return f"the teacher takes {self.share('teacher'):.0%}: set views = {VIEWS}, so that its answers are cached"
+            return f"the teacher takes {self.share('teacher'):.1%}: set views = {VIEWS}, so that its answers are cached"
         if self.share("data") > 0.15:
             return (
-                f"reading the photographs takes {self.share('data'):.0%}: lower data.size, "
+                f"reading the photographs takes {self.share('data'):.1%}: lower data.size, "
                 "or keep the cache on a faster disk (BANTAM_CACHE)"
             )
         if self.share("augmentation") > 0.25:
             return (
-                f"augmentation takes {self.share('augmentation'):.0%}: leave out the changes that bring no accuracy "
+                f"augmentation takes {self.share('augmentation'):.1%}: leave out the changes that bring no accuracy "
                 "(colour costs most, then rotation), or lower data.size to the size of the views"
             )
         around = self.share("optimizer") + self.share("averaging")
         if around > 0.25:
-            return f"optimizer and averaging take {around:.0%}: raise batch_size, and optimizer.lr with it"
+            return f"optimizer and averaging take {around:.1%}: raise batch_size, and optimizer.lr with it"
         net = self.share("forward") + self.share("backward")
-        return f"the net itself takes {net:.0%}: only a smaller size or another net makes a step faster"
+        return f"the net itself takes {net:.1%}: only a smaller size or another net makes a step faster"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,9 +105,14 @@ class Breakdown:
 
 
 def bench_train(
-    recipe: Recipe, splits: Splits, goals: Mapping[str, Goal], steps: int = 20, watcher: Watcher | None = None
+    recipe: Recipe,
+    splits: Splits,
+    goals: Mapping[str, Goal],
+    steps: int = 20,
+    watcher: Watcher | None = None,
+    stage: Training | None = None,
 ) -> Breakdown:
-    """Time the pieces of the training step of the student that `recipe` ships, on its own data and device.
+    """Time the pieces of a training step of `stage` of `recipe`, by default the shipped one, on its data and device.
 
     The nets are freshly initialised, for a step takes the same time whatever the weights; so no teacher need be
     trained first. Where the recipe repeats views, the cached answers are those of the images that are shown here, in a
@@ -114,14 +121,13 @@ def bench_train(
     thread. Raises SplitLeak, and BadData for too few images.
     """
     training = require_labelled(splits.training, "timing the training")
-    stage = recipe.shipped
+    stage = stage or recipe.shipped
     if not stage.net:
         raise BadRecipe(
             f'stage "{stage.name}" starts from the net of another stage; give a recipe that ships a student'
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    student = describe(stage.net, recipe.budget, len(splits.classes), stage.size, stage.shape, stage.switches)
-    nets = [student.build().to(device) for _ in range(stage.peers)]
+    nets = [net_like(stage, recipe.budget, len(splits.classes)).to(device) for _ in range(stage.peers)]
     choice = choose(nets[0], stage.size, stage.precision)
     net = Cohort.of(nets).to(memory_format=choice.format)
 
@@ -130,15 +136,18 @@ def bench_train(
     part = first(training, (WARM_UP + steps) * stage.batch_size)
     order = batches.epoch(len(part), stage.batch_size, recipe.seed, 0).to(device)  # [steps in part, B]
     with tempfile.TemporaryDirectory() as folder, choice.threading():
-        answers = answers_for(recipe, part, goals, device, Place(Path(folder), watcher or Watcher()))
+        answers = answers_for(recipe, stage, part, goals, device, Place(Path(folder), watcher or Watcher()))
         plan = Plan(stage, part, IMAGENET, goals, answers, recipe.seed)
         step = Step(net.train(), plan, WARM_UP + steps, choice)
         if device.type == "cuda":
             step.settle()
+        started = time.perf_counter()
         step.begin(0)
+        asked = (time.perf_counter() - started) / len(part)
         rows = [time_step(step, order[number % len(order)]) for number in range(WARM_UP + steps)][WARM_UP:]
     medians = {piece: statistics.median(row[piece] for row in rows) for piece in PIECES}
-    return Breakdown(medians, order.shape[1], steps, device.type, choice, isinstance(answers, ViewCache))
+    cached = isinstance(answers, ViewCache)
+    return Breakdown(medians, order.shape[1], steps, device.type, choice, cached, asked if cached else 0.0)
 
 
 def time_step(step: Step, index: Tensor) -> dict[str, float]:
@@ -183,10 +192,14 @@ def first(split: LabelledSplit, images: int) -> LabelledSplit:
 
 
 def answers_for(
-    recipe: Recipe, training: LabelledSplit, goals: Mapping[str, Goal], device: torch.device, place: Place
+    recipe: Recipe,
+    stage: Training,
+    training: LabelledSplit,
+    goals: Mapping[str, Goal],
+    device: torch.device,
+    place: Place,
 ) -> Answers | None:
-    """The answers of untrained teachers of the recipe's kinds: looked up in `place` or live, as the recipe has it."""
-    stage = recipe.shipped
+    """The answers of untrained teachers of the kinds of `stage`: looked up in `place` or live, as the recipe has it."""
     if not stage.teacher:
         return None
     classes = len(training.classes)
@@ -205,10 +218,14 @@ def answers_for(
 def teacher_like(stage: Stage, budget: int, classes: int) -> Teacher:
     """An untrained net of the kind that `stage` makes, as a teacher."""
     assert isinstance(stage, GivenTeacher | Training), "a recipe in which what has no net teaches is refused"
-    if isinstance(stage, GivenTeacher):
-        net = build_teacher(stage.architecture, classes)
-    elif stage.kind == "teacher":
-        net = build_teacher(stage.net, classes)
-    else:
-        net = describe(stage.net, stage.limit(budget), classes, stage.size, stage.shape, stage.switches).build()
+    net = net_like(stage, budget, classes)
     return Teacher(net, stage.size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)
+
+
+def net_like(stage: GivenTeacher | Training, budget: int, classes: int) -> nn.Module:
+    """An untrained net of the kind that `stage` makes."""
+    if isinstance(stage, GivenTeacher):
+        return build_teacher(stage.architecture, classes)
+    if stage.kind == "teacher":
+        return build_teacher(stage.net, classes)
+    return describe(stage.net, stage.limit(budget), classes, stage.size, stage.shape, stage.switches).build()

@@ -96,7 +96,8 @@ def train(
 
     log = None if place.processes.rank else RunLog(place.folder / "metrics.jsonl", state.epoch)
     net.train()
-    taken = way_of(step, lambda line: watcher.say(f"{stage.name}: {line}"), keep)
+    tell = watcher.explain if step.device.type == "cpu" else watcher.say  # a GPU's memory may change what is computed
+    taken = way_of(step, lambda line: tell(f"{stage.name}: {line}"), keep)
     watcher.begin(stage.name, planned, state.done)
     try:
         while state.done < pace.total or state.sums:  # what is begun is finished

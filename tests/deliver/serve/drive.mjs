@@ -10,6 +10,13 @@ const { chromium } = createRequire(join(playwright, "x.js"))("playwright-core");
 const bars = (page, id) => page.locator(`#${id} li`).evaluateAll((rows) =>
   Object.fromEntries(rows.map((row) => [row.querySelector(".name").textContent, parseFloat(row.querySelector(".share").textContent)])));
 const said = (page) => page.locator("#said").textContent();
+const box = (page, what) => page.locator(what).first().evaluate((one) => {
+  const { top, bottom, left, width } = one.getBoundingClientRect();
+  return { top, bottom, left, width };
+});
+const sizes = (page, what) => page.locator(what).evaluateAll((all) =>
+  all.filter((one) => one.checkVisibility() && [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
+    .map((one) => [parseFloat(getComputedStyle(one).fontSize), one.textContent]).sort((a, b) => b[0] - a[0]));
 const choose = async (page, file) => {
   const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.click("#choose")]);
   await chooser.setFiles(file);
@@ -29,6 +36,51 @@ const SCENARIOS = {
       alt: await page.getAttribute("#preview", "alt"),
       shown: await page.isVisible("#preview"),
     };
+  },
+  async layout(page) {
+    const seen = {};
+    for (const [name, width, height] of [["desktop", 1280, 800], ["phone", 390, 844]]) {
+      await page.setViewportSize({ width, height });
+      await page.evaluate(() => document.querySelector("#answers").replaceChildren());
+      await choose(page, files[0]);
+      await page.waitForSelector("#by-teacher li");
+      await page.waitForFunction(() => document.querySelector("#drop").classList.contains("filled"));
+      seen[name] = {
+        answer: await box(page, "#said"),
+        student: await box(page, "#on-server .bars"),
+        teacher: await box(page, "#by-teacher .bars"),
+        rows: await page.evaluate(() => ["#on-server", "#by-teacher"].map((id) =>
+          [...document.querySelectorAll(`${id} .bars li`)].map((row) => [row.querySelector(".name").textContent, Math.round(row.getBoundingClientRect().top)]))),
+        sizes: await sizes(page, "#photograph *"),
+        scrolled: await page.evaluate(() => window.scrollY),
+      };
+    }
+    return { ...seen, said: await said(page), also: await page.textContent("#also"), facts: await page.textContent("#facts") };
+  },
+  async strange(page) {
+    const seen = [];
+    for (const file of files) {
+      await page.evaluate(() => document.querySelector("#said").replaceChildren("No photograph"));
+      await choose(page, file);
+      await answered(page);
+      await page.waitForTimeout(500);
+      if (await page.evaluate(() => document.querySelector("#said").className === "answer")) await page.waitForSelector("p#in-browser", { timeout: 60000 });
+      seen.push(await page.evaluate(() => {
+        const said = document.querySelector("#said");
+        const { color, borderLeftWidth } = getComputedStyle(said);
+        return {
+          said: said.textContent, kind: said.className, color, border: parseFloat(borderLeftWidth), ink: getComputedStyle(document.body).color,
+          unshown: document.querySelector("#unshown").checkVisibility() ? document.querySelector("#unshown").textContent : "",
+          beside: document.querySelector("p#in-browser")?.textContent ?? "",
+        };
+      }));
+    }
+    return { seen };
+  },
+  async sections(page) {
+    await page.waitForTimeout(1000);
+    const shown = (what) => page.locator(what).evaluateAll((all) => all.filter((one) => one.checkVisibility()).map((one) => one.id || one.getAttribute("href")));
+    return { shown: await shown("main > section"), links: await shown("nav a") };
   },
   async drop(page) {
     const bytes = (await import("node:fs")).readFileSync(files[0]).toString("base64");

@@ -8,9 +8,11 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -19,6 +21,7 @@ from bantam.data.images import KINDS
 from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.desk import Desk, Setting
+from bantam.runs import runfolder
 from bantam.runs.finished import open_run
 from served import serving
 
@@ -95,9 +98,70 @@ def test_a_photograph_may_be_taken(address: str) -> None:
 def test_an_invalid_file_is_said_and_the_page_goes_on(address: str, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "no.png").write_text("no photograph")
     seen = drive("invalid", address, tmp_path / "no.png", photo)
-    assert seen["refused"] == f"The photograph is not a {KINDS} image; replace or remove it."
+    assert seen["refused"] == f"This file is not a picture; choose a {KINDS}."
     assert seen["cards"] == 0
     assert seen["after"].endswith("says the student.")
+
+
+def test_the_answer_is_seen_first_and_beside_the_teachers(address: str, photo: Path) -> None:
+    """On a desktop and on a telephone: the largest type, above the fold, with the bars of a class on one line."""
+    seen = drive("layout", address, photo)
+    for name, fold in (("desktop", 800), ("phone", 844)):
+        here = seen[name]
+        largest, *others = here["sizes"]
+        assert seen["said"].startswith(largest[1]), "the class's name"
+        assert largest[0] > 1.2 * max(size for size, _ in others)
+        assert here["scrolled"] == 0
+        assert 0 < here["answer"]["top"] < here["student"]["top"] < here["student"]["bottom"] < fold
+        assert here["teacher"]["top"] == here["student"]["top"]
+        assert here["teacher"]["left"] > here["student"]["left"] + here["student"]["width"]
+        students, teachers = here["rows"]
+        assert students == teachers, "in one order, on one line"
+        assert len(students) == 3
+    assert "teacher" in seen["also"]
+    assert seen["problems"] == []
+
+
+def test_the_header_claims_what_the_page_does(setting: Setting, photo: Path, tmp_path: Path) -> None:
+    """The accuracy is that over the views by which the page answers, not that of one."""
+    run = Path(shutil.copytree(setting.run.folder, tmp_path / "run"))
+    metrics = runfolder.result(run)
+    metrics["validation"] |= {"views": "zoom", "accuracy": 0.9, "standard_error": 0.055, "plain": 0.7}
+    runfolder.write(run / "metrics.json", metrics)
+    with serving(Desk(replace(setting, run=open_run(run)))) as address:
+        facts = drive("layout", address, photo)["facts"]
+    assert facts.endswith("validation accuracy 0.900 ± 0.055 on 30 images, averaged over 4 views, as here.")
+
+
+def test_errors_look_like_errors_and_name_what_a_file_is(address: str, tmp_path: Path) -> None:
+    (tmp_path / "no.heic").write_text("no photograph")
+    (tmp_path / "cut.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    pillow_heif.from_pillow(Image.linear_gradient("L").convert("RGB").resize((64, 64))).save(tmp_path / "phone.heic")
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "scan.tiff")
+    files = [tmp_path / name for name in ("no.heic", "cut.heic", "phone.heic", "scan.tiff")]
+    no, cut, heic, tiff = drive("strange", address, *files)["seen"]
+    assert no["said"].startswith("This file is not a picture")
+    assert "HEIC" in cut["said"]
+    for wrong in (no, cut):
+        assert wrong["kind"] == "error"
+        assert wrong["color"] != wrong["ink"]
+        assert wrong["border"] > 3
+    for right, kind in ((heic, "HEIC"), (tiff, "TIFF")):
+        assert right["kind"] == "answer"
+        assert f"{kind}, which this browser cannot show" in right["unshown"]
+        assert kind in right["beside"] or "make web" in right["beside"]
+
+
+def test_what_a_run_has_nothing_for_is_not_shown(address: str, page_run: Path, tmp_path: Path) -> None:
+    everything = drive("sections", address)
+    assert everything["shown"] == ["photograph", "gallery", "training", "leaderboard"]
+    assert everything["links"] == ["#photograph", "#gallery", "#training", "#leaderboard"]
+    run = Path(shutil.copytree(page_run, tmp_path / "run"))
+    shutil.rmtree(run / "stages")  # as runs that were handed on
+    with serving(Desk(Setting(open_run(run)))) as alone:
+        little = drive("sections", alone)
+    assert little["shown"] == ["photograph"]
+    assert little["links"] == ["#photograph"]
 
 
 def test_without_the_runtime_the_page_says_what_to_run(
@@ -153,7 +217,7 @@ def test_a_photograph_leaves_early_by_keyboard(
             seen = drive("exits", address, photo, tmp_path / "exits.png")
     finally:
         shutil.rmtree(chosen.parent)
-    assert seen["words"] == "leave at an early exit that is 0.0 % sure"
+    assert seen["words"] == "leave at an early exit that is 0.0% sure"
     assert "Left at" not in seen["before"]
     assert seen["after"].startswith("Left at exit 1 of 2, after ")
     assert "million multiply-accumulates" in seen["after"]

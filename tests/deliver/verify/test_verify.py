@@ -198,7 +198,8 @@ def test_without_run_code_no_code_runs_and_the_verdict_says_so(good: Path, photo
     assert verdict.passed
     assert judged(verdict)["net"] is judged(verdict)["reproduction"] is None
     assert "--run-code" in verdict.text()
-    assert "no sandbox" in verdict.text()
+    assert verdict.text().count("no sandbox") == 1, "once, not for each of the checks"
+    assert "net, inputs, answers, reproduction, moved: " in verdict.text()
     assert "as far as it was checked" in verdict.text()
 
 

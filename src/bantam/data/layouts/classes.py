@@ -33,11 +33,16 @@ class ClassFolders(SplitFolders):
         """The names of the class folders, in the order of the alphabet, or of the numbers that they are."""
         present, directory = {key for _, key in found.training}, training_folder(root)
         names = [path.name for path in entries(directory)[1]] if directory else []
-        notes.problems.extend(
-            f"{directory} has no image of class {name}; add images to it or remove its folder"
-            for name in names
-            if name not in present
-        )
+        empty = [name for name in names if name not in present]
+        if len(empty) == 1 and present:
+            notes.problems.append(
+                f"{directory} has no image of class {empty[0]}; add images to it or remove its folder"
+            )
+        elif empty and present:  # without any image the split itself is named
+            notes.problems.append(
+                f"{directory} has no image of {len(empty)} classes, such as {empty[0]} and {empty[1]}; "
+                "add images to them or remove their folders"
+            )
         return in_order(names)
 
 

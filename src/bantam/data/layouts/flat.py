@@ -8,6 +8,7 @@ from bantam.data.layouts.folders import (
     UNLABELLED,
     SplitFolders,
     folder_of,
+    is_split_folder,
     left_out,
     training_folder,
     without_labels,
@@ -37,7 +38,7 @@ class Flat(SplitFolders):
         splits = {split: folder_of(root, split, folders, notes) for split in SPLIT_FOLDERS}
         if splits["training"] or splits["validation"]:
             return super().find(root, notes)
-        notes.ignored.extend([path for path in folders if path not in splits.values()] + others)
+        notes.ignored.extend([path for path in folders if not is_split_folder(path)] + others)
         if not images:
             instead = left_out(notes.ignored, root)
             notes.problems.append(

@@ -1,5 +1,6 @@
 """What the layouts share in which each split has a folder of its own."""
 
+import difflib
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -25,10 +26,20 @@ class SplitFolders(Layout):
 
     def find(self, root: Path, notes: Notes) -> Found:
         """The images in the splits' folders, and those in unlabelled/."""
-        folders = entries(root)[1]
+        strays, folders, _ = entries(root)
         directories = {split: folder_of(root, split, folders, notes) for split in SPLIT_FOLDERS}
+        notes.ignored.extend(strays)
+        for folder in folders:
+            if not is_split_folder(folder) and any(images_below(folder)):
+                notes.ignored.append(folder)
+                if directories["training"] and (split := looks_like(folder)):
+                    name = SPLIT_FOLDERS[split][0]
+                    notes.remarks.append(f"{folder} is left out; if these are the {split} images, call it {name}")
         if directories["training"] is None:
-            notes.problems.append(f"{root} has no training split; put its images into {root / 'training'}")
+            meant = next((folder for folder in folders if looks_like(folder) == "training"), None)
+            instead = f"call {meant} so" if meant else "put its images there"
+            notes.problems.append(f"{root} has no training split, {root / 'training'}; {instead}")
+            directories["validation"] = None  # what its labels are is not known
         training, validation = (
             self._of(directories[split], split, root, notes) for split in ("training", "validation")
         )
@@ -64,13 +75,30 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in SPLIT_FOLDERS.items() if name.casefold() in names), None)
 
 
+def looks_like(folder: Path) -> str | None:
+    """The split that a folder may have been meant for whose name is nearly that of one: vall, trian."""
+    split_of = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
+    near = difflib.get_close_matches(folder.name.casefold(), split_of, n=1, cutoff=0.75)
+    return split_of[near[0]] if near else None
+
+
 def folder_of(root: Path, split: str, folders: list[Path], notes: Notes) -> Path | None:
     """The one among the `folders` of `root` that has the name of a split."""
     present = [path for path in folders if split_named(path.name) == split]
     if len(present) > 1:
         both = " and ".join(path.name for path in present)
         notes.problems.append(f"{root} has both {both} for the {split} images; keep one of them")
-    return present[0] if present else None
+    return without_wrapper(present[0]) if present else None
+
+
+def without_wrapper(directory: Path) -> Path:
+    """`directory`, or where it holds nothing but a folder of folders, such as train/images/CLASS, that folder."""
+    images, folders, _ = entries(directory)
+    if not images and len(folders) == 1:
+        inside, deeper, _ = entries(folders[0])
+        if deeper and not inside:
+            return without_wrapper(folders[0])
+    return directory
 
 
 def without_labels(directory: Path | None, notes: Notes) -> list[Path]:
@@ -97,15 +125,16 @@ def left_out(paths: Iterable[Path], root: Path) -> str:
     kinds: dict[str, list[Path]] = {}
     for path in sorted(paths):
         inside = [] if is_hidden(path.name) or not path.is_dir() else list(images_below(path))
-        kinds.setdefault(NESTED if inside else _kind(path), []).extend(inside or [path])
+        place = NESTED if path.parent != root else NO_SPLIT
+        kinds.setdefault(place if inside else _kind(path), []).extend(inside or [path])
     most_first = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
     return ", ".join(
-        f"{len(found)} {kind} ({'such as ' * (kind == NESTED)}{found[0].relative_to(root)})"
+        f"{len(found)} {kind} ({'such as ' * (kind in (NESTED, NO_SPLIT))}{found[0].relative_to(root)})"
         for kind, found in most_first
     )
 
 
-NESTED = "in a nested folder"
+NESTED, NO_SPLIT = "in a nested folder", "in a folder that is no split"
 
 
 def images_below(directory: Path) -> Iterator[Path]:

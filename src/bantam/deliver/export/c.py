@@ -165,7 +165,7 @@ def answer(source: bytes, header: bytes) -> Answer:
     return lambda images: compiled.answers(as_bytes(images), classes)[0]
 
 
-def example_of(material: Material, name: str) -> bytes:
+def program_of(material: Material, name: str) -> bytes:
     """A main.c that prints the class of one validation image, which is in it, with the student NAME.c."""
     validation, size = material.splits.validation, material.shipped.student.size
     image = as_bytes(plain(validation.images[:1], size, PIXELS.mean, PIXELS.std))[0]  # [size, size, 3]
@@ -194,4 +194,4 @@ int main(void)
 }}
 """
 
-C = CTarget(encode, answer, INTEGER, ".c", beside=(".h",), exits=True, example=example_of)
+C = CTarget(encode, answer, INTEGER, ".c", beside=(".h",), exits=True, program=program_of)

@@ -7,7 +7,6 @@ and OpenVINO have zeros among their channels, because these are faster so (`padd
 the metadata says how many parameters were counted and how many the file has.
 """
 
-import difflib
 import io
 import json
 from collections.abc import Callable
@@ -28,11 +27,11 @@ from bantam.compress.integers import (
 )
 from bantam.compress.qdq import quantized_model
 from bantam.data.splits import LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.deliver.export import TARGETS
+from bantam.deliver.export import TARGETS, example, require_form
 from bantam.deliver.export.padding import padded, parameters_in
 from bantam.deliver.export.session import onnx_session
 from bantam.errors import BadData, ParityFailed
-from bantam.files import replacing
+from bantam.files import replacing, write_text
 from bantam.measure.accuracy import accuracy
 from bantam.measure.logits import logits_of
 from bantam.nets.budget import weigh
@@ -81,7 +80,7 @@ class Parity:
 
     def text(self) -> str:
         return (
-            f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.2%}, accuracy "
+            f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.1%}, accuracy "
             f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}{self.note and f'; {self.note}'}"
         )
 
@@ -102,8 +101,8 @@ class Target:
 
     `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
     `beside` are the ends of further files, which whoever opens the first finds next to it: `encode` gives a tuple then.
-    `exits` says whether the early exits of a student are part of the file, `example` makes a main program that shows the use of
-    source code with this name.
+    `exits` says whether the early exits of a student are part of the file, `examples` whether examples of how to run it
+    (`bantam.deliver.export.example`) are written too; `program` makes a main program around source code of this name.
     """
 
     encode: Callable[[Material], bytes | tuple[bytes, ...]]
@@ -113,8 +112,9 @@ class Target:
     mark: str = ""
     require: Callable[[], None] = lambda: None
     beside: tuple[str, ...] = ()
+    examples: bool = False
     exits: bool = False
-    example: Callable[[Material, str], bytes] | None = None
+    program: Callable[[Material, str], bytes] | None = None
 
     def made(self, material: Material) -> tuple[tuple[bytes, ...], Parity]:
         """The files, and how their answers on validation compare with PyTorch's."""
@@ -127,14 +127,14 @@ class Target:
         return [path, *(path.with_suffix(suffix) for suffix in self.beside)]
 
 
-def export(material: Material, to: str, path: Path, example: bool = False) -> Parity:
+def export(material: Material, to: str, path: Path, program: bool = False) -> Parity:
     """Write the student in the format `to`, a key of TARGETS, to `path` if it passes the format's gate on validation.
 
-    With `example` a main program beside it, of formats that have one. Raises ParityFailed, and BadData (an unknown
+    With `program` a main program beside it, of formats that have one. Raises ParityFailed, and BadData (an unknown
     format, a file name of another format, photographs of other classes); nothing is written then.
     """
     target = target_of(to)
-    main = example_of(target, material, to, path) if example else None
+    main = program_of(target, material, to, path) if program else None
     if path.suffix != target.suffix:
         raise BadData(f"{to} files end in {target.suffix}, and {path} does not; choose another --out")
     material.shipped.require_classes(material.splits)
@@ -149,6 +149,10 @@ def export(material: Material, to: str, path: Path, example: bool = False) -> Pa
     if main is not None:
         with replacing(path.with_name(MAIN + path.suffix)) as temporary:
             temporary.write_bytes(main)
+    if target.examples:
+        size, stored = material.shipped.student.size, material.run.stored
+        for place, text in example.texts(path, material.shipped.classes, stored, size).items():
+            write_text(place, text)
     return parity
 
 
@@ -156,49 +160,18 @@ MAIN = "main"
 """The name of an example's file, without its end."""
 
 
-def example_of(target: Target, material: Material, to: str, path: Path) -> bytes:
+def program_of(target: Target, material: Material, to: str, path: Path) -> bytes:
     """The main program that shows the use of the export to `path`. Raises BadData for a format that has none."""
-    if target.example is None:
+    if target.program is None:
         raise BadData(f"--example goes with forms that are source code, and {to} is none; use --to c, or leave it out")
     if path.stem == MAIN:
         raise BadData(f"--example writes {MAIN}{path.suffix}, and so would --out {path}; choose another --out")
-    return target.example(material, path.stem)
-
-
-INSTEAD = {
-    "executorch": ("tflite", "litert", "lite", "pte", "mobile", "ptl", "qnn"),
-    "onnx": ("coreml", "mlmodel", "mlpackage", "tensorrt", "trt", "engine", "ort", "tensorflow", "tf", "savedmodel")
-    + ("saved_model", "keras", "h5", "tfjs", "ncnn", "mnn", "web", "wasm", "js"),
-    "onnx-int8": ("int8", "quantized", "uint8", "tflite-int8", "qdq"),
-    "torchscript": ("torch", "pytorch", "jit", "pt", "pth", "script", "libtorch"),
-    "openvino": ("ir", "xml", "vino", "intel"),
-    "c": (
-        "c99",
-        "cc",
-        "cpp",
-        "c++",
-        "arduino",
-        "cmsis",
-        "cmsis-nn",
-        "mcu",
-        "tflm",
-        "tflite-micro",
-        "stm32",
-        "esp32",
-        "eon",
-    ),
-}
-"""What people ask for by other names, under the form that does the same work or that those tools read."""
+    return target.program(material, path.stem)
 
 
 def target_of(to: str) -> Target:
     """Look up a format. Raises BadData for one that there is not, or whose package is not installed."""
-    if to not in TARGETS:
-        wanted = to.lower().lstrip(".")
-        close = difflib.get_close_matches(wanted, TARGETS, n=1, cutoff=0.6)
-        near = next((form for form, names in INSTEAD.items() if wanted in names), close[0] if close else "")
-        hint = f' "{near}" is the nearest to it.' if near else ""
-        raise BadData(f'cannot export to "{to}".{hint} There are {", ".join(TARGETS)}')
+    require_form(to)
     TARGETS[to].require()
     return TARGETS[to]
 
@@ -315,9 +288,13 @@ def torchscript_answer(encoded: bytes) -> Answer:
 
 
 ONNX = Target(
-    lambda material: float_onnx(material.net, material.shipped).SerializeToString(), onnx_answer, EXACT, ".onnx"
+    lambda material: float_onnx(material.net, material.shipped).SerializeToString(),
+    onnx_answer,
+    EXACT,
+    ".onnx",
+    examples=True,
 )
 
-ONNX_INT8 = Target(int8_onnx, onnx_answer, INTEGER, ".onnx", mark="-int8")
+ONNX_INT8 = Target(int8_onnx, onnx_answer, INTEGER, ".onnx", mark="-int8", examples=True)
 
 TORCHSCRIPT = Target(torchscript, torchscript_answer, EXACT, ".pt")

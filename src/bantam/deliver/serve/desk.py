@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bantam.data.folder import called
+from bantam.data.images import KINDS
 from bantam.data.splits import IMAGENET, LabelledSplit, UnlabelledSplit
 from bantam.deliver import leaderboard
 from bantam.deliver.classify import Classifier, load_classifier
@@ -19,7 +20,7 @@ from bantam.deliver.grade import BASELINES
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.gallery import SHOWN, Gallery
 from bantam.deliver.serve.progress import curves
-from bantam.errors import BadData, BantamError
+from bantam.errors import BadData, BantamError, NoPicture
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.leaving import leave_early
 from bantam.measure.tta import TTA
@@ -83,11 +84,12 @@ class Exits:
 
 @dataclass(frozen=True)
 class Forms:
-    """A finished run's student: its classifier, its accuracy in a plain view, its other forms by name, the teacher and
-    the early exits it has."""
+    """A finished run's student: its classifier, its accuracy as it answers and in a plain view, its other forms by
+    name, the teacher and the early exits it has."""
 
     classifier: Classifier
     accuracy: Accuracy
+    plain: Accuracy
     looks: dict[str, Look]
     teacher: Teacher | None
     exits: Exits | None = None
@@ -158,13 +160,13 @@ class Desk:
         }
         if forms is None:
             return told
-        classifier, accuracy = forms.classifier, forms.accuracy
+        classifier = forms.classifier
         student = classifier.shipped.student
         return told | {
             "classes": self.classes,
             "family": student.family,
             "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
-            "accuracy": {"plain": accuracy.value, "standard_error": accuracy.standard_error, "n": accuracy.n},
+            "accuracy": {"plain": told_of(forms.plain), "shown": told_of(forms.accuracy)},
             "size": student.size,
             "stored": classifier.stored,
             "views": [(one.side, one.left, one.top, one.mirrored, one.weight) for one in TTA[classifier.tta]],
@@ -196,7 +198,10 @@ class Desk:
             raise BadData(f"the student has no early exits in the form {form[:40]!r}; switch them off")
         classifier = forms.classifier
         started = time.perf_counter()
-        pixels = classifier.pixels(data, PHOTOGRAPH)
+        try:
+            pixels = classifier.pixels(data, PHOTOGRAPH)
+        except NoPicture as error:
+            raise NoPicture(f"this file is not a picture; choose a {KINDS}") from error
         decoded = milliseconds_since(started)
         with self.turn:
             if early and forms.exits is not None:
@@ -250,7 +255,19 @@ def load_forms(setting: Setting) -> Forms:
     blank = torch.zeros(1, classifier.stored, classifier.stored, 3, dtype=torch.uint8)
     for look in (None, *looks.values(), *([teacher] if teacher else [])):
         classifier.probabilities(blank, look)  # the first answer of each is slow, and nobody should see its time
-    return Forms(classifier, setting.run.accuracy, looks, teacher, exits_of(classifier, setting.run))
+    return Forms(
+        classifier,
+        setting.run.accuracy_as_shipped,
+        setting.run.accuracy,
+        looks,
+        teacher,
+        exits_of(classifier, setting.run),
+    )
+
+
+def told_of(accuracy: Accuracy) -> dict[str, float]:
+    """An accuracy as the page takes it."""
+    return {"value": accuracy.value, "standard_error": accuracy.standard_error, "n": accuracy.n}
 
 
 def exits_of(classifier: Classifier, run: FinishedRun) -> Exits | None:

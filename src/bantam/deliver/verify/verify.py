@@ -9,6 +9,7 @@ is what answers.
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,12 @@ class Verdict:
         return all(check.passed is not False for check in self.checks)
 
     def text(self) -> str:
-        """A line for each check, and the verdict."""
+        """A line for each check, one for those of which the same is to say, and the verdict."""
         words = {True: "pass", False: "FAIL", None: "-"}
-        lines = [f"{words[check.passed]:<4}  {check.name}: {check.detail}" for check in self.checks]
+        lines = [
+            f"{words[passed]:<4}  {', '.join(check.name for check in alike)}: {detail}"
+            for (passed, detail), alike in groupby(self.checks, key=lambda check: (check.passed, check.detail))
+        ]
         failed = [check.name for check in self.checks if check.passed is False]
         left = [check.name for check in self.checks if check.passed is None]
         verdict = f"FAIL: {', '.join(failed)}" if failed else "pass"

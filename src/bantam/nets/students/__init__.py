@@ -1,6 +1,7 @@
 """The families of students: one file each, and the table STUDENTS that names them all.
 
-A new family is one file with a `FAMILY`, and one line in the table: CONTRIBUTING.md shows it.
+A new family is one file with a `FAMILY`, and one line in the table: CONTRIBUTING.md shows it. What needs torch is
+imported where it is used: a name that there is not is said before torch is loaded.
 """
 
 import copy
@@ -8,20 +9,17 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from bantam.errors import BadCheckpoint, BadRecipe
-from bantam.nets import slimmable
-from bantam.nets.early_exit import with_exits
 from bantam.nets.family import Family
 from bantam.nets.fit import Shape
-from bantam.nets.fold import deploy
-from bantam.nets.output import StagedNet
-from bantam.nets.pruned import Widths, shrink
-from bantam.nets.slimmable import Switch, SwitchableNet
 from bantam.tables import Table
+
+if TYPE_CHECKING:
+    from bantam.nets.output import StagedNet
+    from bantam.nets.pruned import Widths
+    from bantam.nets.slimmable import Switch
 
 STUDENTS: Table[Family] = Table(
     "bantam.nets.students",
@@ -74,8 +72,8 @@ class Student:
     shape: Shape
     classes: int
     size: int
-    pruned: Widths | None = None
-    switches: tuple[Switch, ...] = ()
+    pruned: "Widths | None" = None
+    switches: "tuple[Switch, ...]" = ()
     exits: tuple[int, ...] = ()
 
     @property
@@ -83,32 +81,43 @@ class Student:
         """Its family; raises BadRecipe if there is none of that name."""
         return KNOWN[self.family] if self.family in KNOWN else family(self.family)
 
-    def build(self) -> StagedNet:
+    def build(self) -> "StagedNet":
         """Build the net, freshly initialised; raises BadRecipe if there is no such family."""
+        from bantam.nets.early_exit import with_exits
+        from bantam.nets.pruned import shrink
+        from bantam.nets.slimmable import SwitchableNet
+
         net = self.kind.build(self.shape, self.classes)
         shrink(net, self.pruned or {})
         if self.switches:
             return SwitchableNet(net, self.switches)
         return with_exits(net, self.exits, self.size) if self.exits else net
 
-    def at(self, switch: Switch) -> "Student":
+    def at(self, switch: "Switch") -> "Student":
         """The ordinary student that this one is at `switch`."""
+        import torch
+
+        from bantam.nets import slimmable
+
         ordinary = replace(self, switches=(), size=switch.size)
         if switch.width == 1:
             return ordinary
         with torch.device("meta"):
             return replace(ordinary, pruned=slimmable.narrowed_to(ordinary.build(), switch.width))
 
-    def shipped_form(self, net: StagedNet) -> StagedNet:
+    def shipped_form(self, net: "StagedNet") -> "StagedNet":
         """Return the form of a trained `net` of this description that is weighed and shipped.
 
         It is a net of its own, in eval mode, that gives the same logits; `net` stays as it is.
         """
-        if isinstance(net, SwitchableNet):
+        from bantam.nets import slimmable
+        from bantam.nets.fold import deploy
+
+        if isinstance(net, slimmable.SwitchableNet):
             return slimmable.deploy(net)
         return deploy(net) if self.kind.folds else copy.deepcopy(net).eval()
 
-    def shipped_net(self) -> StagedNet:
+    def shipped_net(self) -> "StagedNet":
         """Build the shipped form, freshly initialised: shipped weights load into it strictly, and it is weighed."""
         return self.shipped_form(self.build())
 
@@ -123,6 +132,10 @@ class Student:
 
         Raises BadCheckpoint if it is not a description, or its family or shape cannot be built.
         """
+        import torch
+
+        from bantam.nets import slimmable
+
         if not isinstance(value, dict) or not {"family", "shape", "classes", "size"} <= value.keys():
             raise BadCheckpoint("the student's description must have the keys family, shape, classes and size")
         name, shape, classes, size = (value[key] for key in ("family", "shape", "classes", "size"))
@@ -161,6 +174,8 @@ def describe(
     BadRecipe if there is no such family or choice or the input is too small for it, and BudgetExceeded if its smallest
     net is too heavy.
     """
+    from bantam.nets import slimmable
+
     check_choices(name, choices, switches)
     sharing = slimmable.switches_from(switches, size)
     further = {**choices, "switches": sharing} if sharing else choices

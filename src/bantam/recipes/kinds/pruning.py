@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from bantam.recipes.keys import PARAMETERS, Misfit, Range, key
 from bantam.recipes.kinds.derived import Derived
@@ -10,6 +10,10 @@ from bantam.recipes.kinds.stage import Stage
 
 if TYPE_CHECKING:
     from bantam.recipes.recipe import Recipe
+
+
+Importance = Literal["magnitude", "taylor", "bn_scale"]
+IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +25,7 @@ class Pruning(Derived):
         "most parameters of what is left, by the larger count of the shipped form",
         range=Range(1, PARAMETERS, bound=True),
     )
-    importance: Literal["magnitude", "taylor", "bn_scale"] = key(
-        "by what the least important channels are found", "taylor"
-    )
+    importance: Importance = key("by what the least important channels are found", "taylor")
 
     change: ClassVar[str] = "prune"
 

@@ -1,8 +1,8 @@
 // Small pieces of the page: elements, percentages, bars, charts.
 
 export const at = (id) => document.getElementById(id);
-export const percent = (share) => `${(100 * share).toFixed(1)} %`;
-export const time = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`);
+export const percent = (share) => `${(100 * share).toFixed(1)}%`;
+export const time = (ms) => (ms < 10 ? `${ms.toFixed(1)}\u00a0ms` : ms < 10000 ? `${Math.round(ms)}\u00a0ms` : `${(ms / 1000).toFixed(1)}\u00a0s`);
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -41,24 +41,47 @@ export function bars(classes, probabilities, order) {
   return parts;
 }
 
+// Round numbers from `low` to `high`, about `count` of them: steps of 1, 2 or 5 times a power of ten.
+export function ticks(low, high, count) {
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const times = rough / power; // the nearest, by ratio
+  const step = power * (times < Math.sqrt(2) ? 1 : times < Math.sqrt(10) ? 2 : times < Math.sqrt(50) ? 5 : 10);
+  const first = Math.ceil(low / step - 1e-9);
+  const numbers = Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, n) => (first + n) * step);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  return numbers.map((number) => Number(number.toFixed(digits)));
+}
+
+// The epochs that an axis names: round ones, and the last.
+export function epochTicks(total) {
+  const step = total < 6 ? 1 : Math.max(1, ticks(0, total, 5)[1]);
+  const round = Array.from({ length: Math.floor(total / step) }, (_, n) => (n + 1) * step);
+  const rest = total - (round.at(-1) ?? 0);
+  if (rest) { // the last one is named in place of a round one that stands too near
+    if (round.length > 1 && rest < step / 2) round.pop();
+    round.push(total);
+  }
+  return round[0] > 1 ? [1, ...round] : round;
+}
+
 // A line over epochs, with its standard error as a band where `errors` are given.
 export function chart({ title, kind, epochs, values, errors, total, format, from }) {
   const [width, height, left, bottom, top, right] = [420, 220, 44, 26, 10, 12];
   const spread = errors ?? values.map(() => 0);
-  const low = from ?? Math.min(...values.map((v, i) => v - spread[i]));
-  const high = Math.max(...values.map((v, i) => v + spread[i]), low + 1e-6);
+  const least = from ?? Math.min(...values.map((v, i) => v - spread[i]));
+  const most = Math.max(...values.map((v, i) => v + spread[i]), least + 1e-6);
+  const [low, high] = [least, most + (most - least) * 0.02];
   const x = (epoch) => left + ((epoch - 1) / Math.max(total - 1, 1)) * (width - left - right);
   const y = (value) => height - bottom - ((value - low) / (high - low)) * (height - bottom - top);
   const last = values.length - 1;
   const words = `${title}: ${values.length} of ${total} epochs, from ${format(values[0])} to ${format(values[last])}`;
   const picture = drawn("svg", { class: `chart ${kind}`, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
-  for (let step = 0; step <= 4; step++) {
-    const value = low + ((high - low) * step) / 4;
+  for (const value of ticks(low, high, 4)) {
     picture.append(drawn("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
-      drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)));
+      drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value)));
   }
-  const ticks = total < 3 ? [...Array(total).keys()].map((t) => t + 1) : [1, Math.round((total + 1) / 2), total];
-  for (const epoch of ticks) {
+  for (const epoch of epochTicks(total)) {
     picture.append(drawn("text", { x: x(epoch), y: height - 8, "text-anchor": "middle" }, String(epoch)));
   }
   if (errors) {

@@ -27,18 +27,21 @@ async function look(file, words) {
   URL.revokeObjectURL(preview.src);
   preview.hidden = true;
   at("answers").replaceChildren();
+  for (const id of ["also", "unshown"]) at(id).hidden = true;
+  at("drop").classList.remove("filled");
   if (!state.finished) {
-    said.textContent = "The run is still training: there is no student yet.";
+    say("The run is still training: there is no student yet.", "error");
     return;
   }
   if (file.size > MAX_BYTES) {
-    said.textContent = "The photograph has more than 20 MB; scale it down.";
+    say("The photograph has more than 20 MB; scale it down.", "error");
     return;
   }
-  said.textContent = "Looking …";
+  say("Looking …");
   preview.src = URL.createObjectURL(file);
   preview.alt = words;
-  preview.decode().then(() => { preview.hidden = mine !== shown; }, () => {});
+  const kind = kindOf(file);
+  const seen = preview.decode().then(() => true, () => false);
   const asked = performance.now();
   let answer;
   try {
@@ -46,9 +49,17 @@ async function look(file, words) {
     const query = new URLSearchParams({ form: early ? state.forms[0] : at("form").value, teacher: at("teacher").checked, early });
     answer = await ask(`/api/classify?${query}`, { method: "POST", body: file });
   } catch (error) {
-    if (mine === shown) said.textContent = sentence(error.message);
+    if (mine === shown) say(sentence(error.message), "error");
     return;
   }
+  seen.then(async (here) => {
+    const name = await kind;
+    if (mine !== shown) return;
+    preview.hidden = !here;
+    at("unshown").hidden = here;
+    at("unshown").textContent = `${words}: ${name}, which this browser cannot show. The server reads it.`;
+    at("drop").classList.add("filled");
+  });
   const round = performance.now() - asked;
   if (mine !== shown) return;
   const p = answer.student.probabilities;
@@ -56,17 +67,25 @@ async function look(file, words) {
   const passes = state.views.length > 1 ? ` for ${state.views.length} views` : "";
   const card = (title, details, probabilities, id) => element("article", { class: "card", id },
     element("h3", {}, title), element("p", { class: "time" }, details), ...(probabilities ? bars(state.classes, probabilities, order) : []));
-  const cards = [card(`Student on the server (${answer.form})`,
+  const cards = [card(`Student (${answer.form})`,
     `${left(answer.student)}${time(answer.student.ms)}${answer.student.macs ? "" : passes}; decoding ${time(answer.decode_ms)}; there and back ${time(round)}`, p, "on-server")];
-  const place = card("Student in this browser", "Looking …", null, "in-browser");
-  cards.push(place);
   if (answer.teacher) {
-    cards.push(card(`Teacher (${state.teacher})`, `${time(answer.teacher.ms)}${passes}`, answer.teacher.probabilities, "by-teacher"));
+    const t = answer.teacher.probabilities;
+    const best = t.indexOf(Math.max(...t));
+    cards.push(card(`Teacher (${state.teacher})`, `${time(answer.teacher.ms)}${passes}`, t, "by-teacher"));
+    at("also").textContent = best === order[0]
+      ? `So says the teacher, ${percent(t[best])} sure.` : `The teacher says ${state.classes[best]}, ${percent(t[best])}.`;
+    at("also").hidden = false;
   }
+  const beside = (why) => element("p", { id: "in-browser", class: "small beside" }, why); // no card without an answer
+  const place = unable(state.browser) ? beside(sentence(state.browser))
+    : card("In this browser", "Looking …", null, "in-browser");
+  cards.push(place);
   at("answers").replaceChildren(...cards);
-  said.textContent = `${state.classes[order[0]]}, ${percent(p[order[0]])}, says the student.`;
+  say([element("b", {}, state.classes[order[0]]), `, ${percent(p[order[0]])}, says the student.`], "answer");
   const here = async () => {
     const line = place.querySelector(".time");
+    if (!line) return;
     if (state.browser !== "ready") {
       line.textContent = sentence(wait(state.browser));
       return;
@@ -75,10 +94,11 @@ async function look(file, words) {
     try {
       const own = await inBrowser(file, state);
       if (mine !== shown) return;
-      place.replaceWith(card("Student in this browser (WebAssembly)",
+      place.replaceWith(card("In this browser",
         `${time(own.ms)}${passes}; decoding ${time(own.decode_ms)}; nothing sent`, own.probabilities, "in-browser"));
     } catch (error) {
-      if (mine === shown) line.textContent = sentence(error.message);
+      const why = (await seen) ? sentence(error.message) : `This browser does not read ${await kind}; the server does.`;
+      if (mine === shown) place.replaceWith(beside(why));
     }
   };
   if (state.browser === "preparing") waiting = here;
@@ -92,6 +112,21 @@ function left({ exit, exits, macs, all_macs: all }) {
   return `Left at ${exit ? `exit ${exit} of ${exits}` : "the end"}, after ${millions(macs)} of ${millions(all)} million multiply-accumulates; `;
 }
 
+// What the page says of the photograph; `kind` is "answer", "error" or nothing.
+function say(what, kind = "") {
+  at("said").className = kind;
+  at("said").replaceChildren(...[what].flat());
+}
+
+// What a file is that a browser may not read, by its first bytes.
+async function kindOf(file) {
+  const head = new Uint8Array(await file.slice(0, 12).arrayBuffer());
+  const text = String.fromCharCode(...head);
+  if (text.slice(4, 8) === "ftyp" && /^(hei|hev|mif1|msf1)/.test(text.slice(8))) return "HEIC";
+  return /^(II\*\0|MM\0\*)/.test(text) ? "TIFF" : "a kind of picture";
+}
+
+const unable = (browser) => browser !== "ready" && browser !== "preparing";
 const wait = (browser) => (browser === "preparing" ? "the student is being prepared for the browser; a moment" : browser);
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (text.endsWith(".") ? "" : ".");
 
@@ -117,7 +152,7 @@ async function take() {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch {
-    at("said").textContent = "There is no camera, or this page may not use it; choose a photograph instead.";
+    say("There is no camera, or this page may not use it; choose a photograph instead.", "error");
     return;
   }
   at("video").srcObject = stream;
@@ -147,7 +182,7 @@ function readyToDrop() {
     drop.classList.remove("over");
     const files = event.dataTransfer.files;
     if (files.length === 1) photograph(files[0], `Your photograph ${files[0].name}`);
-    else at("said").textContent = "One photograph at a time, please.";
+    else say(files.length ? "One photograph at a time, please." : "What was dropped is no file; choose a photograph.", "error");
   });
 }
 
@@ -192,11 +227,13 @@ const complain = (error) => { at("found").textContent = sentence(error.message);
 
 async function training() {
   const stages = await ask("/api/curves");
-  const parts = stages.map((stage) => {
+  state.training = stages.some((stage) => stage.rows.length || !stage.done); // else there is nothing to show
+  sections();
+  const parts = stages.filter((stage) => stage.rows.length || !stage.done).map((stage) => {
     const { name, epochs, rows, done } = stage;
     const progress = done ? "finished" : rows.length ? `epoch ${rows.length} of ${epochs}` : "no finished epoch yet";
     const head = element("h3", {}, `${name}: ${progress}`);
-    if (!rows.length) return element("div", {}, head, element("p", { class: "small" }, done ? "Its curves are not in this folder." : "The curves appear with the first epoch."));
+    if (!rows.length) return element("div", {}, head, element("p", { class: "small" }, "The curves appear with the first epoch."));
     const best = rows.reduce((a, b) => (b.accuracy > a.accuracy ? b : a));
     const common = { epochs: rows.map((row) => row.epoch), total: epochs };
     return element("div", {}, head,
@@ -205,7 +242,7 @@ async function training() {
         chart({ ...common, title: "Validation accuracy ± standard error", kind: "first", values: rows.map((row) => row.accuracy), errors: rows.map((row) => row.standard_error), format: (v) => v.toFixed(2) }),
         chart({ ...common, title: "Training loss", kind: "second", values: rows.map((row) => row.loss), format: (v) => v.toFixed(2) })));
   });
-  at("stages").replaceChildren(...(parts.length ? parts : ["This run trains nothing."]));
+  at("stages").replaceChildren(...parts);
   return stages.every((stage) => stage.done);
 }
 
@@ -230,13 +267,22 @@ async function board() {
 function facts() {
   at("run").textContent = state.run;
   document.title = `Bantam: ${state.run}`;
-  for (const needs of document.querySelectorAll("[data-needs]")) needs.hidden = !state[needs.dataset.needs];
+  sections();
   if (!state.finished) {
     at("facts").textContent = "Still training: the student comes when it is finished, and this page will know.";
     return;
   }
-  const { plain, standard_error: error, n } = state.accuracy;
-  at("facts").textContent = `${state.family}, ${state.parameters.toLocaleString("en")} parameters, ${state.size} px; validation accuracy ${plain.toFixed(3)} ± ${error.toFixed(3)} on ${n.toLocaleString("en")} images, one view each.`;
+  // The accuracy is that of what answers: with its views, or with one where a photograph may leave early.
+  const early = at("early").checked;
+  const { value, standard_error: error, n } = early ? state.accuracy.plain : state.accuracy.shown;
+  const form = at("form").value && at("form").value !== state.forms[0] ? ` as ${state.forms[0]}` : "";
+  const looks = early ? "one view each, the whole way" : state.views.length > 1 ? `averaged over ${state.views.length} views, as here` : "one view each, as here";
+  at("facts").textContent = `${state.family}, ${state.parameters.toLocaleString("en")} parameters, ${state.size} px; validation accuracy${form} ${value.toFixed(3)} ± ${error.toFixed(3)} on ${n.toLocaleString("en")} images, ${looks}.`;
+}
+
+// What a run has nothing for is not shown.
+function sections() {
+  for (const needs of document.querySelectorAll("[data-needs]")) needs.hidden = !state[needs.dataset.needs];
 }
 
 function switches() {
@@ -254,10 +300,10 @@ function switches() {
 async function follow() {
   try {
     const before = state;
-    state = await ask("/api/state");
+    state = { training: before.training, ...await ask("/api/state") };
+    if (state.finished && !before.finished) switches();
     facts();
     if (state.finished && !before.finished) {
-      switches();
       if (state.gallery) gallery(false).catch(complain);
     }
     if (state.browser !== "preparing" && waiting) {
@@ -277,10 +323,14 @@ at("take").addEventListener("click", take);
 at("shoot").addEventListener("click", shoot);
 at("close").addEventListener("click", () => at("camera").close());
 for (const id of ["file", "capture"]) at(id).addEventListener("change", chosen);
-at("form").addEventListener("change", () => last && look(...last));
+at("form").addEventListener("change", () => {
+  facts();
+  if (last) look(...last);
+});
 at("teacher").addEventListener("change", () => last && look(...last));
 at("early").addEventListener("change", () => {
   at("form").disabled = at("early").checked; // the exits are those of the first form
+  facts();
   if (last) look(...last);
 });
 at("switches").addEventListener("submit", (event) => event.preventDefault());
