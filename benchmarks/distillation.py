@@ -179,7 +179,7 @@ def teacher_accuracies(
     for size in sizes:
         if str(size) not in known:
             net = load_teacher(options.data / given.checkpoint, given.architecture, len(splits.classes))
-            teacher = Teacher(net, size, *[IMAGENET.mean, IMAGENET.std] * 2)
+            teacher = Teacher(net, size, IMAGENET.mean, IMAGENET.std, IMAGENET.mean, IMAGENET.std)
             said = accuracy(
                 logits_of(teacher, splits.validation, base.shipped.size, IMAGENET), splits.validation.labels
             )

@@ -117,7 +117,7 @@ def made(
     if folder is None:
         goals = {"supervised": goals["supervised"]}
     else:
-        answers = answers_for(medium, training, goals, DEVICE, Place(folder))
+        answers = answers_for(medium, stage, training, goals, DEVICE, Place(folder))
     step = kind(student, Plan(stage, training, IMAGENET, goals, answers), 100_000, choice)
     if DEVICE.type == "cuda":
         step.settle()
