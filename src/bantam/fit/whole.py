@@ -20,10 +20,10 @@ from bantam.fit.asked import Asked
 from bantam.fit.candidates import Candidate, Student, sizes_for, stored_for, students
 from bantam.fit.clock import Clock, Ends
 from bantam.fit.ending import handed_over
-from bantam.fit.given import look_at_given
 from bantam.fit.kept import CLOCK, PLAN, read_plan, write_plan
 from bantam.fit.known import Known
 from bantam.fit.lessons import MIXING, student_stage, teacher_stage
+from bantam.fit.offered import look_at_given
 from bantam.fit.planning import FIXED, LEAST, Machine, Plan, chosen, planned
 from bantam.fit.stopwatch import speed_of
 from bantam.fit.watching import FitWatcher
