@@ -7,7 +7,7 @@ from bantam.deliver.export.forms import Material, export, target_of
 from bantam.deliver.report.report import report
 from bantam.errors import ParityFailed
 from bantam.fit.kept import PAGE
-from bantam.fit.offered import judged
+from bantam.fit.sight import judged
 from bantam.measure.cost import costs
 from bantam.nets.teachers import load_teacher
 from bantam.recipes.kinds.given_teacher import GivenTeacher

@@ -23,8 +23,8 @@ from bantam.fit.ending import handed_over
 from bantam.fit.kept import CLOCK, PLAN, read_plan, write_plan
 from bantam.fit.known import Known
 from bantam.fit.lessons import MIXING, student_stage, teacher_stage
-from bantam.fit.offered import look_at_given
 from bantam.fit.planning import FIXED, LEAST, Machine, Plan, chosen, planned
+from bantam.fit.sight import look_at_given
 from bantam.fit.stopwatch import speed_of
 from bantam.fit.watching import FitWatcher
 from bantam.nets.weights import file_and_name

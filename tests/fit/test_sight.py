@@ -7,7 +7,7 @@ import torch
 
 from bantam.data.splits import LabelledSplit
 from bantam.errors import BadCheckpoint, BadData
-from bantam.fit import offered
+from bantam.fit import sight
 from bantam.measure.counts import Accuracy
 from bantam.nets.teachers import build_teacher, recognised
 from bantam.runs.watcher import Watcher
@@ -40,9 +40,9 @@ def test_the_best_side_is_taken_and_the_smaller_of_equals(
     weights: Path, validation: LabelledSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = {64: 20, 96: 25, 128: 25, 160: 12, 224: 11}
-    monkeypatch.setattr(offered, "judged", lambda net, few, size, side: Accuracy(right[side], len(few)))
-    monkeypatch.setattr(offered, "timed", lambda work, seconds: work() is None or 3.0)
-    name, side, speed = offered.look_at_given(weights, validation, 32, Watcher())
+    monkeypatch.setattr(sight, "judged", lambda net, few, size, side: Accuracy(right[side], len(few)))
+    monkeypatch.setattr(sight, "timed", lambda work, seconds: work() is None or 3.0)
+    name, side, speed = sight.look_at_given(weights, validation, 32, Watcher())
     assert (name, side) == ("resnet34", 96)
     assert speed.answer == pytest.approx(3.0 / 30)
 
@@ -50,6 +50,6 @@ def test_the_best_side_is_taken_and_the_smaller_of_equals(
 def test_one_that_knows_nothing_of_the_photographs_is_refused(
     weights: Path, validation: LabelledSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offered, "judged", lambda net, few, size, side: Accuracy(10, len(few)))
+    monkeypatch.setattr(sight, "judged", lambda net, few, size, side: Accuracy(10, len(few)))
     with pytest.raises(BadData, match=r"the largest class is on 0\.333.* leave --teacher out"):
-        offered.look_at_given(weights, validation, 32, Watcher())
+        sight.look_at_given(weights, validation, 32, Watcher())

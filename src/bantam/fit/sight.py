@@ -1,4 +1,4 @@
-"""A given teacher: whose weights its file holds, and the side at which it sees best."""
+"""How a given teacher sees: whose weights its file holds, and the side at which it is best."""
 
 from pathlib import Path
 
