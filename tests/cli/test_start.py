@@ -39,6 +39,7 @@ BESIDES: dict[str, set[str]] = {
     "search": TORCH | {"optuna", "sqlalchemy"},
     "report": TORCH | {"jinja2"},
     "export": TORCH | {"onnx"},
+    **dict.fromkeys(("fit", "demo"), TORCH | {"onnx", "jinja2"}),
     "quantize": TORCH | {"onnx", "onnxruntime"},
     "serve": TORCH | {"onnx", "fastapi", "starlette", "uvicorn"},
     **dict.fromkeys(("bench cost", "bench pruning", "prune", "exits", "views", "cascade", "slim"), TORCH | {"onnx"}),

@@ -16,6 +16,7 @@ from bantam.cli.options import (
     print_json,
     whole,
 )
+from bantam.errors import BadData
 from bantam.recipes.keys import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def fit(
     began = time.monotonic()
     wishes = (budget, macs, activation_memory, file_bytes, size)
     asked = Asked(seconds_of(within), *wishes, teacher=None if teacher is None else str(teacher.absolute()))
+    for path, advice in ((photographs, "give a folder of photographs"), (teacher, "or leave --teacher out")):
+        if path is not None and not Path(str(path).partition("#")[0]).exists():
+            raise BadData(f"there is no {path}; check the path, {advice}")
     if not as_json:  # before torch is loaded
         typer.echo(f"fit on {photographs}, {time_text(asked.seconds)}, into {out}")
     result = fitted(photographs, asked, out, began, as_json)

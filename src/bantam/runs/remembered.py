@@ -42,7 +42,7 @@ def photographs(run: Path) -> Path:
     folder = remembered(run)
     if folder is None:
         raise BadData(f"{run} does not remember where its photographs are; say it with --data DIR")
-    if not folder.is_dir():
+    if not folder.exists():
         raise BadData(f"the photographs of {run} were in {folder}, which is not there; say where with --data DIR")
     return folder
 
