@@ -82,6 +82,12 @@ STEPS = [
         [*FEW_POINTS, "--size", "32"],
         slow=True,
     ),
+    Step(
+        "bantam prune RUN --data DIR --methods unstructured-global,structured-taylor --images 1000 --finetune 1 "
+        "--finetune-images 2048",
+        ["--ratios", "0,0.5", "--images", "10", "--finetune-images", "20"],
+        slow=True,
+    ),
     Step("bantam prune RUN --data DIR --to-params 60000 --out RUN60", ["--to-params", "20000"], slow=True),
     Step("bantam export RUN --to onnx --data DIR --out student.onnx", slow=True),
     Step("bantam export RUN --data DIR --to onnx-int8", slow=True),
@@ -129,7 +135,11 @@ SERVER = "a server does not end; tests/deliver/serve asks it and drives its page
 HOURS = "the same command as with medium; the recipe trains for hours, and tests/test_recipe.py loads it"
 REUSE = "tests/test_reuse.py goes on from another run's stages"
 FIT = "half an hour; tests/fit/test_whole.py fits in seconds"
+HANDIN = "tests/studies/test_handin.py hands in two ratios; all twenty take minutes"
 NOT_RUN = {
+    "bantam handin RUN --data DIR": HANDIN,
+    "bantam handin RUN --data DIR --name NAME --student-id ID": HANDIN,
+    "bantam handin RUN --data DIR --recipe boss": HANDIN,
     "bantam serve RUN --data DIR": SERVER,
     "bantam serve RUN --data DIR --open": SERVER,
     "bantam serve [RUN] [--data DIR] [--labels labels.csv] [--port 8000]": SERVER,

@@ -15,6 +15,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from bantam.nets.traced import traced_model
+
 INPUT, OUTPUT = "images", "logits"
 
 OPSET = 21
@@ -69,23 +71,35 @@ def onnx_model(portable: Portable, size: int, about: dict[str, str]) -> onnx.Mod
     The initializers that are weights keep the names of the state_dict, which start with "net.".
     """
     example = torch.zeros(2, 3, size, size)
+    weights = [name for name in floats(portable) if name.startswith("net.")]
     with quiet():
-        program = torch.onnx.export(
-            portable.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
+        model = traced_model(portable.eval(), example, (INPUT, OUTPUT), weights, OPSET)
+        model = model or exported_model(portable, example)
     without_traces(model)
     describe(model, about)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def exported_model(portable: Portable, example: Tensor) -> onnx.ModelProto:
+    """The graph by torch's newer exporter, which follows sizes through the net: any net, in some ten seconds."""
+    program = torch.onnx.export(
+        portable,
+        (example,),
+        dynamo=True,
+        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def floats(portable: Portable) -> dict[str, Tensor]:
+    """The weights of `portable`, and its statistics, by name."""
+    return {name: value for name, value in portable.state_dict().items() if value.is_floating_point()}
 
 
 def with_weights(model: onnx.ModelProto, portable: Portable, about: dict[str, str]) -> onnx.ModelProto:
@@ -93,7 +107,7 @@ def with_weights(model: onnx.ModelProto, portable: Portable, about: dict[str, st
 
     Where the exporter has melted weights together, so that their names are not in the graph, it is another export.
     """
-    state = {name: value for name, value in portable.state_dict().items() if value.is_floating_point()}
+    state = floats(portable)
     places = {item.name: item for item in model.graph.initializer}
     needed = {name for name in state if name.startswith("net.")}
     if not needed <= places.keys():

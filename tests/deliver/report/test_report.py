@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bantam.deliver.report import evidence, prunings, questions
+from bantam.deliver.report import evidence, facts, prunings, questions
 from bantam.deliver.report.document import Table
 from bantam.deliver.report.facts import reliability
 from bantam.deliver.report.report import as_exercise, as_own, is_exercise, markdown_cell, report
@@ -89,11 +89,11 @@ def test_a_measured_run_is_reported_whole(
     assert "data:image" not in markdown
 
     # The facts are kept, agree with the run's own, and the report can be made from them without the photographs.
-    facts = json.loads(open_run(own_run).facts.read_text())
+    known = json.loads(open_run(own_run).facts.read_text())
     metrics = json.loads((own_run / "metrics.json").read_text())
-    assert facts["validation"]["correct"] / facts["validation"]["n"] == metrics["validation"]["accuracy"]
-    assert sum(map(sum, facts["validation"]["confusion"])) == 30
-    assert facts["costs"]["student"]["parameters"]["unique"] == metrics["parameters"]["unique"]
+    assert known["validation"]["correct"] / known["validation"]["n"] == metrics["validation"]["accuracy"]
+    assert sum(map(sum, known["validation"]["confusion"])) == 30
+    assert known["costs"]["student"]["parameters"]["unique"] == metrics["parameters"]["unique"]
     again = report(open_run(own_run), out, None, MADE_BY, Watcher())
     assert [title[:3] for title in again.missing] == ["The"]
     assert "<img" not in out.read_text()
@@ -157,6 +157,35 @@ def test_without_photographs_what_was_not_measured_is_said_to_be_missing(own_run
     assert "What the student gets wrong" in written.missing
     assert "--data DIR` measures it" in (tmp_path / "r.html").read_text()
     assert not (own_run / "report").exists()
+
+
+def test_what_was_measured_is_not_measured_again_until_something_is_another(
+    own_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(*of: Any) -> Any:
+        asked.append("validation")
+        return original(*of)
+
+    original = facts.of_validation
+    monkeypatch.setattr(facts, "of_validation", counted)
+    monkeypatch.setattr(facts, "of_costs", lambda *_: {})
+    run, out = open_run(own_run), own_run / "report" / "report.html"
+    report(run, out, photographs, MADE_BY, Watcher())
+    first = out.read_bytes()
+    report(run, out, photographs, {**MADE_BY, "commit": "def"}, Watcher())
+    assert (asked, out.read_bytes()) == (["validation"], first)
+    report(run, out, photographs, {**MADE_BY, "processor": "another"}, Watcher())
+    assert len(asked) == 2
+    other = "flip" if run.tta == "plain" else "plain"
+    changed = {**runfolder.result(own_run), "validation": {**run.metrics["validation"], "views": other}}
+    runfolder.write(own_run / "metrics.json", changed)
+    report(open_run(own_run), out, photographs, {**MADE_BY, "processor": "another"}, Watcher())
+    assert len(asked) == 3
+    monkeypatch.setattr(facts, "FORMAT", -1)
+    report(open_run(own_run), out, photographs, {**MADE_BY, "processor": "another"}, Watcher())
+    assert len(asked) == 4
 
 
 def test_other_photographs_are_refused(own_run: Path, tmp_path: Path, photographs: Path) -> None:
@@ -305,11 +334,11 @@ def test_the_result_stands_beside_its_teacher_and_no_net_at_all() -> None:
         "recipe": "r", "student": "s", "epochs": 3, "seconds": 60.0,
         "stages": {"t": {"kind": "given_teacher", "net": "resnet18", "parameters": 11_182_155}},
     }  # fmt: skip
-    facts = {
+    measured = {
         "teacher": {"stage": "t", "validation": {"correct": 80, "n": 100}},
         "validation": {"confusion": [[50, 10], [10, 30]]},
     }
-    headline = evidence.result(metrics, facts).blocks[0]
+    headline = evidence.result(metrics, measured).blocks[0]
     assert headline.figures == [
         ("0.750 ± 0.010", "validation accuracy of the student", "59,000 of 60,000 parameters"),
         ("0.800 ± 0.040", "its teacher", "11.2 million parameters, 100 images, one pass"),

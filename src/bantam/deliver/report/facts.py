@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, require_labelled
 from bantam.errors import BantamError, RunMismatch
+from bantam.files import sha256_of
 from bantam.measure.accuracy import accuracy, calibration, confusion, soft_label_facts
 from bantam.measure.cost import Cost, latencies
 from bantam.measure.tta import logits_of_tta
@@ -16,11 +17,11 @@ from bantam.nets.budget import weigh
 from bantam.nets.footprint import disk_bytes, footprint
 from bantam.nets.students import describe
 from bantam.nets.teachers import Teacher, build_teacher, load_teacher
+from bantam.nets.weights import file_and_name
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.runs import checkpoint, runfolder
 from bantam.runs.finished import FinishedRun
-from bantam.runs.photographs import open_data
 from bantam.runs.shipped import Shipped
 from bantam.runs.watcher import Watcher
 
@@ -34,25 +35,33 @@ JUDGED_IMAGES = 1000
 LATENCY_ROUNDS = 5
 """Turns that each net has when they are timed: a teacher on one thread is slow."""
 
+FORMAT = 1
+"""Raise it when the same run would have other facts."""
+
 BINS = 15
 HARDEST = 12
 
 
-def measure(run: FinishedRun, data: Path, made_by: dict[str, Any], watcher: Watcher) -> dict[str, Any]:
-    """Measure the facts of a finished run on the photographs in `data` and keep them.
+def measure(run: FinishedRun, data: Path, splits: Splits, made_by: dict[str, Any], watcher: Watcher) -> dict[str, Any]:
+    """Measure the facts of a finished run on its photographs `splits`, which lie in `data`, and keep them.
 
-    `made_by` describes the machine and the versions; `watcher` is told what is being measured.
+    Facts that were measured of the same weights, photographs and teachers on this machine are taken as they are: the
+    same measurement would give the same. `made_by` describes the machine and the versions; `watcher` is told what is
+    being measured.
 
     Raises:
         BadData, BadCheckpoint: the run is not finished, or the photographs cannot be used.
         RunMismatch: the run was made with other photographs.
     """
-    net, shipped = run.at_switch()
-    tta = run.tta
-    splits = open_data(run.recipe, data, watcher)
     check_photographs(run, data, splits)
+    of = measured_of(run, data, splits, made_by)
+    known = read(run)
+    if known.get("measured_of") == of:
+        return known
+    net, shipped = run.at_switch()
     watcher.say("validation: the student's answers")
-    facts: dict[str, Any] = {"made_by": made_by, "validation": of_validation(net, shipped, splits.validation, tta)}
+    validation = of_validation(net, shipped, splits.validation, run.tta)
+    facts: dict[str, Any] = {"measured_of": of, "made_by": made_by, "validation": validation}
     teacher = teacher_of(run, data)
     if teacher is not None:
         name, taught_by = teacher
@@ -61,6 +70,24 @@ def measure(run: FinishedRun, data: Path, made_by: dict[str, Any], watcher: Watc
     watcher.say("cost of every net")
     facts["costs"] = of_costs(run, net, shipped)
     return runfolder.write(run.facts, facts)
+
+
+def measured_of(run: FinishedRun, data: Path, splits: Splits, made_by: dict[str, Any]) -> dict[str, Any]:
+    """All that the facts of `run` depend on."""
+    files = {"student": run.weights}
+    for stage in run.recipe.stage:
+        if isinstance(stage, GivenTeacher):
+            files[stage.name] = file_and_name(data / stage.checkpoint)[0]
+        elif stage.kind == "teacher":
+            files[stage.name] = run.stage(stage.name) / runfolder.BEST
+    return {
+        "format": FORMAT,
+        "recipe": sha256_of(run.folder / runfolder.RECIPE),
+        "tta": run.tta,
+        "photographs": splits.fingerprint,
+        "machine": [made_by.get("processor"), made_by.get("versions")],
+        "weights": {name: sha256_of(path) for name, path in files.items() if path.is_file()},
+    }
 
 
 def read(run: FinishedRun) -> dict[str, Any]:

@@ -72,12 +72,15 @@ def sections_of(
     """All sections of the report, and its title."""
     net, shipped = run.at_switch()
     recipe, metrics = run.recipe, run.metrics
-    facts = read(run) if data is None else measure(run, data, made_by, watcher)
-    validation: LabelledSplit | None = None
     classes = run.named(shipped.classes)
-    if data is not None:
+    validation: LabelledSplit | None = None
+    if data is None:
+        facts = read(run)
+    else:
+        splits = open_data(recipe, data, watcher)
+        facts = measure(run, data, splits, made_by, watcher)
+        validation = splits.validation
         classes = called(classes, shown_names(scan(data)))
-        validation = open_data(recipe, data, watcher).validation
     code = code_of(net, shipped, run.stored, run.tta)
     again = f"`bantam report {run} --data DIR`"
     try:
