@@ -82,7 +82,8 @@ class Parity:
     def text(self) -> str:
         return (
             f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.2%}, accuracy "
-            f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}{self.note and f'; {self.note}'}"
+            f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}"
+            f"{self.note and f'; {self.note}'}"
         )
 
 
@@ -101,9 +102,9 @@ class Target:
     """A format: how a file's bytes are made, how they answer, how exact they have to be, how the file's name ends.
 
     `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
-    `beside` are the ends of further files, which whoever opens the first finds next to it: `encode` gives a tuple then.
-    `exits` says whether the early exits of a student are part of the file, `example` makes a main program that shows the use of
-    source code with this name.
+    `beside` are the ends of further files, which whoever opens the first finds next to it: `encode` then gives a tuple.
+    `exits` says whether the early exits of a student are part of the file; `example` makes a main program that shows the
+    use of source code with this name.
     """
 
     encode: Callable[[Material], bytes | tuple[bytes, ...]]
@@ -172,21 +173,8 @@ INSTEAD = {
     "onnx-int8": ("int8", "quantized", "uint8", "tflite-int8", "qdq"),
     "torchscript": ("torch", "pytorch", "jit", "pt", "pth", "script", "libtorch"),
     "openvino": ("ir", "xml", "vino", "intel"),
-    "c": (
-        "c99",
-        "cc",
-        "cpp",
-        "c++",
-        "arduino",
-        "cmsis",
-        "cmsis-nn",
-        "mcu",
-        "tflm",
-        "tflite-micro",
-        "stm32",
-        "esp32",
-        "eon",
-    ),
+    "c": ("c99", "cc", "cpp", "c++", "arduino", "cmsis", "cmsis-nn", "mcu", "tflm", "tflite-micro", "stm32", "esp32")
+    + ("rp2040", "pico", "eon", "firmware", "header"),
 }
 """What people ask for by other names, under the form that does the same work or that those tools read."""
 

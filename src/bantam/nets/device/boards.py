@@ -65,5 +65,7 @@ def room(name: str | None, ram: int | None, flash: int | None, size: int) -> tup
     there = board(name)
     left = there.room(size)
     if left.ram < 1:
-        raise BadData(f"an image of {size} x {size} pixels alone fills the {there.ram:,} bytes of RAM of {name}; lower --size")
+        raise BadData(
+            f"an image of {size} x {size} pixels alone fills the {there.ram:,} bytes of RAM of {name}; lower --size"
+        )
     return min(left.ram, ram or left.ram), min(left.flash, flash or left.flash)

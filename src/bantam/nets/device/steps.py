@@ -51,7 +51,6 @@ class Expression:
             return [self]
         return [leaf for operand in self.operands for leaf in operand.stored()]
 
-
     def columns(self) -> list[tuple[int, ...]]:
         """The places that it is read from, of all its parts."""
         return [self.places] if self.places else [one for operand in self.operands for one in operand.columns()]
