@@ -45,7 +45,9 @@ STRICT = ("-std=c99", "-O2", "-mthumb", "-Wall", "-Wextra", "-Werror", "-ffuncti
 LINKING = """ENTRY(start)
 MEMORY { FLASH (rx) : ORIGIN = 0x00000000, LENGTH = 512K  RAM (rwx) : ORIGIN = 0x20000000, LENGTH = 512K }
 SECTIONS {
-  .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) *(.init) *(.fini) KEEP(*(.init_array)) KEEP(*(.fini_array)) } > FLASH
+  .text : {
+    KEEP(*(.vectors)) *(.text*) *(.rodata*) *(.init) *(.fini) KEEP(*(.init_array)) KEEP(*(.fini_array))
+  } > FLASH
   .ARM.exidx : { *(.ARM.exidx*) *(.ARM.extab*) } > FLASH
   _from = LOADADDR(.data);
   .data : { _data = .; *(.data*) . = ALIGN(4); _edata = .; } > RAM AT > FLASH

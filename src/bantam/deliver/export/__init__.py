@@ -34,21 +34,8 @@ INSTEAD = {
     "onnx-int8": ("int8", "quantized", "uint8", "tflite-int8", "qdq"),
     "torchscript": ("torch", "pytorch", "jit", "pt", "pth", "script", "libtorch"),
     "openvino": ("ir", "xml", "vino", "intel"),
-    "c": (
-        "c99",
-        "cc",
-        "cpp",
-        "c++",
-        "arduino",
-        "cmsis",
-        "cmsis-nn",
-        "mcu",
-        "tflm",
-        "tflite-micro",
-        "stm32",
-        "esp32",
-        "eon",
-    ),
+    "c": ("c99", "cc", "cpp", "c++", "arduino", "cmsis", "cmsis-nn", "mcu", "tflm", "tflite-micro", "stm32", "esp32")
+    + ("rp2040", "pico", "eon", "firmware", "header"),
 }
 """What people ask for by other names, under the form that does the same work or that those tools read."""
 

@@ -6,17 +6,19 @@ overflow is watched. Nothing is written otherwise.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bantam.compress.device import DeviceStudent, device_student
+from bantam.compress.device import DeviceStudent
+from bantam.compress.device_grids import device_student
 from bantam.compress.integers import INT8, calibration_batches, layers_of, quantized, unquantized
 from bantam.data.augment import plain
 from bantam.data.splits import LabelledSplit, require_labelled
-from bantam.deliver.export.c_source import Facts, comment, header_of, quoted, source_of
-from bantam.deliver.export.compiled import SANITIZED, STRICT, Compiled, compiler
+from bantam.deliver.export.c_source import source_of
+from bantam.deliver.export.c_text import Facts, comment, header_of, quoted
+from bantam.deliver.export.compiled import SANITIZED, STRICT, Compiled, can_watch, compiler
 from bantam.deliver.export.forms import INTEGER, PIXELS, Answer, Material, Parity, Target, parity_of
 from bantam.errors import ParityFailed
 from bantam.measure.logits import logits_of
@@ -29,7 +31,7 @@ from bantam.nets.output import StagedNet
 from bantam.runs import checkpoint, runfolder
 
 WATCHED = 200
-"""So many images are classified where every memory access and overflow is watched: which are made is the same for all."""
+"""So many images are classified where every memory access and overflow is watched: they are the same for all images."""
 
 SURE = 0.9
 """The least probability at which an image leaves at an early exit, where `bantam exits` has chosen none."""
@@ -63,7 +65,8 @@ def c_file(material: Material, checked: str = "") -> CFile:
     steps = program(traced(net, size))
     batches = calibration_batches(material.splits.training, size, shipped.normalisation)
     student = device_student(steps, shipped.normalisation, batches, scales)
-    title = f"A {shipped.student.family} of {size} x {size} pixels and {len(shipped.classes)} classes in 8-bit integers, made by Bantam."
+    what = f"A {shipped.student.family} of {size} x {size} pixels and {len(shipped.classes)} classes"
+    title = f"{what} in 8-bit integers, made by Bantam."
     threshold = SURE if run.exit_confidence is None else run.exit_confidence
     return CFile(student, plan(steps), Facts(title, run.named(shipped.classes), size, threshold, checked or UNCHECKED))
 
@@ -100,16 +103,16 @@ class CTarget(Target):
     """The form `c`: made and checked in one, because the file says how it was checked."""
 
     def made(self, material: Material) -> tuple[tuple[bytes, ...], Parity]:
-        """The files, held to the arithmetic of `bantam.compress.device`. Raises ParityFailed where they do not keep it."""
+        """The files, held to the arithmetic of `bantam.compress.device`. Raises ParityFailed where they differ."""
         validation = require_labelled(material.splits.validation, "the parity check")
         made = c_file(material)
         images = images_of(validation, made.facts.size)
         scores, left = made.expected(images, made.facts.threshold)
         note = made.facts.checked
         if compiler() is not None:
-            require_equal(made, images, (scores, left))
-            note = f"compiled, every score on {len(images):,} images is that of the arithmetic simulated in PyTorch, bit for bit"
-            made = CFile(made.student, made.arena, replaced(made.facts, f"Checked: {note}."))
+            watched = require_equal(made, images, (scores, left))
+            note = f"compiled, every score on {len(images):,} images is the simulation's, bit for bit; {watched}"
+            made = replace(made, facts=replace(made.facts, checked=f"Checked: {note}."))
         exits = made.student.program.answers - 1
         told = f"{note}; {made.student.way}; RAM {made.arena.ram:,} bytes, of which the maps take {made.arena.bytes:,}"
         if exits:
@@ -121,10 +124,6 @@ class CTarget(Target):
         return made.files(), parity_of(reference, scores, validation, told)
 
 
-def replaced(facts: Facts, checked: str) -> Facts:
-    return Facts(facts.title, facts.classes, facts.size, facts.threshold, checked)
-
-
 def leaving(material: Material, made: CFile) -> Callable[[Tensor], Tensor] | None:
     """How PyTorch's float32 answers, where images leave early by the same threshold."""
     net = material.net
@@ -133,23 +132,30 @@ def leaving(material: Material, made: CFile) -> Callable[[Tensor], Tensor] | Non
     return lambda images: net.leave(images, [made.facts.threshold] * len(net.exits))[0]
 
 
-def require_equal(made: CFile, images: Tensor, expected: tuple[Tensor, Tensor]) -> None:
-    """Raises ParityFailed where the compiled file says anything else than `expected` on `images`, or does anything wrong."""
+def require_equal(made: CFile, images: Tensor, expected: tuple[Tensor, Tensor]) -> str:
+    """Raises ParityFailed where the compiled file says anything else than `expected`, or does anything it must not.
+
+    Gives what was watched while it ran; a compiler without its sanitizers' libraries watches nothing.
+    """
     files, classes = made.files(), len(made.facts.classes)
     compare_all(Compiled(*files, STRICT).answers(images, classes), expected)
+    if not can_watch():
+        return "memory not watched, for the compiler has no sanitizers"
     some = images[:WATCHED]
     never = (*SANITIZED, f"-DBANTAM_SURE={NEVER}f") if made.student.program.answers > 1 else SANITIZED
     compare_all(Compiled(*files, never).answers(some, classes), made.expected(some, NEVER))
+    return f"memory and overflows watched on {len(some)}"
 
 
 def compare_all(told: tuple[Tensor, Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
     """Raises ParityFailed where scores, classes or exits are not those that were expected."""
     scores, found, left = told
-    wrong = (scores != expected[0]).any(1) | (found != expected[0].argmax(1)) | (left != expected[1])
+    first = torch.from_numpy(expected[0].numpy().argmax(1))  # of equal scores the first
+    wrong = (scores != expected[0]).any(1) | (found != first) | (left != expected[1])
     if bool(wrong.any()):
         raise ParityFailed(
-            f"the compiled C file says something else than the simulated student on {int(wrong.sum()):,} of {len(wrong):,} "
-            f"images; nothing is written. Another compiler may help: CC=clang"
+            f"the compiled C file says something else than its simulation on {int(wrong.sum()):,} of {len(wrong):,} "
+            "images, so nothing is written; try another compiler with CC=clang"
         )
 
 

@@ -1,120 +1,28 @@
 """The text of a student in bytes as one C99 file: the kernels that it needs, its numbers, its steps, in that order."""
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from importlib import resources
 
-import numpy as np
-from torch import Tensor
-
-from bantam.compress.device import SIXTH, DeviceStudent
+from bantam.compress.device import DeviceStudent
+from bantam.deliver.export.c_text import (
+    PRELUDE,
+    Facts,
+    array,
+    comment,
+    corner_of,
+    float_text,
+    header_of,
+    index,
+    kernels,
+    whole,
+)
 from bantam.nets.device.arena import Arena
 from bantam.nets.device.operations import Operation, Window
 from bantam.nets.device.steps import Expression, Step, Write, stretches
-
-COLUMNS = 116
-"""How long a line of numbers may be."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the file says of itself: what it computes, its classes, how surely images leave early, and what was checked.
-
-    `threshold` is the least probability at which an image leaves at an early exit; above 1 none does.
-    """
-
-    title: str
-    classes: tuple[str, ...]
-    size: int
-    threshold: float
-    checked: str
 
 
 def source_of(student: DeviceStudent, arena: Arena, facts: Facts) -> str:
     """The .c file. It holds what the header says as well, so that it compiles by itself."""
     return Source(student, arena, facts).text()
-
-
-def header_of(student: DeviceStudent, facts: Facts) -> str:
-    """The .h file."""
-    size, classes = facts.size, len(facts.classes)
-    names = ", ".join(quoted(name) for name in facts.classes)
-    exits = student.program.answers - 1
-    lines = [
-        f"/* {comment(facts.title)} */",
-        "#ifndef BANTAM_STUDENT_H",
-        "#define BANTAM_STUDENT_H",
-        "",
-        "#include <stdint.h>",
-        "",
-        f"#define BANTAM_SIZE {size} /* the side of the image in pixels */",
-        f"#define BANTAM_CLASSES {classes}",
-        f"#define BANTAM_CLASS_NAMES {{{names}}}",
-    ]
-    if exits:
-        lines += [
-            f"#define BANTAM_EXITS {exits} /* early exits */",
-            "",
-            "/* An image leaves at an exit that gives a class at least this probability. Above 1 none leaves early. */",
-            "#ifndef BANTAM_SURE",
-            f"#define BANTAM_SURE {number(facts.threshold)}",
-            "#endif",
-            "",
-            "/* Where the last image left: 0 is the first exit, BANTAM_EXITS the end. */",
-            "extern int bantam_left;",
-        ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "#ifdef __cplusplus",
-            'extern "C" {',
-            "#endif",
-            "",
-            "/* The class, 0 to BANTAM_CLASSES - 1, of an image of BANTAM_SIZE rows of BANTAM_SIZE pixels of red, green, blue;",
-            "   its scores, before the softmax, go to scores[BANTAM_CLASSES]. One image at a time: the memory is static. */",
-            "int bantam_classify(const uint8_t *rgb, float *scores);",
-            "",
-            "#ifdef __cplusplus",
-            "}",
-            "#endif",
-            "",
-            "#endif",
-            "",
-        ]
-    )
-
-
-def comment(text: str) -> str:
-    """Text that ends no comment, in ASCII."""
-    return text.encode("ascii", "backslashreplace").decode().replace("*/", "* /").replace("/*", "/ *")
-
-
-def quoted(text: str) -> str:
-    """A string of C in ASCII; octal, because a hexadecimal escape would swallow the letters after it."""
-    kept = "".join(
-        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}" for byte in text.encode()
-    )
-    return f'"{kept}"'
-
-
-def number(value: float) -> str:
-    """A float32 as C writes it: nine digits give it back exactly."""
-    text = f"{np.float32(value):.9g}"
-    return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
-
-
-def array(kind: str, name: str, values: Sequence[str], size: str = "") -> str:
-    """A constant array, in lines of COLUMNS."""
-    lines, line = [], "   "
-    for value in values:
-        if len(line) + len(value) + 2 > COLUMNS:
-            lines.append(line)
-            line = "   "
-        line += f" {value},"
-    body = "\n".join([*lines, line])
-    return f"static const {kind} {name}[{size}] = {{\n{body}\n}};"
 
 
 class Source:
@@ -123,7 +31,6 @@ class Source:
     def __init__(self, student: DeviceStudent, arena: Arena, facts: Facts) -> None:
         self.student, self.program, self.arena, self.facts = student, student.program, arena, facts
         self.constants: dict[str, str] = {}
-        self.weights: dict[int, str] = {}
         self.named: dict[str, str] = {}
 
     def text(self) -> str:
@@ -142,7 +49,7 @@ class Source:
     def about(self) -> str:
         told = [
             self.facts.checked,
-            f"RAM: {self.arena.ram:,} bytes, of which the maps take {self.arena.bytes:,}; and the stack, some hundred bytes.",
+            f"RAM: {self.arena.ram:,} bytes, {self.arena.bytes:,} of them for maps; some hundred of stack besides.",
             "sum: int32, exact. value: float32, each operation rounded. byte: rounded half to even.",
         ]
         return "/* " + "\n   ".join(comment(line) for line in told) + " */"
@@ -192,7 +99,7 @@ class Source:
         ahead = [f"to{one} += map{one}.channels" for one in into]
         ahead += [f"from{one} += map{one}.channels" for one in besides if self.program.maps[one].width > 1]
         if before:
-            ahead += ["in += map%d.channels" % step.source if step.source >= 0 else "in += 3"]
+            ahead += [f"in += map{step.source}.channels" if step.source >= 0 else "in += 3"]
         if step.answer >= 0:
             lines += ["    (void)y;", *(f"    {line}" for line in inner)]
         else:
@@ -236,7 +143,7 @@ class Source:
         if one.kind in ("average", "largest"):
             rows, columns = self.windows(number, "rows", one.rows), self.windows(number, "columns", one.columns)
             settings = f"&map{read.number}, {step.start}, {inputs}, {rows}[y], {columns}[x], {grid.zero}"
-            return [], [f"{one.kind}({settings}, {floats(grid.scale)});"]
+            return [], [f"{one.kind}({settings}, {float_text(grid.scale)});"]
         weights, bias, scale = self.numbers(number, step, one)
         if one.is_pointwise and one.groups == 1:
             before = [f"const uint8_t *in = row(&map{read.number}, y){f' + {step.start}' if step.start else ''};"]
@@ -264,7 +171,7 @@ class Source:
         return (
             self.constant("int8_t", f"weights{number}", whole(weight)),
             self.constant("int32_t", f"bias{number}", whole(bias)),
-            self.constant("float", f"scale{number}", [floats(value) for value in layer.sum_scale(grid).tolist()]),
+            self.constant("float", f"scale{number}", [float_text(value) for value in layer.sum_scale(grid).tolist()]),
         )
 
     def write(self, number: int, step: Step, write: Write) -> Iterator[str]:
@@ -283,7 +190,7 @@ class Source:
                 yield f"    {target} = {value};"
                 continue
             grid = self.student.grids[write.map]
-            yield f"    {target} = byte({value}, {floats(grid.steps)}, {grid.zero});"
+            yield f"    {target} = byte({value}, {float_text(grid.steps)}, {grid.zero});"
 
     def expression(self, number: int, value: Expression, start: int, stop: int) -> str:
         """A value of the channels start..stop in C, of the loop's variable c."""
@@ -291,12 +198,14 @@ class Source:
             return f"vector[{index(value.places[start:stop])}]"
         if value.kind == "stored":
             grid = self.student.grids[value.map]
-            return f"value(from{value.map}[{index(value.places[start:stop])}], {grid.zero}, {floats(grid.scale)})"
+            return f"value(from{value.map}[{index(value.places[start:stop])}], {grid.zero}, {float_text(grid.scale)})"
         operands = [self.expression(number, one, start, stop) for one in value.operands]
         if value.kind == "affine":
             assert value.weight is not None
             factor, summand = (
-                self.constant("float", f"{name}{number}_{start}", [floats(one) for one in values[start:stop].tolist()])
+                self.constant(
+                    "float", f"{name}{number}_{start}", [float_text(one) for one in values[start:stop].tolist()]
+                )
                 for name, values in zip(("factor", "summand"), value.weight, strict=True)
             )
             return f"({operands[0]} * {factor}[c] + {summand}[c])"
@@ -353,46 +262,3 @@ class Source:
                 "        return best(scores, BANTAM_CLASSES);",
             ]
         return lines
-
-
-PRELUDE = f"""#if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off") /* a fused product and sum is rounded once, and would be another number */
-#endif
-
-#define SIXTH {number(SIXTH)}"""
-
-
-def kernels(body: str) -> list[str]:
-    """The kernels that `body` calls, and those that they call, in the order of kernels.c."""
-    text = resources.files("bantam.deliver.export").joinpath("kernels.c").read_text(encoding="utf-8")
-    parts = re.split(r"/\* kernel: (\w+) \*/\n", text)
-    found = dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
-    needed: set[str] = set()
-    asked = [body]
-    while asked:
-        called = {name for name in re.findall(r"\b(\w+)\(", asked.pop()) if name in found} - needed
-        needed |= called
-        asked += [found[name] for name in called]
-    return [part for name, part in found.items() if name in needed]
-
-
-def floats(value: float) -> str:
-    return number(value)
-
-
-def whole(values: Tensor) -> list[str]:
-    return [str(value) for value in values.flatten().tolist()]
-
-
-def corner_of(name: str, stride: int, padding: int) -> str:
-    """The first pixel that a kernel sees, along one axis."""
-    return f"{f'{stride} * {name}' if stride > 1 else name}{f' - {padding}' if padding else ''}"
-
-
-def index(places: Sequence[int]) -> str:
-    """Places at even distances as an expression of the loop's variable c."""
-    step = places[1] - places[0] if len(places) > 1 else 1
-    scaled = "c" if step == 1 else f"{step} * c"
-    return f"{places[0]} + {scaled}" if places[0] else scaled

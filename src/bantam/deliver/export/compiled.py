@@ -48,8 +48,16 @@ def compiler() -> str | None:
     return next((found for name in named if name and (found := shutil.which(name))), None)
 
 
+def can_watch() -> bool:
+    """Whether the compiler has the libraries of its sanitizers."""
+    with tempfile.TemporaryDirectory(prefix="bantam-c-") as folder:
+        (Path(folder) / "empty.c").write_text("int main(void) { return 0; }\n")
+        words = [compiler() or "cc", *SANITIZED, "-o", "empty", "empty.c"]
+        return not subprocess.run(words, cwd=folder, capture_output=True).returncode
+
+
 class Compiled:
-    """A student's file `source` and header, compiled with `flags`, in a folder of its own that goes with it."""
+    """A student's file and header, compiled with `flags`, in a folder of its own that goes with it."""
 
     def __init__(self, source: bytes, header: bytes, flags: Sequence[str] = STRICT) -> None:
         """Raises ParityFailed where the compiler has anything to say."""
@@ -69,7 +77,7 @@ class Compiled:
             raise ParityFailed(f"the C file does not pass: {' '.join(said.split())[:300]}; nothing is written")
 
     def answers(self, images: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The scores float32 [N, K], the class int64 [N] and where each left int64 [N], of images uint8 [N, H, W, 3]."""
+        """The scores float32 [N, K], the class and where each left, int64 [N], of images uint8 [N, H, W, 3]."""
         parts = images.chunk(os.cpu_count() or 1)
         with ThreadPoolExecutor(len(parts)) as pool:
             told = pool.map(lambda pair: self.told(pair[0], pair[1], classes), enumerate(parts))

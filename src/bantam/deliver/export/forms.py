@@ -81,7 +81,8 @@ class Parity:
     def text(self) -> str:
         return (
             f"largest difference of a logit {self.difference:.2g}, same class on {self.agreement:.1%}, accuracy "
-            f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}{self.note and f'; {self.note}'}"
+            f"{self.accuracy:.4f} against {self.reference:.4f} in PyTorch, n = {self.n:,}"
+            f"{self.note and f'; {self.note}'}"
         )
 
 

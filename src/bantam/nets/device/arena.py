@@ -3,8 +3,8 @@
 The first steps go row by row, each as soon as the rows that it sees are there, so that of their maps only the rows
 between the newest and the oldest that is still needed are kept, in a ring. That is what the patches of MCUNetV2 are for
 (Lin et al., "Memory-efficient Patch-based Inference for Tiny Deep Learning", NeurIPS 2021, arXiv:2110.15352), and
-nothing is computed twice. The other steps come one after another, a sum or a pointwise convolution in the place of a map
-that nobody reads later. Maps that are never there together share their bytes.
+nothing is computed twice. The other steps come one after another, a sum or a pointwise convolution in the place of a
+map that nobody reads later. Maps that are never there together share their bytes.
 """
 
 import math
@@ -71,7 +71,7 @@ def plan(program: Program) -> Arena:
 
 
 def across(program: Program) -> list[int]:
-    """The bytes of the maps that are there between each step and the next: no arena is smaller, where both are whole."""
+    """The bytes of the maps that are there between each step and the next: the least, where both are whole."""
     first, last = lifetimes(program, 0)
     sizes = [one.channels * one.height * one.width for one in program.maps]
     return [
@@ -245,7 +245,7 @@ def in_place(program: Program, streamed: int, first: list[int], last: list[int])
 
 
 def is_in_step(program: Program, step: Step, old: int, new: int) -> bool:
-    """Whether `step` has read all that it needs of a pixel, and those before it, of `old` when it writes that of `new`."""
+    """Whether `step`, when it writes a pixel of `new`, needs it and those before it of `old` no more."""
     before, after = program.maps[old], program.maps[new]
     if (before.height, before.width) != (after.height, after.width):
         return False

@@ -9,7 +9,7 @@ from bantam.nets.fold import deploy
 from bantam.nets.output import StagedNet
 
 CODE, STEP_CODE, LOOP_CODE = 3072, 120, 140
-"""What is set aside in flash for code, in bytes: for any student, for each step, and for each loop that stores channels.
+"""Bytes of flash that are set aside for code: for any student, for each step, and for each loop that stores channels.
 
 It is more than `size` finds of gcc's -O2 on a Cortex-M3 without floating-point unit, of every family."""
 
@@ -19,7 +19,7 @@ MAP_BYTES = 16
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes of `ram` and `flash` that the C file of a student takes: without the image, the stack and other programs."""
+    """Bytes of `ram` and `flash` that a student's C file takes: without the image, the stack and other programs."""
 
     ram: int
     flash: int

@@ -1,7 +1,7 @@
 """The operations of one pass of a net, and which channel of which result each of them reads.
 
 A pass is traced, so a family needs no code of its own. What only moves data (slices, concatenations, shuffles, views)
-is no operation: it is done to the numbers of the elements as well, and so each reader knows where its channels were made.
+is no operation: it is done to the numbers of the elements as well, so each reader knows where its channels were made.
 """
 
 import itertools
@@ -24,7 +24,7 @@ Channels = tuple[tuple[int, int], ...]
 """Where each channel of an input was made: the number of the operation, and the channel of its result."""
 
 Window = tuple[int, int, int]
-"""Of a place of a pooling's result, along one axis: the first place it sees, the one after its last, what it counts as."""
+"""Of a place of a pooling's result, along one axis: the first that it sees, the one after the last, and its count."""
 
 ELEMENTWISE = ("relu", "relu6", "hardswish", "hardsigmoid", "add", "multiply", "affine")
 
@@ -82,7 +82,7 @@ class Operation:
 
 @dataclass
 class Traced:
-    """The operations of one pass, in order, and for each answer (the early exits, then the end) where its logits are."""
+    """The operations of one pass in order, and where each answer's logits are: those of the early exits, then the end."""
 
     operations: list[Operation] = field(default_factory=list[Operation])
     answers: list[Channels] = field(default_factory=list[Channels])
