@@ -189,12 +189,20 @@ function readyToDrop() {
 // --- the gallery
 
 let offset = 0;
+let complete = false; // whether the student has looked at all images
 
 async function gallery(more) {
   const show = document.querySelector("input[name=show]:checked").value;
   const query = new URLSearchParams({ show, offset: more ? offset : 0 });
   if (at("label").value) query.set("label", at("label").value);
   const page = await ask(`/api/gallery?${query}`);
+  if (!complete && page.done === page.of) {
+    complete = true;
+    if (show === "wrong" && !page.found && !at("label").value) { // nothing is wrong: then all are shown at first
+      document.querySelector("input[value=all]").checked = true;
+      return gallery(false);
+    }
+  }
   const items = page.items.map(picture);
   if (more) at("pictures").append(...items);
   else at("pictures").replaceChildren(...items);
