@@ -144,7 +144,9 @@ def test_the_time_left_stands_whole_beside_every_bar(stage: str, width: int) -> 
         assert bar.progress is not None
         task = bar.progress.tasks[depth]
         task.start_time = bar.progress.get_time() - 7261
-        bar.progress.update(task.id, completed=task.completed + task.total / 4, note="epoch 12, accuracy 0.712 ± 0.007")
+        bar.progress.update(
+            task.id, completed=task.completed + (task.total or 0) / 4, note="epoch 12, accuracy 0.712 ± 0.007"
+        )
         (line,) = console.render_lines(bar.progress.make_tasks_table([task]), pad=False)
         text = "".join(segment.text for segment in line)
         assert re.search(r"\d:\d\d:\d\d left", text), text

@@ -1,5 +1,6 @@
 """The commands that look before training: `bantam data`, `teacher`, `recipes` and `summary`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,8 @@ def data_check(data: DataArgument, as_json: JsonOption = False) -> None:
     from bantam.data.check import check
     from bantam.runs.watcher import Counter
 
+    if data.is_file() and sys.stderr.isatty():  # unpacking may take its time, and has no bar
+        typer.echo(f"reading {data} ...", err=True)
     report = check(data, progress=Counter(Bar(Console(stderr=True)), "reading"))
     if as_json:
         print_json(report.to_json())

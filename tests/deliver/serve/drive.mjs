@@ -166,6 +166,14 @@ const SCENARIOS = {
     await page.waitForSelector("#on-server li");
     return { counts, labels, loaded, alts, preview: await page.getAttribute("#preview", "alt"), bars: await bars(page, "on-server") };
   },
+  async faultless(page) {
+    await page.waitForFunction(() => / images of \d+\.$/.test(document.querySelector("#found").textContent), null, { timeout: 60000 });
+    await page.waitForSelector("#pictures li");
+    const first = await page.evaluate(() => document.querySelector("input[name=show]:checked").value);
+    await Promise.all([page.waitForResponse((r) => r.url().includes("show=wrong")), page.check("input[value=wrong]")]);
+    await page.waitForFunction(() => document.querySelector("#found").textContent.startsWith("0 images"));
+    return { first, then: await page.evaluate(() => document.querySelector("input[name=show]:checked").value) };
+  },
   async keyboard(page) {
     const reached = [];
     for (let n = 0; n < 40; n++) {

@@ -195,6 +195,16 @@ def test_the_gallery_filters_and_opens_pictures(address: str) -> None:
     assert seen["problems"] == []
 
 
+def test_where_nothing_is_wrong_all_are_shown_at_first(setting: Setting) -> None:
+    assert setting.validation is not None
+    answers = load_classifier(setting.run).probabilities(setting.validation.images)
+    right = replace(setting.validation, labels=answers.argmax(1))
+    with serving(Desk(Setting(setting.run, right))) as address:
+        seen = drive("faultless", address)
+    assert (seen["first"], seen["then"]) == ("all", "wrong"), "whoever asks for the wrong ones gets them"
+    assert seen["problems"] == []
+
+
 def test_everything_is_reached_by_keyboard(address: str, photo: Path) -> None:
     seen = drive("keyboard", address, photo)
     reached = [here["what"] for here in seen["reached"]]

@@ -77,9 +77,11 @@ export function chart({ title, kind, epochs, values, errors, total, format, from
   const last = values.length - 1;
   const words = `${title}: ${values.length} of ${total} epochs, from ${format(values[0])} to ${format(values[last])}`;
   const picture = drawn("svg", { class: `chart ${kind}`, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
-  for (const value of ticks(low, high, 4)) {
+  const heights = ticks(low, high, 4);
+  const digits = Math.max(...heights.map((value) => (String(value).split(".")[1] ?? "").length));
+  for (const value of heights) {
     picture.append(drawn("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
-      drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value)));
+      drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(digits)));
   }
   for (const epoch of epochTicks(total)) {
     picture.append(drawn("text", { x: x(epoch), y: height - 8, "text-anchor": "middle" }, String(epoch)));

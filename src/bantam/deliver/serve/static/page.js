@@ -22,26 +22,19 @@ async function ask(path, options) {
 async function look(file, words) {
   const mine = ++shown;
   waiting = null;
-  const said = at("said");
   const preview = at("preview");
   URL.revokeObjectURL(preview.src);
   preview.hidden = true;
   at("answers").replaceChildren();
   for (const id of ["also", "unshown"]) at(id).hidden = true;
   at("drop").classList.remove("filled");
-  if (!state.finished) {
-    say("The run is still training: there is no student yet.", "error");
-    return;
-  }
-  if (file.size > MAX_BYTES) {
-    say("The photograph has more than 20 MB; scale it down.", "error");
-    return;
-  }
+  if (!state.finished) return say("The run is still training: there is no student yet.", "error");
+  if (file.size > MAX_BYTES) return say("The photograph has more than 20 MB; scale it down.", "error");
   say("Looking …");
   preview.src = URL.createObjectURL(file);
   preview.alt = words;
-  const kind = kindOf(file);
-  const seen = preview.decode().then(() => true, () => false);
+  const kind = kindOf(file).catch(() => "a file");
+  const seen = preview.decode().then(() => mine !== shown || filled("preview"), () => false);
   const asked = performance.now();
   let answer;
   try {
@@ -54,11 +47,9 @@ async function look(file, words) {
   }
   seen.then(async (here) => {
     const name = await kind;
-    if (mine !== shown) return;
-    preview.hidden = !here;
-    at("unshown").hidden = here;
+    if (here || mine !== shown) return;
     at("unshown").textContent = `${words}: ${name}, which this browser cannot show. The server reads it.`;
-    at("drop").classList.add("filled");
+    filled("unshown");
   });
   const round = performance.now() - asked;
   if (mine !== shown) return;
@@ -116,6 +107,12 @@ function left({ exit, exits, macs, all_macs: all }) {
 function say(what, kind = "") {
   at("said").className = kind;
   at("said").replaceChildren(...[what].flat());
+}
+
+function filled(id) {
+  at(id).hidden = false;
+  at("drop").classList.add("filled");
+  return true;
 }
 
 // What a file is that a browser may not read, by its first bytes.
@@ -189,12 +186,20 @@ function readyToDrop() {
 // --- the gallery
 
 let offset = 0;
+let complete = false; // whether the student has looked at all images
 
 async function gallery(more) {
   const show = document.querySelector("input[name=show]:checked").value;
   const query = new URLSearchParams({ show, offset: more ? offset : 0 });
   if (at("label").value) query.set("label", at("label").value);
   const page = await ask(`/api/gallery?${query}`);
+  if (!complete && page.done === page.of) {
+    complete = true;
+    if (show === "wrong" && !page.found && !at("label").value) { // nothing is wrong: then all are shown at first
+      document.querySelector("input[value=all]").checked = true;
+      return gallery(false);
+    }
+  }
   const items = page.items.map(picture);
   if (more) at("pictures").append(...items);
   else at("pictures").replaceChildren(...items);
