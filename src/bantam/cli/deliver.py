@@ -33,7 +33,9 @@ def handin(
     data: RunDataOption = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Train by this recipe first, if RUN is not finished: boss, FILE.toml."),
+        typer.Option(
+            "--recipe", metavar="RECIPE", help="Train by this recipe first, if RUN is not finished: boss, FILE.toml."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", parser=line("--name"), metavar="NAME", help="For the bonus report.")

@@ -35,7 +35,9 @@ def fit(
     within: Annotated[
         str, typer.Option("--time", metavar="TIME", help="How long it may take: 90s, 30m, 1h30m.")
     ] = "1h",
-    out: Annotated[Path, typer.Option(help="Run folder; a fit that was stopped goes on in it.")] = Path("runs/fit"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="RUN", help="Folder of the run; a fit that was stopped goes on in it.")
+    ] = Path("runs/fit"),
     teacher: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Weights of a classifier of these photographs, to learn from.")
     ] = None,
@@ -71,7 +73,9 @@ def fit(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder for everything that the demo makes.")
+    ] = Path("runs/demo"),
 ) -> None:
     """Run a fit in minutes, on scikit-learn's digits: a student of 5,000 parameters, its files, and a grade."""
     typer.echo(f"demo on scikit-learn's digits, into {out}")  # before torch is loaded
