@@ -93,8 +93,6 @@ def made(root: Path, asked: Asked, out: Path, clock: Clock, watcher: Watcher) ->
 
     progress = Counter(watcher, "decoding")
     splits = cache.open_splits(root, stored_for(looked.side, size), progress=progress, say=watcher.say)
-    for line in (*splits.remarks, *pipeline.leak_warnings(splits)):
-        watcher.say(line)
     known = knowing.of_splits(splits, looked)
     machine = with_teacher(machine, known, asked, root, splits, watcher)
     plan = planned(known, asked, machine, clock.spent())
