@@ -124,9 +124,7 @@ def test_names_of_classes_are_strings_whatever_they_are(tmp_path: Path):
     (tmp_path / "student.h").write_text(header)
     (tmp_path / "main.c").write_text(
         '#include <stdio.h>\n#include "student.h"\nstatic const char *const names[] = BANTAM_CLASS_NAMES;\n'
-        "int main(void) { for (int k = 0; k < BANTAM_CLASSES; k++) fwrite(names[k], 1, 99, stdout); return 0; }\n".replace(
-            "fwrite(names[k], 1, 99, stdout)", 'printf("%s|", names[k])'
-        )
+        'int main(void) { for (int k = 0; k < BANTAM_CLASSES; k++) printf("%s|", names[k]); return 0; }\n'
     )
     words = [compiler() or "", *STRICT, "main.c", "-o", "main"]
     subprocess.run(words, cwd=tmp_path, check=True)

@@ -26,7 +26,9 @@ def test_a_microcontroller_says_the_same_within_what_was_planned(core: str, tmp_
     assert torch.equal(found.left, left)
     # Beside the planned arena there are the image, the scores, and where the last image left.
     assert found.ram == (made.arena.ram + 3 * 16 * 16 + 4 * 5 + 4 + 3) // 4 * 4
-    assert constants(student.program, made.arena) < found.flash <= constants(student.program, made.arena) + code(
-        student.program
+    assert (
+        constants(student.program, made.arena)
+        < found.flash
+        <= constants(student.program, made.arena) + code(student.program)
     )
     assert (found.instructions > 100_000).all()
