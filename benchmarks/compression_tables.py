@@ -167,3 +167,31 @@ def measured_pass(name: str, row: dict[str, Any], measured: dict[str, Any]) -> l
     itself = name == f"{measured['reference']['pass']} alone"
     p = "-" if itself else f"{row['mcnemar_p']:.2g}"
     return [name, with_error(row["accuracy"], row["standard_error"]), p, f"{row['mean_macs'] / 1e6:.2f}"]
+
+
+def device(results: Path) -> str:
+    """Students as C files on emulated boards."""
+    measured = read(results / "benchmarks" / "device.json")
+    if measured is None:
+        return NOTHING
+    rows = [
+        [
+            f"`{row['run']}`" + (f", {row['left_early']:.0%} leave early" if row["threshold"] else ""),
+            f"{row['accuracy']:.4f}",
+            f"{row['accuracy_fp32']:.4f}",
+            f"{row['macs'] / 1e6:.1f}",
+            core["core"],
+            f"{core['flash']:,}",
+            f"{core['ram']:,}",
+            f"{row['ram_planned']:,}",
+            f"{core['instructions']['median'] / 1e6:.0f}",
+        ]
+        for row in measured["rows"]
+        for core in row["cores"]
+    ]
+    head = (
+        "student", "validation accuracy", "float32", "M MACs", "core", "flash, bytes", "RAM with image", "RAM planned",
+        "M instructions",
+    )  # fmt: skip
+    n = measured["rows"][0]["n"]
+    return table(head, rows) + f"\n\nAccuracies on {n:,} images. " + made_by(measured["environment"])

@@ -16,7 +16,7 @@ from typing import Any
 
 from bantam.files import write_text
 from bantam.measure.crops import tta_of
-from compression_tables import cascade, dynamic, pruning, pruning_curve, pruning_speed, quantization
+from compression_tables import cascade, device, dynamic, pruning, pruning_curve, pruning_speed, quantization
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 from provenance import commits_of_rows, evidence
@@ -455,6 +455,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "gpu": gpu,
     "time-to-accuracy": time_to_accuracy,
     "views": views,
+    "device": device,
     "peers": peers,
     "families": families,
     "against-peers": against_peers,

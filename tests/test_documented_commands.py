@@ -113,6 +113,8 @@ STEPS = [
     Step("bantam predict RUN --data DIR --width 0.5", instead={"RUN": "SLIM"}, slow=True),
     Step("bantam predict PHOTO --run RUN --width 0.5", instead={"RUN": "SLIM"}, slow=True),
     Step("bantam predict RUN --data DIR --size 48", instead={"RUN": "SLIM", "48": "32"}, slow=True),
+    Step("bantam export RUN --data DIR --to c --out device --example", slow=True),
+    Step("bantam students --board nucleo-f446re", slow=True),
     Step("bantam export RUN --data DIR --width 0.5", instead={"RUN": "SLIM"}, slow=True),
     Step("bantam students --budget 60000 --size 64 --classes 11", slow=True),
     Step(

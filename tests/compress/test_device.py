@@ -74,7 +74,7 @@ def test_sums_beyond_what_float32_adds_exactly_are_exact():
 
 def test_a_layer_computes_what_the_simulated_int8_layer_does():
     net = quantized(folded(described("mobilenet_v1")), INT8)
-    name, layer = next((name, one) for name, one in layers_of(net).items() if name.startswith("stages.1"))
+    layer = next(one for name, one in layers_of(net).items() if name.startswith("stages.1"))
     assert isinstance(layer, QuantizedLayer)
     layer.set_input(-0.3, 2.0)
     grid = Grid(float(layer.input_scale), int(layer.input_zero))

@@ -73,7 +73,7 @@ def test_corrected_biases_bring_the_means_back():
     coarse = replace(student, grids=tuple(Grid(8 * grid.scale, grid.zero // 8) for grid in student.grids))
     with torch.no_grad():
         moved = replace(coarse, layers=corrected(coarse, seen))
-        wanted = [maps[-1] for step, _, maps in in_floats(student.program, seen) if step.answer >= 0][0].mean(0)
+        wanted = next(maps[-1] for step, _, maps in in_floats(student.program, seen) if step.answer >= 0).mean(0)
         off = [
             float((maps[-1].mean(0) - wanted).abs().max())
             for one in (coarse, moved)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from bantam.nets.device.steps import stretches
@@ -48,7 +50,5 @@ def test_stretches_go_on_in_even_steps():
     assert [start for start, _ in found] + [len(rows)] == [0, *(stop for _, stop in found)]
     for start, stop in found:
         part = rows[start:stop]
-        assert (
-            len({tuple(b - a for a, b in zip(*pair, strict=True)) for pair in zip(part, part[1:], strict=False)}) <= 1
-        )
+        assert len({tuple(b - a for a, b in zip(*pair, strict=True)) for pair in pairwise(part)}) <= 1
     assert stretches([(5,)]) == [(0, 1)]

@@ -82,7 +82,7 @@ class Operation:
 
 @dataclass
 class Traced:
-    """The operations of one pass in order, and where each answer's logits are: those of the early exits, then the end."""
+    """The operations of one pass in order, and where each answer's logits are: the early exits', then the end's."""
 
     operations: list[Operation] = field(default_factory=list[Operation])
     answers: list[Channels] = field(default_factory=list[Channels])
