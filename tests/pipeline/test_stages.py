@@ -196,12 +196,15 @@ def test_a_run_from_before_a_key_was_added_goes_on(chain: Path, photographs: Pat
 
 
 class Said(Watcher):
-    """Keeps the lines that a person would see."""
+    """Keeps the lines that a person would see who asks how it is computed."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def explain(self, text: str) -> None:
         self.lines.append(text)
 
 

@@ -178,13 +178,13 @@ def test_it_learns(tiny: Recipe, photographs: Path, tmp_path: Path) -> None:
     assert trained(longer, photographs, tmp_path).best["validation"]["accuracy"] > 0.8
 
 
-def test_a_training_says_whether_a_second_thread_makes_its_views_and_ends_it(
+def test_a_training_explains_whether_a_second_thread_makes_its_views_and_ends_it(
     tiny: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
 
     class Listener(Watcher):
-        def say(self, text: str) -> None:
+        def explain(self, text: str) -> None:
             said.append(text)
 
     longer = parse(dump(tiny), settings=["student.epochs=8"])
