@@ -80,11 +80,12 @@ def demo(
     from bantam.data import embedded
     from bantam.deliver.grade import grade
     from bantam.fit.asked import Asked, seconds_of
+    from bantam.fit.kept import seconds_in
     from bantam.runs.finished import open_run
 
     began = time.monotonic()
     labels = embedded.write_digits(out / "digits")
-    asked = Asked(seconds_of(DEMO_TIME), parameters=5_000)
+    asked = Asked(seconds_in(out / "run") or seconds_of(DEMO_TIME), parameters=5_000)
     try:
         result = fitted(out / "digits", asked, out / "run", began)
     except TooShort as error:  # on a machine that is slow, or busy, the demo takes longer
