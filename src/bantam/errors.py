@@ -18,6 +18,14 @@ class BadData(BantamError):
     """A data folder that cannot be used: missing, empty, a class without images, a label out of range."""
 
 
+class TooShort(BadData):
+    """A time in which a data folder cannot be dealt with; `enough` are seconds that would do."""
+
+    def __init__(self, message: str, enough: float) -> None:
+        super().__init__(message)
+        self.enough = enough
+
+
 class BadImage(BadData):
     """One file that is not a readable image, or whose size would exhaust memory."""
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bantam.cli import fit
 from bantam.cli.fit import page_text
 from bantam.cli.fitting import FitBar
+from bantam.errors import TooShort
+from bantam.fit import kept
 from bantam.fit.asked import Asked
 from bantam.fit.candidates import Student
 from bantam.fit.clock import Clock
@@ -97,3 +100,27 @@ def test_the_page_says_how_good_it_is_beside_what_it_has_to_beat_and_its_cost() 
     ):
         assert words in text
     assert "predictions" not in text
+
+
+def test_a_demo_on_a_busy_machine_takes_longer_and_goes_on_with_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[float] = []
+
+    def fitted(photographs: Path, wishes: Asked, out: Path, began: float) -> dict[str, object]:
+        asked.append(wishes.seconds)
+        if wishes.seconds < 250:
+            raise TooShort("2 min are too short", 130.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "fitted", fitted)
+    with pytest.raises(KeyboardInterrupt):
+        fit.demo(tmp_path)
+    assert asked == [120.0, 260.0]
+    assert "this machine needs longer: 2 min are too short" in capsys.readouterr().out
+    machine = Machine((Candidate(Student("mobilenet_v1", 32, 5_000), Speed(1e-3, 1e-4)),))
+    wishes = Asked(260.0, parameters=5_000)
+    kept.write_plan(tmp_path / "run", planned(KNOWN, wishes, machine, 5.0), wishes, KNOWN, machine, "0")
+    with pytest.raises(KeyboardInterrupt):
+        fit.demo(tmp_path)
+    assert asked[2:] == [260.0]

@@ -226,7 +226,7 @@ def test_what_cannot_be_fitted_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     known_speed(monkeypatch)
-    monkeypatch.setattr(whole, "FIXED", 18.0)
+    monkeypatch.setattr(whole, "FIXED", 16.0)
     monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "cache"))
     root, out = write_pictures(tmp_path / "photos", each=20), tmp_path / "run"
     spoil(root)

@@ -55,14 +55,27 @@ def read_plan(folder: Path, asked: Asked) -> Plan | None:
 
     Raises BadRunFile where it is damaged, RunMismatch where it was made for other wishes.
     """
+    kept = read(folder)
+    if kept is None:
+        return None
+    if other := asked.unlike(kept.asked):
+        raise RunMismatch(f"{folder} holds a fit that was asked for {other}; choose another --out, or ask for the same")
+    recipe = recipes.parse(kept.recipe, str(folder / PLAN))
+    if not (folder / runfolder.RECIPE).exists():  # killed between the two
+        runfolder.write_recipe(folder, recipe)
+    return Plan(recipe, kept.ends, tuple(Row(row.what, row.how, row.seconds) for row in kept.rows), tuple(kept.notes))
+
+
+def seconds_in(folder: Path) -> float | None:
+    """For how long the fit in `folder` was asked; None where there is none. Raises BadRunFile."""
+    kept = read(folder)
+    return None if kept is None else float(kept.asked["seconds"])
+
+
+def read(folder: Path) -> Planned | None:
+    """What plan.json holds; None where there is none. Raises BadRunFile."""
     path = folder / PLAN
     if not path.exists():
         return None
     advice = f"delete the folder {folder}, and the fit begins anew"
-    kept = runfolder.checked(Planned, path, runfolder.table(path, advice), advice)
-    if other := asked.unlike(kept.asked):
-        raise RunMismatch(f"{folder} holds a fit that was asked for {other}; choose another --out, or ask for the same")
-    recipe = recipes.parse(kept.recipe, str(path))
-    if not (folder / runfolder.RECIPE).exists():  # killed between the two
-        runfolder.write_recipe(folder, recipe)
-    return Plan(recipe, kept.ends, tuple(Row(row.what, row.how, row.seconds) for row in kept.rows), tuple(kept.notes))
+    return runfolder.checked(Planned, path, runfolder.table(path, advice), advice)

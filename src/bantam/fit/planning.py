@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bantam.errors import BadData
+from bantam.errors import TooShort
 from bantam.fit.asked import Asked, time_text
 from bantam.fit.candidates import Candidate, stored_for
 from bantam.fit.known import Known
@@ -26,10 +26,10 @@ SLOPES = {"largekernel": 0.56, "mobilenet_v1": 0.70}
 OTHER_FLOOR, OTHER_SLOPE = 0.03, 0.75
 """Of a family that is none of these: taken where these do not fit."""
 
-FIXED = 18.0
+FIXED = 16.0
 """Seconds of work at the end, whatever there is: exports, their checks, the report, the page."""
 
-WAITED = 0.3
+WAITED = 0.2
 """Share of all the time that they take at most where others work too."""
 
 PASSES = 32
@@ -94,7 +94,7 @@ class Machine:
 def planned(known: Known, asked: Asked, machine: Machine, spent: float) -> Plan:
     """Plan what is done with the seconds that are left of those asked for, after `spent` ones.
 
-    Raises BadData where they are too few.
+    Raises TooShort where they are too few.
     """
     best = chosen(known, asked, machine, spent)
     ending = at_the_end(known, asked, best.speed)
@@ -105,9 +105,10 @@ def planned(known: Known, asked: Asked, machine: Machine, spent: float) -> Plan:
     room = asked.seconds - spent - ending
     if room < LEAST:
         least = math.ceil((spent + ending + LEAST) / 5) * 5
-        raise BadData(
+        raise TooShort(
             f"{time_text(asked.seconds)} are too short for these {known.images:,} photographs here: reading them took "
-            f"{time_text(spent)}, choosing, exports and checks take {time_text(ending)}; give --time {least}s or more"
+            f"{time_text(spent)}, choosing, exports and checks take {time_text(ending)}; give --time {least}s or more",
+            least,
         )
     size = best.student.size
     trainings = lessons(known, asked, machine, best, teacher, room)

@@ -30,7 +30,7 @@ LOOKS = 40
 SELDOM, OFTEN = 20.0, 0.2
 """Most and least seconds between two looks."""
 
-OFF, OFF_AT_THE_END = 0.05, 0.02
+OFF, OFF_AT_THE_END = 0.1, 0.02
 """A training turns where it would miss its end by this share of what is left, and by this share of all its time."""
 
 
