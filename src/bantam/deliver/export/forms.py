@@ -102,9 +102,9 @@ class Target:
     """A format: how a file's bytes are made, how they answer, how exact they have to be, how the file's name ends.
 
     `mark` stands in its usual name before the end; `require` raises BadData where a package for it is not installed.
-    `beside` are the ends of further files that whoever opens the first finds next to it: `encode` gives a tuple then.
-    `exits` says whether the early exits of a student are part of the file; `example` makes a main program that shows the
-    use of source code with this name.
+    `beside` are the ends of further files that whoever opens the first finds beside it: `encode` gives a tuple then.
+    `exits` says whether the early exits of a student are in the file; `example` makes a main program that shows how to
+    use source code of this name.
     """
 
     encode: Callable[[Material], bytes | tuple[bytes, ...]]
