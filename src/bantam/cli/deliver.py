@@ -200,7 +200,9 @@ def export(
     splits = opened.open_data(opened.photographs(data), Bar(Console(stderr=True)))
     switch = ("" if width is None else f"-{width:g}") + ("" if size is None else f"-{size}px")
     name = f"student{switch}{target.mark}{target.suffix}"
-    path = opened.exported(name) if out is None else out / name if target.program and not out.suffix else out
+    if out is not None and target.program and (out.is_dir() or not out.suffix):
+        out = out / name
+    path = out or opened.exported(name)
     parity = exported(Material(opened, net, shipped, splits), to, path, example)
     files = [*target.paths(path), *([path.with_name(f"main{path.suffix}")] if example else [])]
     weight = sum(file.stat().st_size for file in files)

@@ -59,6 +59,10 @@ def constants(steps: Program, arena: Arena) -> int:
         else:
             windows |= {one.rows, one.columns}
     affine = sum(
-        value.weight.numel() for step in steps.steps for write in step.writes for value in write.value.affine()
+        value.weight.numel()
+        for step in steps.steps
+        for write in step.writes
+        for value in write.value.affine()
+        if value.weight is not None
     )
     return total + sum(weights.values()) + 6 * sum(map(len, windows)) + 4 * affine
