@@ -27,6 +27,12 @@ FORMS = f"{', '.join(OTHERS)}, or {LAST}."
 """What `--to` takes."""
 
 
+def form(text: str) -> str:
+    """What `--to` was given. Raises BadData for a form that there is not."""
+    require_form(text)
+    return text
+
+
 def package(
     run: RunArgument,
     out: Annotated[
@@ -115,7 +121,7 @@ def report(
 def export(
     run: RunArgument,
     data: RunDataOption = None,
-    to: Annotated[str, typer.Option(metavar="FORM", help=FORMS)] = "onnx",
+    to: Annotated[str, typer.Option(parser=form, metavar="FORM", help=FORMS)] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="File to write.", show_default="RUN/student.onnx, ..."),
@@ -125,8 +131,6 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
-    require_form(to)
-
     from dataclasses import asdict
 
     from rich.console import Console
