@@ -79,6 +79,12 @@ def handin(
         raise typer.Exit(1)
 
 
+def form(text: str) -> str:
+    """What `--to` was given. Raises BadData for a form that there is not."""
+    require_form(text)
+    return text
+
+
 def package(
     run: RunArgument,
     out: Annotated[
@@ -167,7 +173,7 @@ def report(
 def export(
     run: RunArgument,
     data: RunDataOption = None,
-    to: Annotated[str, typer.Option(metavar="FORM", help=FORMS)] = "onnx",
+    to: Annotated[str, typer.Option(parser=form, metavar="FORM", help=FORMS)] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -182,8 +188,6 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's student for another runtime, if it answers there as in PyTorch on the validation images."""
-    require_form(to)
-
     from dataclasses import asdict
 
     from rich.console import Console
