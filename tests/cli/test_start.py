@@ -35,7 +35,7 @@ BESIDES: dict[str, set[str]] = {
     "recipes list": set(), "recipes show": set(), "recipes copy": set(), "grade": set(), "leaderboard": set(),
     "data check": PIXELS,
     "search": TORCH | {"optuna", "sqlalchemy"},
-    "report": TORCH | {"jinja2"},
+    **dict.fromkeys(("report", "handin"), TORCH | {"jinja2"}),
     "export": TORCH | {"onnx"},
     "quantize": TORCH | {"onnx", "onnxruntime"},
     "serve": TORCH | {"onnx", "fastapi", "starlette", "uvicorn"},
