@@ -41,7 +41,8 @@ def traced_model(
         # Of a net that it cannot write it prints the whole graph.
         with chunks_of_known_sizes(), contextlib.redirect_stdout(io.StringIO()):
             torch.onnx.export(
-                net, (example,), file, dynamo=False, dynamic_axes=batch, input_names=names[:1], output_names=names[1:],
+                net, (example,), file, dynamo=False,  # pyright: ignore[reportArgumentType]  # any file will do
+                dynamic_axes=batch, input_names=names[:1], output_names=names[1:],
                 opset_version=TRACED,
             )  # fmt: skip
     except (RuntimeError, torch.onnx.errors.OnnxExporterError):
@@ -94,14 +95,14 @@ def chunks_of_known_sizes() -> Iterator[None]:
     def chunk(g: Any, data: Any, chunks: int, dim: int) -> Any:
         length = symbolic_helper._get_tensor_dim_size(data, dim)
         if length is None:
-            return symbolic_opset11.prim_constant_chunk(g, data, chunks, dim)
+            return symbolic_opset11.prim_constant_chunk(g, data, chunks, dim)  # pyright: ignore[reportPrivateImportUsage]
         step = -(-length // chunks)
         sizes = [min(step, length - start) for start in range(0, length, step)]
         parts = g.op("Split", data, g.op("Constant", value_t=torch.tensor(sizes)), axis_i=dim, outputs=len(sizes))
         return list(parts) if len(sizes) > 1 else [parts]
 
-    torch.onnx.register_custom_op_symbolic(CHUNK, chunk, TRACED)
+    torch.onnx.register_custom_op_symbolic(CHUNK, chunk, TRACED)  # pyright: ignore[reportPrivateImportUsage]
     try:
         yield
     finally:
-        torch.onnx.unregister_custom_op_symbolic(CHUNK, TRACED)
+        torch.onnx.unregister_custom_op_symbolic(CHUNK, TRACED)  # pyright: ignore[reportPrivateImportUsage]
