@@ -56,7 +56,7 @@ def test_a_new_run_holds_the_lock_until_its_end(photographs: Path, tmp_path: Pat
     told: list[str] = []
 
     class Second(Watcher):
-        def say(self, text: str) -> None:
+        def explain(self, text: str) -> None:
             if (out / "stages").exists():
                 with pytest.raises(RunBusy):
                     pipeline.run(parse(RECIPE), photographs, out)

@@ -10,12 +10,13 @@ from pydantic import Field
 
 from bantam.errors import BadRunFile
 from bantam.runs import runfolder
+from bantam.runs.schema import Checked
 
 KEPT_EVERY = 5.0
 """Seconds between two writings: what a kill can make it forget."""
 
 
-class Kept(runfolder.Checked):
+class Kept(Checked):
     """clock.json: the seconds that are spent."""
 
     seconds: Annotated[float, Field(ge=0)]

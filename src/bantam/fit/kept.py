@@ -12,18 +12,19 @@ from bantam.fit.known import Known
 from bantam.fit.planning import Machine, Plan, Row
 from bantam.recipes import recipe as recipes
 from bantam.runs import runfolder
+from bantam.runs.schema import Checked
 
 PLAN, CLOCK, PAGE = "plan.json", "clock.json", "fit.json"
 """What a fit has in its run beside what every run has."""
 
 
-class _Row(runfolder.Checked):
+class _Row(Checked):
     what: str
     how: str
     seconds: Annotated[float, Field(ge=0)]
 
 
-class Planned(runfolder.Checked):
+class Planned(Checked):
     """plan.json."""
 
     asked: dict[str, Any]

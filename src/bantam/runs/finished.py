@@ -17,6 +17,7 @@ from bantam.measure.counts import Accuracy
 from bantam.measure.crops import TTA, tta_of
 from bantam.recipes.recipe import Recipe
 from bantam.runs import remembered, runfolder
+from bantam.runs.schema import Threshold
 from bantam.runs.student_graph import graph
 from bantam.runs.watcher import Watcher
 
@@ -131,7 +132,7 @@ class FinishedRun:
         if not self.exits.exists():
             return None
         advice = f"`bantam exits {self} --data DIR` makes it anew"
-        found = runfolder.checked(runfolder.Threshold, self.exits, runfolder.table(self.exits, advice), advice)
+        found = runfolder.checked(Threshold, self.exits, runfolder.table(self.exits, advice), advice)
         return None if found.chosen is None else found.chosen.threshold
 
     @property

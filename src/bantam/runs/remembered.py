@@ -11,9 +11,10 @@ from bantam.data.layouts.flat import CLASS_NAMES, read_names
 from bantam.errors import BadData
 from bantam.files import read_sealed
 from bantam.runs import runfolder
+from bantam.runs.schema import Checked
 
 
-class Photographs(runfolder.Checked):
+class Photographs(Checked):
     """photographs.json: the data folder, as an absolute path."""
 
     folder: str

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from bantam.errors import BadRunFile
 from bantam.runs import runfolder
+from bantam.runs.schema import Checked
 from bantam.train.optim import averaging_decay, learning_rate
 from bantam.train.step import Step
 
@@ -41,7 +42,7 @@ class Turn(NamedTuple):
     total: int
 
 
-class Turned(runfolder.Checked):
+class Turned(Checked):
     """pace.json of a stage: the steps that were planned, and the turns since, each its step and its total."""
 
     planned: Annotated[int, Field(ge=1)]
