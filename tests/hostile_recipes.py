@@ -252,7 +252,9 @@ def by_name(file: Path, settings: list[str]) -> str:
 def by_command(file: Path, settings: list[str]) -> str:
     """The same at the command line, without its program's name; a folder that it makes counts as no refusal."""
     out, said, before = file.parent / "out", io.StringIO(), sys.argv
-    sys.argv = ["bantam", "run", str(file), "--data", "nowhere", "--out", str(out)]
+    data = file.parent / "nowhere"  # it is there, and holds nothing: the recipe's mistake comes before that
+    data.mkdir(exist_ok=True)
+    sys.argv = ["bantam", "run", str(file), "--data", str(data), "--out", str(out)]
     sys.argv += [f"--set={setting}" for setting in settings]
     status: Any = 0
     try:

@@ -63,17 +63,19 @@ def fitted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_it_ends_with_everything(fitted: tuple[Path, dict[str, Any], Listener], pictures: Path) -> None:
     out, page, listener = fitted
-    files = ("plan.json", "recipe.toml", "splits.json", "student_best.ckpt", "student.onnx", "student-int8.onnx")
+    files = ("plan.json", "recipe.toml", "splits.json", "student_best.ckpt", "student.onnx")
     assert all((out / name).is_file() for name in (*files, "metrics.json", "report/report.html", "fit.json"))
     metrics = open_run(out).metrics
     assert page["accuracy"] == metrics["validation"]["accuracy"]
     assert page["largest_class"] == pytest.approx(1 / 3)
     assert page["n"] == 12
     assert 0 < page["parameters"] <= page["budget"] == 5_000
-    assert {form: told.get("file") for form, told in page["exports"].items()} == {
-        "onnx": "student.onnx",
-        "onnx-int8": "student-int8.onnx",
-    }
+    # Of 12 photographs one more that is wrong in int8 is too many: then the page says why there is no such file.
+    assert page["exports"].keys() == {"onnx", "onnx-int8"}
+    assert page["exports"]["onnx"]["file"] == "student.onnx"
+    in_bytes = page["exports"]["onnx-int8"]
+    assert (out / "student-int8.onnx").is_file() == (in_bytes.get("file") == "student-int8.onnx")
+    assert "file" in in_bytes or "onnx-int8 does not compute what PyTorch does" in in_bytes["failed"]
     (plan,) = listener.plans
     assert [row.what for row in plan.rows] == ["reading", "student", "the end"]
     assert recipes.parse((out / "recipe.toml").read_text()) == plan.recipe == open_run(out).recipe

@@ -29,7 +29,7 @@ FORMS = f"{', '.join(OTHERS)}, or {LAST}."
 
 
 def handin(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder; with --recipe a new one, too.")],
+    into: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder; with --recipe a new one, too.")],
     data: RunDataOption = None,
     recipe: Annotated[
         str | None,
@@ -54,20 +54,20 @@ def handin(
 
     # A mistyped name is said before torch is loaded.
     loaded = recipes.load(recipe) if recipe else None
-    if not (run / RECIPE).is_file():
+    if not (into / RECIPE).is_file():
         if loaded is None:
             raise BadData(
-                f"{run} holds no run; `bantam handin RUN --recipe boss --data DIR` trains one and hands it in"
+                f"{into} holds no run; `bantam handin RUN --recipe boss --data DIR` trains one and hands it in"
             )
         if data is None:
-            raise BadData(f"{run} is a new run, which remembers no photographs; say where they are with --data DIR")
-    root = data or open_run(run).photographs()
+            raise BadData(f"{into} is a new run, which remembers no photographs; say where they are with --data DIR")
+    root = data or open_run(into).photographs()
 
     from bantam.cli.screen import Bar
     from bantam.studies.handin import handin as handed_in
 
     author = {"name": name or "", "student_id": student_id or ""}
-    handed = handed_in(run, root, loaded, author, Bar(Console(stderr=as_json)))
+    handed = handed_in(into, root, loaded, author, Bar(Console(stderr=as_json)))
     if as_json:
         print_json(handed.to_json())
     else:

@@ -223,6 +223,7 @@ def computed(value: Expression, vector: Tensor, stored: Callable[[Expression], T
 
 
 def axes(operation: Operation) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
+    """The windows of an operation along the rows and along the columns."""
     return operation.rows, operation.columns
 
 

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,7 +160,7 @@ class Teacher(nn.Module):
                 images, (self.size, self.size), mode="bilinear", align_corners=False, antialias=False
             )
         self._maps, self._embedding = [], None
-        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+        with self.casting(images.device.type):
             logits = self.net(images)
         maps, embedding = self._maps, self._embedding
         self._maps, self._embedding = [], None
@@ -170,6 +171,10 @@ class Teacher(nn.Module):
         if self.autocast is not None:
             logits, embedding, maps = logits.float(), embedding.float(), [one.float() for one in maps]
         return Output(logits, embedding, tuple(maps))
+
+    def casting(self, device: str) -> AbstractContextManager[object]:
+        """Within it the layers compute in `autocast` on that kind of device."""
+        return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map the student's normalised view [N, 3, H, W] to logits [N, K], without gradients."""

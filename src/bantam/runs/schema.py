@@ -115,6 +115,8 @@ class Result(Checked):
 
 
 class Confidence(Checked):
+    """How sure an early exit must be to answer."""
+
     threshold: Number
 
 

@@ -143,7 +143,7 @@ def test_numbers_are_written_so_that_they_come_back():
 
 @needs_compiler
 def test_an_export_is_checked_and_says_so(material: Material, tmp_path: Path):
-    parity = export(material, "c", tmp_path / "student.c", example=True)
+    parity = export(material, "c", tmp_path / "student.c", program=True)
     assert parity.note.startswith("compiled, every score on 30 images is the simulation's, bit for bit")
     text = (tmp_path / "student.c").read_text()
     assert "Checked: compiled, every score on 30 images" in text
@@ -163,7 +163,7 @@ def test_what_says_something_else_is_not_written(material: Material, tmp_path: P
 
     monkeypatch.setattr("bantam.deliver.export.c_source.kernels", wrong)
     with pytest.raises(ParityFailed, match="something else than its simulation on .* so nothing is written"):
-        export(material, "c", tmp_path / "student.c", example=True)
+        export(material, "c", tmp_path / "student.c", program=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -192,7 +192,7 @@ def test_a_difference_of_one_bit_is_seen():
 )
 def test_an_example_that_there_cannot_be(material: Material, tmp_path: Path, to: str, name: str, said: str):
     with pytest.raises(BadData, match=said):
-        export(material, to, tmp_path / name, example=True)
+        export(material, to, tmp_path / name, program=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -142,6 +142,7 @@ def kernels(body: str) -> list[str]:
 
 
 def whole(values: Tensor) -> list[str]:
+    """Integers as C has them."""
     return [str(value) for value in values.flatten().tolist()]
 
 
