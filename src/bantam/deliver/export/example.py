@@ -40,8 +40,10 @@ import sharp from "sharp";
 
 const classes = {classes};
 const student = await ort.InferenceSession.create(readFileSync(new URL("{file}", import.meta.url)));
-const photo = sharp(process.argv[2]).rotate().flatten({{ background: "white" }}).toColourspace("srgb"); // upright
-const square = await photo.resize({stored}, {stored}, {{ kernel: "cubic" }}).raw().toBuffer(); // the centre square
+const {{ width: w, height: h }} = (await sharp(process.argv[2]).metadata()).autoOrient, s = Math.min(w, h); // upright
+const photo = sharp(process.argv[2]).rotate().extract({{ left: (w - s) >> 1, top: (h - s) >> 1, width: s, height: s }});
+const {first} = await photo.flatten({{ background: "white" }}).toColourspace("srgb")\
+.resize({stored}, {stored}, {{ kernel: "cubic" }}).raw().toBuffer(); // the centre square
 {again}const at = (n) => rgb[(n % {area}) * 3 + Math.floor(n / {area})] / 255; // planes of R, G and B in 0..1
 const images = Float32Array.from({{ length: 3 * {area} }}, (_, n) => at(n));
 const {{ logits }} = await student.run({{ images: new ort.Tensor("float32", images, [1, 3, {size}, {size}]) }});
@@ -50,9 +52,6 @@ const shares = powers.map((power, k) => [power / powers.reduce((sum, one) => sum
 for (const [share, name] of shares.sort((a, b) => b[0] - a[0]).slice(0, 3)) {{
   console.log(`${{name}} ${{(100 * share).toFixed(1)}}%`);
 }}
-"""
-
-JAVASCRIPT_AS_IT_IS = """const rgb = square;
 """
 
 JAVASCRIPT_AGAIN = """const raw = {{ width: {stored}, height: {stored}, channels: 3 }};
@@ -73,10 +72,10 @@ def python(name: str, file: str, classes: Sequence[str], stored: int, size: int)
 
 def javascript(name: str, file: str, classes: Sequence[str], stored: int, size: int) -> str:
     """As `python`, in JavaScript for node."""
-    again = (JAVASCRIPT_AS_IT_IS if stored == size else JAVASCRIPT_AGAIN).format(stored=stored, size=size)
-    told = json.dumps(list(classes), ensure_ascii=False)
+    again = "" if stored == size else JAVASCRIPT_AGAIN.format(stored=stored, size=size)
+    told, first = json.dumps(list(classes), ensure_ascii=False), "square" if again else "rgb"
     return JAVASCRIPT.format(
-        name=name, file=file, classes=told, stored=stored, size=size, area=size * size, again=again
+        name=name, file=file, classes=told, first=first, stored=stored, size=size, area=size * size, again=again
     )
 
 
