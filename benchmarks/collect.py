@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bantam.errors import BadData, BantamError
 from bantam.files import replacing
+from bantam.runs.runfolder import ROWS, STAGES
 
 EVIDENCE = (
     "recipe.toml",
@@ -21,11 +22,15 @@ EVIDENCE = (
 
 
 def collect(run: Path, to: Path) -> None:
-    """Copy the files of EVIDENCE from the folder `run`. Raises BadData if it is not finished, and CannotWrite."""
+    """Copy the files of EVIDENCE and the learning curves of all stages from the folder `run`.
+
+    Raises BadData if it is not finished, and CannotWrite.
+    """
     missing = [name for name in EVIDENCE if not (run / name).is_file()]
     if missing:
         raise BadData(f"{run} lacks {', '.join(missing)}; run the recipe to its end first")
-    for name in EVIDENCE:
+    curves = [str(path.relative_to(run)) for path in sorted(run.glob(f"{STAGES}/*/{ROWS}"))]
+    for name in [*EVIDENCE, *curves]:
         with replacing(to / name) as temporary:
             temporary.write_bytes((run / name).read_bytes())
 

@@ -12,14 +12,13 @@ from typing import Annotated
 import typer
 
 from bantam.deliver.export.forms import float_onnx
-from bantam.deliver.graph_classifier import FOOD11
 from bantam.files import replacing, sha256_of
 from bantam.measure.accuracy import accuracy
 from bantam.measure.temperature import divide_logits, fit_temperature
 from bantam.measure.tta import logits_of_tta
 from bantam.pipeline.selection import calibrations
 from bantam.runs import checkpoint, runfolder
-from bantam.runs.finished import open_run
+from bantam.runs.finished import FOOD11, open_run
 from bantam.runs.student_graph import GRAPH, RECORD
 from bantam.runs.watcher import Watcher
 

@@ -1,4 +1,4 @@
-"""Draws docs/results.svg, the picture in the README, from the files under results/.
+"""Draws the pictures of README and docs from the files under results/.
 
 python benchmarks/pictures.py
 """
@@ -10,19 +10,22 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from bantam.files import replacing
-from bantam.measure.plots import STYLE
+from bantam.measure.plots import STYLE, plot_accuracy_against_macs, plot_dynamic, tournament_rows
 from evidence import RESULTS, ROOT
 from markdown_tables import read
 
 PICTURE = Path("docs") / "results.svg"
+DYNAMIC = ("cascade", "exits", "slim", "sizes", "views-while-unsure")
+"""Studies of nets that do less for easy photographs: each is docs/NAME.svg."""
+ALONE = " alone"
 TEACHER = "#888888"
 STUDENT = "#b5541c"
 
 
 def recipes(results: Path) -> list[dict[str, Any]]:
-    """The metrics.json of every committed run, by the name of its folder."""
+    """The metrics.json of every committed run that validation measures, and the name of its folder."""
     found = {path.parent.name: read(path) for path in sorted(results.glob("food-11/*/metrics.json"))}
-    return [{"folder": name, **metrics} for name, metrics in found.items() if metrics]
+    return [{"folder": name, **metrics} for name, metrics in found.items() if metrics and "refit" not in metrics]
 
 
 def given_teacher(results: Path) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def draw(results: Path, path: Path) -> None:
                 ha="right" if left else "left", color=STUDENT,
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_xlim(9, 260)
+        axes.set_xlim(9, 400)
         axes.set_ylim(59, 79)
         axes.set_xticks([10, 20, 50, 100, 200], labels=["10", "20", "50", "100", "200"])
         axes.set_yticks([60, 65, 70, 75])
@@ -69,6 +72,25 @@ def draw(results: Path, path: Path) -> None:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
+def draw_dynamic(results: Path, name: str, path: Path) -> None:
+    """The curve of one of DYNAMIC beside each pass, exit or TTA alone."""
+    study = read(results / "benchmarks" / f"{name}.json")
+    assert study is not None
+    static: dict[str, dict[str, Any]] = {}
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in study["rows"]:
+        if row["kind"] == "static" or row["kind"].endswith(ALONE):
+            static[row.get("pass", row["kind"].removesuffix(ALONE))] = row
+        else:
+            lines.setdefault(f"{row['pass']} first" if "pass" in row else row["kind"], []).append(row)
+    plot_dynamic(static, lines, path)
+
+
 if __name__ == "__main__":
     draw(RESULTS, ROOT / PICTURE)
-    print(f"{PICTURE}: drawn")
+    plot_accuracy_against_macs(
+        tournament_rows(RESULTS / "benchmarks" / "families.json"), ROOT / "docs" / "students.svg"
+    )
+    for name in DYNAMIC:
+        draw_dynamic(RESULTS, name, ROOT / "docs" / f"{name}.svg")
+    print(f"{PICTURE} and the plots of {len(DYNAMIC) + 1} studies: drawn")

@@ -1,11 +1,13 @@
-"""How soon the commands answer: seconds to a photograph's class and its memory, and seconds to the first sign of life.
+"""How soon the commands answer, and with how much memory: a photograph's class, an export, a report, a training's sign.
 
     python benchmarks/start.py PHOTO --data DIR [--before CHECKOUT] [--rounds N] [--out FILE]
 
-Each command is a process of its own, as a user starts it, with compiled bytecode in place; the first sign is the first
-byte on its terminal, and whatever is still at work is ended then. With --before, the same of another checkout's source
-in the same Python. All take turns; medians over the rounds, with quartiles. Where other processes want the cores too,
-seconds of a core say more: what a command computes, whoever else is there.
+Each command is a process of its own, as a user starts it, with compiled bytecode in place and photographs decoded; the
+first sign is the first byte on its terminal, and whatever is still at work is ended then. What is exported and reported
+is the committed run of boss, a new copy each time; what is trained for an epoch is its family, without a teacher. With
+--before, the short ones of another checkout's source too, in the same Python. All take turns; medians over the rounds,
+with quartiles. Where other processes want the cores too, seconds of a core say more: what a command computes, whoever
+else is there.
 """
 
 import argparse
@@ -27,7 +29,9 @@ from bantam.measure.turns import in_turns
 from evidence import RESULTS, ROOT, write
 
 Environment = dict[str, str]
+ONE_EPOCH = ["--set", "student.net=largekernel", "--set", "student.epochs=1"]
 COMMAND = (sys.executable, "-m", "bantam")
+RUN = ROOT / "results" / "food-11" / "boss"
 
 LAUNCH = """
 import resource, subprocess, sys, time
@@ -76,18 +80,31 @@ def contestants_of(
     environment |= {"PYTHONPATH": str(checkout / "src"), "PYTHONPYCACHEPREFIX": str(place / "bytecode")}
     environment |= {"BANTAM_CACHE": str(place / "cache")}
     run = place / "run"
+    finished, epoch = place / "finished", place / "epoch"
     lines = {
         "bantam predict PHOTO": ["predict", str(photo)],
         "bantam --help": ["--help"],
         "bantam summary sample": ["summary", "sample"],
     }
+    longer = {
+        "bantam export RUN": ["export", str(finished), "--data", str(data)],
+        "bantam report RUN": ["report", str(finished), "--data", str(data)],
+        "bantam run, one epoch": ["run", "simple", "--data", str(data), "--out", str(epoch), *ONE_EPOCH],
+    }
+    lines |= longer if checkout == ROOT else {}  # before, some of these took minutes
     used.update({what: [] for what in lines})
+
+    def afresh(words: list[str], into: list[tuple[float, float]]) -> float:
+        for folder in (finished, epoch):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(RUN, finished)
+        return to_the_end(words, environment, into)
 
     def training() -> float:
         shutil.rmtree(run, ignore_errors=True)
         return to_the_first_sign(["run", "simple", "--data", str(data), "--out", str(run)], environment)
 
-    to_ends = {what: partial(to_the_end, words, environment, used[what]) for what, words in lines.items()}
+    to_ends = {what: partial(afresh, words, used[what]) for what, words in lines.items()}
     return {**to_ends, "bantam run, to its first sign": training}
 
 
@@ -120,11 +137,15 @@ def main() -> None:
             version: contestants_of(checkout, options.photo, options.data, Path(folder), used[version])
             for version, checkout in checkouts.items()
         }
-        turns = {(what, version): found[version][what] for what in found["now"] for version in found}
+        turns = {(what, version): turn for version, of in found.items() for what, turn in of.items()}
         seconds = in_turns(options.rounds, {f"{what}: {version}": turn for (what, version), turn in turns.items()})
     rows: list[dict[str, Any]] = [
         {"what": what}
-        | {version: measured(seconds[f"{what}: {version}"], used[version].get(what)) for version in checkouts}
+        | {
+            version: measured(seconds[f"{what}: {version}"], used[version].get(what))
+            for version in checkouts
+            if what in found[version]
+        }
         for what in found["now"]
     ]
     before = {"before": commit_of(checkouts["before"])} if options.before else {}
@@ -134,6 +155,7 @@ def main() -> None:
             f"{version} {row[version]['seconds']:.2f} s"
             + ("" if what is None else f" ({what:.2f} s of a core), {row[version]['megabytes']:.0f} MB")
             for version in checkouts
+            if version in row
             for what in [row[version].get("core_seconds")]
         ]
         print(f"{row['what']:<30} {'   '.join(shown)}")

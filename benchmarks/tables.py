@@ -72,8 +72,10 @@ def food_11(results: Path) -> str:
             path.parent.name,
             metrics["student"],
             with_error(judged["accuracy"], judged["standard_error"])
-            + (f", with {tta_of(judged)}" if judged["flip"] else ""),
-            f"{judged['n']:,}",
+            + (f", with {tta_of(judged)}" if judged["flip"] else "")
+            if "refit" not in metrics
+            else "none left: it has trained on validation",
+            f"{judged['n']:,}" if "refit" not in metrics else "-",
             f"{max(metrics['parameters'].values()):,}",
             str(metrics["epochs"]),
             f"{metrics['seconds'] / 60:.0f}",
@@ -90,18 +92,36 @@ def start(results: Path) -> str:
         return NOTHING
     versions = [version for version in ("before", "now") if version in study["rows"][0]]
 
-    def cells(figures: dict[str, Any]) -> list[str]:
+    def cells(figures: dict[str, Any] | None) -> list[str]:
+        if figures is None:
+            return ["-"] * 3
         low, high = figures["quartiles"]
         more = (
             [f"{figures['core_seconds']:.2f}", f"{figures['megabytes']:.0f}"] if "megabytes" in figures else ["-"] * 2
         )
         return [f"{figures['seconds']:.2f} ({low:.2f} to {high:.2f})", *more]
 
-    rows = [[row["what"], *(cell for version in versions for cell in cells(row[version]))] for row in study["rows"]]
+    rows = [[row["what"], *(cell for version in versions for cell in cells(row.get(version)))] for row in study["rows"]]
     head = ("command", *(f"{version}, {unit}" for version in versions for unit in ("s", "s of a core", "MB")))
     before = f", before at commit {study['before'][:8]}" if "before" in study else ""
     below = f"Medians of {study['rounds']} rounds and their quartiles{before}. "
     return table(head, rows) + "\n\n" + below + made_by(study["environment"])
+
+
+def pretrained(results: Path) -> str:
+    study = read(results / "benchmarks" / "pretrained.json")
+    if study is None:
+        return NOTHING
+    rows: dict[int, list[str]] = {}
+    for row in study["rows"]:
+        cells = rows.setdefault(row["budget"], [f"{row['budget']:,}"])
+        cells += [f"{row['curve'][3]:.3f}", with_error(row["accuracy"], row["standard_error"])]
+    starts = dict.fromkeys(row["start"] for row in study["rows"])
+    epochs = study["epochs"]
+    head = ("budget", *(f"{start}, {when} epochs" for start in starts for when in (4, epochs)))
+    (n,) = {row["n"] for row in study["rows"]}
+    below = f"{study['each']} training images of each of 10 classes, n = {n:,}, one seed. "
+    return table(head, list(rows.values())) + "\n\n" + below + made_by(study["environment"])
 
 
 def throughput(results: Path) -> str:
@@ -445,6 +465,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "mutants": mutants,
     "food-11": food_11,
     "start": start,
+    "pretrained": pretrained,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
     "answers": answers,

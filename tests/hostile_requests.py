@@ -146,11 +146,10 @@ def fault_of(status: int, content: bytes, method: str, broken: bool = False) -> 
 if __name__ == "__main__":
     from pathlib import Path
 
-    from bantam.deliver.classify import FOOD11
     from bantam.deliver.serve import browser
     from bantam.deliver.serve.app import make_app
     from bantam.deliver.serve.desk import Desk, Setting
-    from bantam.runs.finished import open_run
+    from bantam.runs.finished import FOOD11, open_run
 
     browser.RUNTIME = Path("nowhere")  # the graph for the browser takes seconds, and nobody asks for it
     wrong = faults(make_app(Desk(Setting(open_run(FOOD11)))))

@@ -153,6 +153,7 @@ NOT_RUN = {
     "bantam demo --out /tmp/demo": "two minutes; make demo",
     "bantam fit PHOTOS --time 30m": FIT,
     "bantam fit PHOTOS [--time 1h] [--budget 60000] [--out RUN] [--teacher CKPT] [--size 96]": FIT,
+    "bantam fit PHOTOS --ram 64k --flash 128k": FIT,
     "bantam serve RUN": SERVER,
     "bantam search --budget 60000 --data DIR --trials 30": "dozens of trainings; tests/search runs searches",
     "bantam search --budget 60000 --data DIR --trials 40 --workers 2 --out RUN": "as the other search",

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from bantam.cli.main import app
 from bantam.data.folder import FOOD_11
-from bantam.deliver.graph_classifier import FOOD11
 from bantam.deliver.serve import app as page
 from bantam.deliver.serve import browser
 from bantam.deliver.serve.desk import Desk, Setting
 from bantam.runs import runfolder
+from bantam.runs.finished import FOOD11
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 import documented
 from bantam.cli import main as cli
 from bantam.cli.command import is_argument
-from bantam.deliver.graph_classifier import FOOD11
+from bantam.runs.finished import FOOD11
 from imports_of import imports_of
 from tiny_run import RECIPE, write_photographs
 

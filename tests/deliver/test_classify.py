@@ -10,12 +10,12 @@ from PIL import Image
 from bantam.data import cache
 from bantam.data.folder import scan
 from bantam.deliver.classify import classify_files, load_classifier
-from bantam.deliver.graph_classifier import FOOD11, ranked
+from bantam.deliver.graph_classifier import ranked
 from bantam.errors import BadCheckpoint, BadData, BadImage
 from bantam.measure.tta import TTA, logits_of_tta
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import parse
-from bantam.runs.finished import open_run
+from bantam.runs.finished import FOOD11, open_run
 from tiny_run import RECIPE, write_photographs
 
 NAMES = (

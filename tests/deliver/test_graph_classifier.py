@@ -18,11 +18,11 @@ from bantam.data.images import decode
 from bantam.deliver.classify import classify_files, load_classifier
 from bantam.deliver.export.forms import about, portable
 from bantam.deliver.export.session import onnx_session
-from bantam.deliver.graph_classifier import FOOD11, GraphClassifier, graph_classifier, ranked
+from bantam.deliver.graph_classifier import GraphClassifier, graph_classifier, ranked
 from bantam.errors import BadData, BadImage, BadRunFile, NotFinite
 from bantam.measure.tta import TTA
 from bantam.runs import runfolder
-from bantam.runs.finished import load_shipped, open_run
+from bantam.runs.finished import FOOD11, load_shipped, open_run
 from bantam.runs.student_graph import GRAPH
 
 

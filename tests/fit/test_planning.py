@@ -12,7 +12,9 @@ from bantam.fit.candidates import Candidate, Student, sizes_for, stored_for, stu
 from bantam.fit.known import Known
 from bantam.fit.planning import Machine, Plan, chosen, floor, planned
 from bantam.fit.stopwatch import Speed
-from bantam.nets.limits import Limits
+from bantam.nets.device.boards import board
+from bantam.nets.device.needs import needs
+from bantam.nets.students import describe
 from bantam.pipeline import run as pipeline
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import dump, parse
@@ -146,12 +148,27 @@ def test_inputs_are_those_that_the_photographs_bear(side: int, sizes: tuple[int,
 
 def test_what_fits_no_family_is_one_line_and_what_fits_few_takes_those() -> None:
     with pytest.raises(BantamError, match=r"no family of students is so small; .* needs [\d,]+ parameters") as caught:
-        students(Limits(200), 100, (48, 96))
+        students(Asked(1.0, parameters=200), 100, (48, 96))
     assert "\n" not in str(caught.value)
-    assert {one.net for one in students(Limits(60_000), 10, (48, 96))} == {"largekernel", "mobilenet_v1"}
-    small = students(Limits(60_000, macs=1_000_000), 10, (48,))
+    assert {one.net for one in students(Asked(1.0), 10, (48, 96))} == {"largekernel", "mobilenet_v1"}
+    small = students(Asked(1.0, macs=1_000_000), 10, (48,))
     assert small
     assert all(one.budget < 60_000 for one in small)
+
+
+def test_what_a_device_has_room_for_is_what_comes_into_question() -> None:
+    room = board("bluepill").room(32)
+    (*found,) = students(Asked(1.0, board="bluepill"), 10, (32,))
+    assert found
+    for one in found:
+        there = needs(describe(one.net, one.budget, 10, 32).shipped_net(), 32)
+        assert there.ram <= room.ram
+        assert there.flash <= room.flash
+    assert any(one.budget < 60_000 for one in found)
+    with pytest.raises(BantamError, match='there is no board "bluepil" in the table'):
+        students(Asked(1.0, board="bluepil"), 10, (32,))
+    with pytest.raises(BantamError, match=r"no family of students is so small; .* bytes of RAM on a device"):
+        students(Asked(1.0, ram=100), 10, (32,))
 
 
 @pytest.mark.parametrize(

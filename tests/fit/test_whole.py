@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from bantam.cli import main as cli
+from bantam.cli.fit import page_text
 from bantam.deliver.classify import classify_files, load_classifier
+from bantam.deliver.export.compiled import compiler
 from bantam.errors import CannotWrite, RunMismatch
 from bantam.fit import kept, whole
 from bantam.fit.asked import Asked
 from bantam.fit.clock import Clock
+from bantam.fit.ending import exported, forms, on_device
 from bantam.fit.planning import Plan
 from bantam.fit.watching import FitWatcher
 from bantam.fit.whole import fit
@@ -81,6 +84,26 @@ def test_it_ends_with_everything(fitted: tuple[Path, dict[str, Any], Listener], 
     assert recipes.parse((out / "recipe.toml").read_text()) == plan.recipe == open_run(out).recipe
     assert open_run(out).tta in ("plain", "flip", "zoom", "crops")
     assert runfolder.INTERIM not in json.loads((out / "student.json").read_text())
+
+
+@pytest.mark.parametrize("wish", [{"ram": 65_536}, {"flash": 131_072}, {"board": "nucleo-f446re"}], ids=str)
+def test_for_a_device_there_is_c_too(wish: dict[str, Any]) -> None:
+    assert forms(Asked(60.0, **wish)) == ("onnx", "onnx-int8", "c")
+    assert forms(Asked(60.0)) == ("onnx", "onnx-int8")
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C compiler")
+def test_the_c_of_a_fit_is_checked_and_needs_what_the_page_says(
+    fitted: tuple[Path, dict[str, Any], Listener], pictures: Path, tmp_path: Path
+) -> None:
+    run = open_run(shutil.copytree(fitted[0], tmp_path / "run"))
+    told = exported(run, pictures, ("c",), FitWatcher())
+    assert told["c"]["file"] == "student.c"
+    assert "bit for bit" in told["c"]["parity"]
+    assert f"RAM {on_device(run)['ram']:,} bytes" in told["c"]["parity"]
+    assert (run.folder / "main.c").is_file()
+    page = {**fitted[1], "device": on_device(run)}
+    assert f"{page['device']['ram']:,} bytes of RAM" in page_text(page)
 
 
 def test_asked_again_it_does_nothing_again(fitted: tuple[Path, dict[str, Any], Listener], pictures: Path) -> None:

@@ -13,10 +13,13 @@ from bantam.measure.logits import logits_of
 from bantam.measure.temperature import temperatures_of
 from bantam.nets.teachers import build_teacher
 from bantam.pipeline import run as pipeline
+from bantam.recipes.keys import PRETRAINED
 from bantam.recipes.recipe import parse
 from bantam.runs import checkpoint
-from bantam.runs.finished import load_shipped
+from bantam.runs.finished import FOOD11, MODELS, load_shipped, open_run
+from bantam.runs.photographs import open_data
 from bantam.runs.runfolder import rows as read_rows
+from bantam.runs.watcher import Watcher
 from tiny_run import RECIPE
 
 HEAD, STUDENT = RECIPE[: RECIPE.index("[[stage]]")], RECIPE[RECIPE.index("[[stage]]") :]
@@ -62,6 +65,31 @@ def test_it_starts_where_the_earlier_stage_ended(finished: Path, photographs: Pa
     weights = [name for name in before if name.endswith("weight")]
     assert weights
     assert all(torch.equal(before[name], after[name]) for name in weights)
+
+
+def test_a_pretrained_student_starts_from_the_model_that_comes_with_bantam(photographs: Path, tmp_path: Path) -> None:
+    still = (
+        RECIPE.replace("mobilenet_v1", "largekernel")
+        .replace("lr = 5e-3", "lr = 0.0")
+        .replace("epochs = 4", "epochs = 1")
+    )
+    still = still.replace("budget = 5000", "budget = 60000").replace("epochs = 1", 'pretrained = "food11"\nepochs = 1')
+    pipeline.run(parse(still), photographs, tmp_path / "run")
+    mine = checkpoint.load(tmp_path / "run" / "stages" / "student" / "best.ckpt")
+    food = open_run(FOOD11)
+    splits = open_data(parse(still), photographs, Watcher())
+    theirs = food.unfolded(splits.training).state_dict()
+    convolutions = [name for name, value in theirs.items() if value.ndim == 4]
+    assert convolutions
+    for name in convolutions:
+        shared = tuple(slice(min(pair)) for pair in zip(mine[name].shape, theirs[name].shape, strict=True))
+        assert torch.equal(mine[name][shared], theirs[name][shared]), name
+
+
+def test_each_pretrained_model_is_there_and_of_its_family() -> None:
+    assert PRETRAINED
+    for name, family in PRETRAINED.items():
+        assert open_run(MODELS / name).shipped.student.family == family
 
 
 def test_a_student_comes_back_from_what_shipped(finished: Path, photographs: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bantam.deliver.graph_classifier import FOOD11
 from bantam.errors import BadData, BadRunFile
 from bantam.files import sha256_of
 from bantam.runs import runfolder
+from bantam.runs.finished import FOOD11
 from bantam.runs.student_graph import GRAPH, RECORD, graph
 
 

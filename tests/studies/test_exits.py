@@ -17,7 +17,6 @@ import torch
 from bantam.cli import main as cli
 from bantam.data import cache
 from bantam.data.augment import plain
-from bantam.deliver.graph_classifier import FOOD11
 from bantam.errors import BadRecipe, BudgetExceeded
 from bantam.nets.budget import weigh
 from bantam.nets.early_exit import EarlyExitNet, macs_of_exits
@@ -27,7 +26,7 @@ from bantam.pipeline import run as pipeline
 from bantam.recipes.kinds.exiting import Exiting
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import dump, load, parse
-from bantam.runs.finished import load_shipped, open_run
+from bantam.runs.finished import FOOD11, load_shipped, open_run
 from tiny_run import RECIPE
 
 KEYS = """size = 32

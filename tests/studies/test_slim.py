@@ -13,7 +13,6 @@ from PIL import Image
 
 from bantam.cli import main as cli
 from bantam.data import cache
-from bantam.deliver.graph_classifier import FOOD11
 from bantam.deliver.package.write import package
 from bantam.errors import BadCheckpoint, BadData, BadPruning, BadRecipe
 from bantam.measure.accuracy import accuracy
@@ -26,7 +25,7 @@ from bantam.pipeline import run as pipeline
 from bantam.pipeline.reuse import found
 from bantam.pipeline.run import check
 from bantam.recipes.recipe import dump, load, parse
-from bantam.runs.finished import load_shipped, open_run
+from bantam.runs.finished import FOOD11, load_shipped, open_run
 from bantam.runs.watcher import Watcher
 from bantam.search.search import planned
 from bantam.studies.cascade import cascade, text

@@ -248,12 +248,11 @@ def serve(
 
     from bantam.cli.screen import Bar
     from bantam.data.folder import scan, shown_names
-    from bantam.deliver.graph_classifier import FOOD11
     from bantam.deliver.serve import app
     from bantam.deliver.serve.desk import Setting, TeacherFile
     from bantam.nets.weights import file_and_name
     from bantam.recipes.kinds.given_teacher import GivenTeacher
-    from bantam.runs.finished import open_run
+    from bantam.runs.finished import FOOD11, open_run
     from bantam.runs.photographs import open_data
 
     opened = open_run(run or FOOD11)

@@ -9,10 +9,13 @@ import typer
 
 from bantam.cli.options import (
     ActivationMemoryOption,
+    BoardOption,
     BudgetOption,
     BytesOption,
+    FlashOption,
     JsonOption,
     MacsOption,
+    RamOption,
     next_step,
     print_json,
     whole,
@@ -51,6 +54,9 @@ def fit(
     macs: MacsOption = None,
     activation_memory: ActivationMemoryOption = None,
     file_bytes: BytesOption = None,
+    ram: RamOption = None,
+    flash: FlashOption = None,
+    board: BoardOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the best student for your photographs in a given time: plan, train, choose, export, report."""
@@ -58,7 +64,8 @@ def fit(
 
     began = time.monotonic()
     wishes = (budget, macs, activation_memory, file_bytes, size)
-    asked = Asked(seconds_of(within), *wishes, teacher=None if teacher is None else str(teacher.absolute()))
+    guide = None if teacher is None else str(teacher.absolute())
+    asked = Asked(seconds_of(within), *wishes, teacher=guide, ram=ram, flash=flash, board=board)
     for path, advice in ((photographs, "give a folder of photographs"), (teacher, "or leave --teacher out")):
         if path is not None and not Path(str(path).partition("#")[0]).exists():
             raise BadData(f"there is no {path}; check the path, {advice}")
@@ -131,6 +138,8 @@ def page_text(page: dict[str, Any]) -> str:
         lines[name] = f"{with_error(judged['accuracy'], judged['standard_error'])} in one pass"
     lines["student"] = f"{page['student']}, {page['size']} px, {page['classes']} classes"
     lines["cost"] = f"{page['parameters']:,} of {page['budget']:,} parameters, {limits}"
+    if device := page.get("device"):
+        lines["on a device"] = f"{device['ram']:,} bytes of RAM, {device['flash']:,} of flash, beside image and program"
     for form, told in page["exports"].items():
         lines[form] = f"{told['file']}, {told['bytes']:,} bytes" if "file" in told else f"not written: {told['failed']}"
     lines["report"] = page["report"]

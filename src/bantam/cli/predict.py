@@ -123,9 +123,9 @@ def photographs(
     `width` and `size` are those of a switchable student. With `exit_confidence`, each photograph leaves at the first
     early exit of the student that is so sure of it; with `view_confidence`, no crop is taken once the answer is sure.
     """
-    from bantam.deliver.graph_classifier import FOOD11, graph_classifier, ranked
+    from bantam.deliver.graph_classifier import graph_classifier, ranked
     from bantam.deliver.loose import photographs_in, write_table
-    from bantam.runs.finished import open_run
+    from bantam.runs.finished import FOOD11, open_run
 
     opened = open_run(run or FOOD11)
     asked = (width, size, exit_confidence, view_confidence)

@@ -172,15 +172,28 @@ def search_table(result: dict[str, Any]) -> Table:
 
 
 def cost_text(rows: "Mapping[str, Cost | str]", accuracies: Mapping[str, Accuracy] | None = None) -> str:
-    """One line a net: its cost, and its validation accuracy where there is one; or the reason why there is no net."""
-    heads = ["parameters", "torchsummary", "M MACs", "activations", "file", "median", "95%"]
-    lines = {name: [cost] if isinstance(cost, str) else cost_cells(cost) for name, cost in rows.items()}
-    if any(not isinstance(cost, str) and cost.device is not None for cost in rows.values()):
-        heads += ["device's RAM", "flash"]
+    """One line a net: its cost, and its validation accuracy where there is one; or the reason why there is no net.
+
+    What a device needs, and accuracies, take the columns of memory and of slow answers, for 80 columns to do.
+    """
+    on_device = any(not isinstance(cost, str) and cost.device is not None for cost in rows.values())
+    heads: list[tuple[str, str]] = [
+        ("", "parameters"),
+        ("torch-", "summary"),
+        ("M", "MACs"),
+        ("kB", "file"),
+        ("", "ms"),
+    ]
+    if on_device:
+        heads += [("RAM on", "a device"), ("", "flash")]
+    elif accuracies is None:
+        heads += [("ms", "95%"), ("kB of", "maps")]
+    lines = {name: [cost] if isinstance(cost, str) else cost_cells(cost, accuracies) for name, cost in rows.items()}
     if accuracies is not None:
-        heads.append("validation")
+        heads.append(("", "validation"))
         lines = {name: [*cells, str(accuracies[name])] for name, cells in lines.items()}
-    full = [heads, *(cells for cells in lines.values() if len(cells) == len(heads))]
+    upper, lower = ([head[row] for head in heads] for row in (0, 1))
+    full = [upper, lower, *(cells for cells in lines.values() if len(cells) == len(heads))]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     first = max(map(len, [*lines, "net"]))
 
@@ -189,21 +202,23 @@ def cost_text(rows: "Mapping[str, Cost | str]", accuracies: Mapping[str, Accurac
             cells = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         return "  ".join([name.ljust(first), *cells])
 
-    return "\n".join([line("net", heads), *(line(name, cells) for name, cells in lines.items())])
+    return "\n".join([line("", upper), line("net", lower), *(line(name, cells) for name, cells in lines.items())])
 
 
-def cost_cells(cost: "Cost") -> list[str]:
-    """The columns of `cost_text` for one net."""
-    return [
+def cost_cells(cost: "Cost", accuracies: Mapping[str, Accuracy] | None = None) -> list[str]:
+    """The columns of `cost_text` for one net, but for its accuracy."""
+    cells = [
         f"{cost.weight.unique:,}",
         f"{cost.weight.torchsummary:,}",
         f"{cost.footprint.macs / 1e6:,.2f}",
-        f"{cost.footprint.activation_bytes / 1e3:,.1f} kB",
-        f"{cost.disk_bytes / 1e3:,.1f} kB",
-        f"{cost.latency.median_ms:.2f} ms",
-        f"{cost.latency.p95_ms:.2f} ms",
-        *([f"{cost.device.ram:,}", f"{cost.device.flash:,}"] if cost.device else []),
+        f"{cost.disk_bytes / 1e3:,.1f}",
+        f"{cost.latency.median_ms:.2f}",
     ]
+    if cost.device is not None:
+        return [*cells, f"{cost.device.ram:,}", f"{cost.device.flash:,}"]
+    if accuracies is not None:
+        return cells
+    return [*cells, f"{cost.latency.p95_ms:.2f}", f"{cost.footprint.activation_bytes / 1e3:,.1f}"]
 
 
 def audit_table(audit: "Audit", name: str = "the teacher") -> Table:

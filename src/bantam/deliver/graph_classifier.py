@@ -23,9 +23,6 @@ from bantam.runs.finished import FinishedRun
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-FOOD11 = Path(__file__).parents[1] / "models" / "food11"
-"""The folder of the small trained model that comes with Bantam, laid out like a finished run's."""
-
 
 @dataclass(frozen=True)
 class GraphClassifier:

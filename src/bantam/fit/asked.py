@@ -43,7 +43,8 @@ def time_text(seconds: float) -> str:
 class Asked:
     """The wishes of one fit: seconds in all, the limits of the student, and perhaps an input size and a teacher.
 
-    `teacher` is the path of its weights as the recipe has it. Two fits with equal wishes and photographs are one.
+    `teacher` is the path of its weights as the recipe has it; `ram` and `flash` are bytes on a small device, `board`
+    the name of one. Two fits with equal wishes and photographs are one.
     """
 
     seconds: float
@@ -53,13 +54,22 @@ class Asked:
     disk_bytes: int | None = None
     size: int | None = None
     teacher: str | None = None
+    ram: int | None = None
+    flash: int | None = None
+    board: str | None = None
 
     @property
-    def limits(self) -> "Limits":
-        """The most that the student may need."""
-        from bantam.nets.limits import Limits  # wishes are checked before torch is loaded
+    def for_device(self) -> bool:
+        """Whether the student is for a small device."""
+        return any(wish is not None for wish in (self.ram, self.flash, self.board))
 
-        return Limits(self.parameters, self.macs, self.activation_bytes, self.disk_bytes)
+    def limits(self, size: int) -> "Limits":
+        """The most that a student of `size` pixels may need. Raises BadData where a board has no room for the image."""
+        from bantam.nets.device.boards import room  # wishes are checked before torch is loaded
+        from bantam.nets.limits import Limits
+
+        device = room(self.board, self.ram, self.flash, size)
+        return Limits(self.parameters, self.macs, self.activation_bytes, self.disk_bytes, *device)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""

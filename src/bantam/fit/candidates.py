@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bantam.errors import BadRecipe, BantamError, BudgetExceeded
+from bantam.errors import BadData, BadRecipe, BantamError, BudgetExceeded
+from bantam.fit.asked import Asked
 from bantam.fit.stopwatch import Speed
-from bantam.nets.limits import Limits, largest_within, least_budget
+from bantam.nets.limits import largest_within, least_budget
 from bantam.recipes.keys import LARGEST
 
 FAMILIES = (
@@ -61,8 +62,11 @@ def stored_for(side: int, size: int) -> int:
     return min(max(size, min(side, round(STORED * size))), LARGEST)
 
 
-def students(limits: Limits, classes: int, sizes: Sequence[int]) -> list[Student]:
-    """The students that come into question. Raises BudgetExceeded, or BadRecipe for a size, where there is none."""
+def students(asked: Asked, classes: int, sizes: Sequence[int]) -> list[Student]:
+    """The students that come into question.
+
+    Raises BudgetExceeded, BadRecipe for a size, or BadData for a board, where there is none.
+    """
     found: list[Student] = []
     refused: dict[str, BantamError] = {}  # of the smallest size
     for size in sizes:
@@ -71,8 +75,8 @@ def students(limits: Limits, classes: int, sizes: Sequence[int]) -> list[Student
             if len(here) == AT_A_SIZE:
                 break
             try:
-                here.append(Student(net, size, largest_within(net, limits, classes, size)[0]))
-            except (BudgetExceeded, BadRecipe) as error:
+                here.append(Student(net, size, largest_within(net, asked.limits(size), classes, size)[0]))
+            except (BudgetExceeded, BadRecipe, BadData) as error:
                 refused.setdefault(net, error)
         found += here
     if not found:

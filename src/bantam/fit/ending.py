@@ -1,14 +1,18 @@
 """What a fit ends with: exports behind the parity gate, the report, and how good the student is and what it costs."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bantam.deliver.export.forms import Material, export, target_of
 from bantam.deliver.report.report import report
 from bantam.errors import ParityFailed
+from bantam.fit.asked import Asked
 from bantam.fit.kept import PAGE
 from bantam.fit.sight import judged
 from bantam.measure.cost import costs
+from bantam.nets.device.needs import needs
 from bantam.nets.teachers import load_teacher
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.runs import runfolder
@@ -17,36 +21,42 @@ from bantam.runs.finished import FinishedRun
 from bantam.runs.photographs import open_data
 from bantam.runs.watcher import Watcher
 
-FORMS = ("onnx", "onnx-int8")
+
+def forms(asked: Asked) -> tuple[str, ...]:
+    """What the student is exported to: always ONNX, and C for a small device."""
+    return ("onnx", "onnx-int8", *["c"] * asked.for_device)
 
 
-def handed_over(run: FinishedRun, root: Path, largest: float, watcher: Watcher) -> dict[str, Any]:
-    """Export and report the finished `run` on the photographs in `root`, and say what it came to: fit.json.
+def handed_over(run: FinishedRun, root: Path, largest: float, to: Sequence[str], watcher: Watcher) -> dict[str, Any]:
+    """Export the finished `run` on the photographs in `root` in the forms `to`, report it, and say what it came to.
 
-    What is there already is taken as it is. `largest` is the share of validation's largest class. Raises CannotWrite.
+    That is fit.json. What is there already is taken as it is. `largest` is the share of validation's largest class.
+    Raises CannotWrite.
     """
     if not (run.folder / PAGE).exists():
-        exports = exported(run, root, watcher)
+        exports = exported(run, root, to, watcher)
         if not run.report.exists():
             report(run, run.report, root, environment(), watcher)
         told = {"exports": exports, "report": str(run.report)}
+        if "c" in to:
+            told["device"] = on_device(run)
         if run.submission.exists():
             told["predictions"] = str(run.submission)
         runfolder.write(run.folder / PAGE, {**page(run, root, largest, watcher), **told})
     return runfolder.table(run.folder / PAGE, "delete it and run the same command again")
 
 
-def exported(run: FinishedRun, root: Path, watcher: Watcher) -> dict[str, Any]:
-    """Each of FORMS: its file, bytes and parity, or why it was not written."""
+def exported(run: FinishedRun, root: Path, to: Sequence[str], watcher: Watcher) -> dict[str, Any]:
+    """Each of the forms `to`: its file, bytes and parity, or why it was not written."""
     net, shipped = run.whole_way()
     material = Material(run, net, shipped, open_data(run.recipe, root, watcher))
     told: dict[str, Any] = {}
-    for form in FORMS:
+    for form in to:
         target = target_of(form)
         path = run.exported(f"student{target.mark}{target.suffix}")
         watcher.say(f"writing {path}")
         try:
-            parity = export(material, form, path)
+            parity = export(material, form, path, program=target.program is not None)
         except ParityFailed as error:
             told[form] = {"failed": str(error)}
         else:
@@ -82,6 +92,12 @@ def page(run: FinishedRun, root: Path, largest: float, watcher: Watcher) -> dict
         "activation_bytes": cost.footprint.activation_bytes,
         "ms": cost.latency.median_ms,
     }
+
+
+def on_device(run: FinishedRun) -> dict[str, int]:
+    """The bytes of RAM and flash that the whole student takes as the form c."""
+    net, shipped = run.whole_way()
+    return asdict(needs(net, shipped.student.size))
 
 
 def given_accuracy(path: Path, stage: GivenTeacher, run: FinishedRun, root: Path, watcher: Watcher) -> dict[str, Any]:

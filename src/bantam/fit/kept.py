@@ -14,7 +14,7 @@ from bantam.recipes import recipe as recipes
 from bantam.runs import runfolder
 from bantam.runs.schema import Checked
 
-PLAN, CLOCK, PAGE = "plan.json", "clock.json", "fit.json"
+PLAN, CLOCK, PAGE = runfolder.PLAN, "clock.json", "fit.json"
 """What a fit has in its run beside what every run has."""
 
 

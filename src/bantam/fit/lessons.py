@@ -5,6 +5,7 @@ Few photographs want many epochs of many different views: crops, colours, CutMix
 
 from bantam.fit.candidates import Student
 from bantam.fit.known import Known
+from bantam.recipes.keys import PRETRAINED
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import VIEWS, Augment, Optimizer, Training
 
@@ -36,6 +37,7 @@ def student_stage(known: Known, student: Student, name: str, epochs: int, views:
         teacher="teacher" if views else "",
         views=views,
         start=start,
+        pretrained="" if start else pretrained_for(known, student),
         epochs=epochs,
         batch_size=batch,
         ema=averaging(known.training, batch, epochs),
@@ -43,6 +45,14 @@ def student_stage(known: Known, student: Student, name: str, epochs: int, views:
         optimizer=Optimizer(lr=lr, weight_decay=0.05),
         objectives=objectives,
     )
+
+
+def pretrained_for(known: Known, student: Student) -> str:
+    """The model that comes with Bantam from which the student starts; empty where there is none of its family.
+
+    What it has learned of photographs serves others too; signs are not like them.
+    """
+    return "" if known.signs else next((name for name, family in PRETRAINED.items() if family == student.net), "")
 
 
 def teacher_stage(known: Known, name: str, size: int, epochs: int) -> Training:

@@ -14,7 +14,7 @@ from bantam.errors import TooShort
 from bantam.fit.asked import Asked, time_text
 from bantam.fit.candidates import Candidate, stored_for
 from bantam.fit.known import Known
-from bantam.fit.lessons import answers_views, given_stage, student_stage, teacher_stage
+from bantam.fit.lessons import answers_views, given_stage, pretrained_for, student_stage, teacher_stage
 from bantam.fit.stopwatch import Speed
 from bantam.recipes.kinds import Stage
 from bantam.recipes.recipe import Data, Recipe
@@ -23,11 +23,16 @@ FALL = 0.7
 FLOORS = {32: 0.30, 48: 0.26, 64: 0.235, 96: 0.20, 128: 0.185}
 FAMILY_FLOORS = {"largekernel": 0.0, "mobilenet_v1": 0.015}
 SLOPES = {"largekernel": 0.56, "mobilenet_v1": 0.70}
+AHEAD = 4
+"""Times the views that a pretrained start stands for: benchmarks/pretrained.py, on photographs that are no food."""
 OTHER_FLOOR, OTHER_SLOPE = 0.03, 0.75
 """Of a family that is none of these: taken where these do not fit."""
 
 FIXED = 16.0
 """Seconds of work at the end, whatever there is: exports, their checks, the report, the page."""
+
+COMPILED = 30.0
+"""Seconds of work at the end for a small device: C, compiled twice, and run over validation."""
 
 WAITED = 0.2
 """Share of all the time that they take at most where others work too."""
@@ -136,6 +141,7 @@ def chosen(known: Known, asked: Asked, machine: Machine, spent: float) -> Candid
     def error(one: Candidate) -> float:
         room = max(asked.seconds - spent - at_the_end(known, asked, one.speed), 1e-3)
         views = known.training * room / an_epoch(known, one.speed)
+        views *= AHEAD if pretrained_for(known, one.student) else 1
         return floor(one) + SLOPES.get(one.student.net, OTHER_SLOPE) * (views / 10_000) ** -FALL
 
     return min(machine.candidates, key=error)
@@ -155,7 +161,8 @@ def an_epoch(known: Known, speed: Speed) -> float:
 
 def at_the_end(known: Known, asked: Asked, speed: Speed) -> float:
     """Seconds after the last training; that others work on the machine too makes them more, but not most of all."""
-    fixed = max(FIXED, min(FIXED * speed.wait, WAITED * asked.seconds))
+    least = FIXED + COMPILED * asked.for_device
+    fixed = max(least, min(least * speed.wait, WAITED * asked.seconds))
     return fixed + (PASSES * known.validation + known.training + CROPS * known.evaluation) * speed.answer
 
 
@@ -231,6 +238,8 @@ def notes(known: Known, asked: Asked, best: Candidate, ends: float) -> list[str]
         found.append(f"the smallest class has {known.fewest} photographs to learn from: more of it would help most")
     if known.signs:
         found.append("the pictures are small and grey, as signs are: they are not mirrored")
+    if pretrained_for(known, best.student):
+        found.append("the student starts from Bantam's food model: all of it that fits, but for the last layer")
     return found
 
 

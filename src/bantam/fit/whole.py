@@ -19,7 +19,7 @@ from bantam.fit import known as knowing
 from bantam.fit.asked import Asked
 from bantam.fit.candidates import Candidate, Student, sizes_for, stored_for, students
 from bantam.fit.clock import Clock, Ends
-from bantam.fit.ending import handed_over
+from bantam.fit.ending import forms, handed_over
 from bantam.fit.kept import CLOCK, PLAN, read_plan, write_plan
 from bantam.fit.known import Known
 from bantam.fit.lessons import MIXING, student_stage, teacher_stage
@@ -62,7 +62,7 @@ def fit(root: Path, asked: Asked, out: Path, watcher: FitWatcher, started: float
     run = open_run(out)
     splits = open_data(plan.recipe, root, watcher)
     largest = splits.validation.labels.bincount().max() / len(splits.validation)
-    return handed_over(run, root, float(largest), watcher)
+    return handed_over(run, root, float(largest), forms(asked), watcher)
 
 
 def require_ours(out: Path) -> None:
@@ -83,7 +83,7 @@ def made(root: Path, asked: Asked, out: Path, clock: Clock, watcher: Watcher) ->
     listing = usable(list_images(root), root)
     looked = knowing.sample(listing)
     known = knowing.of_names(listing, looked)
-    possible = students(asked.limits, known.classes, sizes_for(looked.side, asked.size))
+    possible = students(asked, known.classes, sizes_for(looked.side, asked.size))
     watcher.say(f"{known.images:,} photographs of {known.classes} classes; how fast is this machine?")
     machine = Machine(tuple(timed(known, asked, possible)))
     reading = clock.spent() + 2.5 * looked.seconds * known.images  # also hashed, and compared with one another

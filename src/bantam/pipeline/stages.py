@@ -21,6 +21,7 @@ from bantam.data.splits import (
     TrainingSplit,
 )
 from bantam.errors import BadRecipe
+from bantam.nets.graft import graft
 from bantam.nets.students import Student, describe
 from bantam.nets.teachers import Teacher, build_teacher, joint, load_teacher
 from bantam.nets.weights import load_weights
@@ -33,6 +34,7 @@ from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.training import Training
 from bantam.recipes.recipe import Recipe
 from bantam.runs import checkpoint, runfolder
+from bantam.runs.finished import MODELS, open_run
 from bantam.runs.shipped import Shipped
 from bantam.runs.watcher import Watcher
 from bantam.tables import Table
@@ -196,6 +198,8 @@ def fresh(here: Run, stage: Training) -> tuple[nn.Module, nn.Module]:
             start, known, advice = folder / runfolder.START, derived_table(folder), start_anew(folder)
             checkpoint.fill(net, checkpoint.weights(start, sha256=known.get("weights"), advice=advice), start, advice)
         weighed = student.shipped_form(net)
+    if stage.pretrained:
+        graft(net, open_run(MODELS / stage.pretrained).unfolded(here.splits.training))
     if stage.start:
         before = next(other for other in here.recipe.stage if other.name == stage.start)
         if isinstance(before, GivenTeacher):

@@ -5,6 +5,9 @@ from typing import Any
 
 REQUIRED: Any = object()
 
+PRETRAINED = {"food11": "largekernel"}
+"""The models that come with Bantam, and the family of each."""
+
 
 class Misfit(ValueError):
     """A value that is out of range or does not fit the others; `path` leads to its key from the table that raises."""

@@ -21,6 +21,10 @@ from bantam.runs.schema import Threshold
 from bantam.runs.student_graph import graph
 from bantam.runs.watcher import Watcher
 
+MODELS = Path(__file__).parents[1] / "models"
+FOOD11 = MODELS / "food11"
+"""The folder of the small trained model that comes with Bantam, laid out like a finished run's."""
+
 if TYPE_CHECKING:
     from torch import nn
 

@@ -30,6 +30,8 @@ DONE, PROBE, ROWS, BEST, START, LAST = (
 )  # fmt: skip
 INTERIM = "interim"
 """The key of student.json that says that this is the best student so far, of a run that is not finished."""
+PLAN = "plan.json"
+"""What a fit planned, and for which wishes."""
 PACE = "pace.json"
 """How the schedule of a stage that had to end at a time was shortened or stretched (`bantam.train.pace`)."""
 SPLITS = "splits.json"
@@ -148,6 +150,8 @@ def environment(folder: Path) -> dict[str, Any] | None:
 
 def go_on(folder: Path) -> str:
     """How the run in `folder` is brought to its end."""
+    if (folder / PLAN).exists():
+        return f"`bantam fit DIR --out {folder}` goes on with it, with the options that it was begun with"
     return f"`bantam run {folder / RECIPE} --data DIR --out {folder}` goes on with it"
 
 

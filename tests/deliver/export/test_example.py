@@ -18,8 +18,8 @@ from bantam.data.folder import FOOD_11
 from bantam.deliver.export.example import named, texts
 from bantam.deliver.export.forms import Material, export
 from bantam.deliver.export.session import onnx_session
-from bantam.deliver.graph_classifier import FOOD11, GraphClassifier
-from bantam.runs.finished import open_run
+from bantam.deliver.graph_classifier import GraphClassifier
+from bantam.runs.finished import FOOD11, open_run
 from bantam.runs.watcher import Watcher
 
 PACKAGES = Path(__file__).parents[3] / "build" / "browser" / "node_modules"

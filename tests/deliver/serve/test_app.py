@@ -48,27 +48,45 @@ def wait_for_gallery(desk: Desk) -> None:
         time.sleep(0.05)
 
 
-def test_no_net_answers_while_one_is_exported(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's exporter traces every net that is called meanwhile: once it took the gallery's thread with it."""
+def test_photographs_are_answered_while_the_graph_is_made(
+    setting: Setting, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
-    def slow_export(_net: object, _shipped: object) -> bytes:
+    def slow_export(_run: Path) -> bytes:
         begun.set()
         assert may_end.wait(60)
         return b"graph"
 
     monkeypatch.setattr(browser, "runtime_is_here", lambda: True)
-    monkeypatch.setattr(browser, "as_onnx", slow_export)
+    monkeypatch.setattr(browser, "exported", slow_export)
     desk = Desk(setting)
     desk.student()
     assert begun.wait(60)
-    done = desk.gallery.done if desk.gallery else 0
-    assert not desk.turn.acquire(timeout=0.2)
-    assert desk.gallery is not None
-    assert desk.gallery.done == done
-    may_end.set()
+    photograph = scan(photographs).validation[0].path.read_bytes()
+    assert desk.classify(photograph, PLAIN, teacher=False)["student"]["ms"] > 0
     wait_for_gallery(desk)
-    assert desk.in_browser() == "ready"
+    assert desk.in_browser() == "preparing"
+    may_end.set()
+    until = time.monotonic() + 60
+    while desk.in_browser() != "ready":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_the_graph_comes_from_a_process_of_its_own(setting: Setting, tmp_path: Path) -> None:
+    """torch's exporter traces every net that is called meanwhile: once it took the gallery's thread with it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(browser.exported(setting.run.folder), providers=["CPUExecutionProvider"])
+    classifier = load_classifier(setting.run)
+    size = classifier.shipped.student.size
+    images = torch.rand(2, 3, size, size)
+    normalisation = classifier.shipped.normalisation
+    mean, std = (torch.tensor(of).view(3, 1, 1) for of in (normalisation.mean, normalisation.std))
+    expected = classifier.net((images - mean) / std)
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), expected)
+    with pytest.raises(BantamError, match="nowhere"):
+        browser.exported(tmp_path / "nowhere")
 
 
 def client_of(desk: Desk) -> TestClient:
@@ -384,7 +402,7 @@ def test_the_exported_students_are_forms_that_agree(setting: Setting, tmp_path: 
     run = shutil.copytree(setting.run.folder, tmp_path / "run")
     classifier = load_classifier(open_run(run))
     (run / "quantized").mkdir()
-    (run / "quantized" / "copy.onnx").write_bytes(browser.as_onnx(classifier.net, classifier.shipped))
+    (run / "quantized" / "copy.onnx").write_bytes(browser.as_onnx(run))
     forms = load_forms(Setting(open_run(run)))
     pixels = torch.cat([classifier.pixels(r.path.read_bytes(), r.path) for r in scan(photographs).validation[:5]])
     torch.testing.assert_close(

@@ -132,18 +132,16 @@ class Desk:
     def prepare(self, forms: Forms) -> None:
         """Begin what takes its time and need not be waited for: the gallery's answers, the graph for the browser."""
         if browser.runtime_is_here():
-            threading.Thread(target=self.export, args=(forms.classifier,), daemon=True).start()
+            threading.Thread(target=self.export, daemon=True).start()
         if self.gallery is not None:
             answers = (forms.classifier, self.turn)
             threading.Thread(target=self.gallery.fill, args=answers, daemon=True).start()
 
-    def export(self, classifier: Classifier) -> None:
-        """Make the graph for the browser; a net that cannot be exported still answers on the server."""
+    def export(self) -> None:
+        """Have the graph for the browser made; a net that cannot be exported still answers on the server."""
         try:
-            # torch's exporter traces whatever net is called in this process meanwhile, in any thread.
-            with self.turn:
-                self.onnx = browser.as_onnx(classifier.net, classifier.shipped)
-        except Exception as error:
+            self.onnx = browser.exported(self.setting.run.folder)
+        except (BantamError, OSError) as error:
             self.onnx_problem = " ".join(str(error).split())[:200] or type(error).__name__
 
     # --- what the page asks

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bantam.recipes.keys import FINITE, PARAMETERS, SHARE, SIDE, SMALLEST, Keys, Misfit, Range, key
+from bantam.recipes.keys import FINITE, PARAMETERS, PRETRAINED, SHARE, SIDE, SMALLEST, Keys, Misfit, Range, key
 from bantam.recipes.kinds.given_teacher import GivenTeacher
 from bantam.recipes.kinds.stage import Stage
 from bantam.recipes.toml import nearest
@@ -99,6 +99,11 @@ class Training(Stage):
     teacher_flip: bool = key("whether the teacher also looks at the view's mirror image, and averages", False)
     start: str = key(
         "the earlier stage, or given teacher, of the same net whose weights this one starts from; empty for fresh ones",
+        "",
+    )
+    pretrained: str = key(
+        f"the model that comes with Bantam whose weights, as far as they fit, it starts from: {', '.join(PRETRAINED)}; "
+        "empty for none",
         "",
     )
     peers: int = key(
@@ -196,6 +201,18 @@ class Training(Stage):
         if self.start and (self.peers > 1 or not self.own_net):
             raise Misfit(
                 "start", f'start = "{self.start}" is not valid here: peers start anew, a pruning or exits from `of`'
+            )
+        if self.pretrained and (self.start or self.peers > 1 or not self.of_family):
+            raise Misfit(
+                "pretrained",
+                f'pretrained = "{self.pretrained}" is not valid here: it is for one student that starts from no '
+                "earlier stage",
+            )
+        if self.pretrained and PRETRAINED.get(self.pretrained) != self.net:
+            raise Misfit(
+                "pretrained",
+                f'pretrained = "{self.pretrained}" is not valid for net = "{self.net}"; there are '
+                + ", ".join(f'"{name}", a {family}' for name, family in PRETRAINED.items()),
             )
         if self.shape and not self.of_family:
             raise Misfit(
