@@ -64,7 +64,7 @@ def test_the_table_has_every_family_or_why_it_does_not_fit(bantam) -> None:
     upper, head, *rows = out.splitlines()
     assert upper.split() == ["torch-", "M", "kB", "ms", "kB", "of"]
     assert head.split() == ["net", "parameters", "summary", "MACs", "file", "ms", "95%", "maps"]
-    assert max(map(len, [upper, head, *(row for row in rows if "needs" not in row)])) <= 80
+    assert max(map(len, [upper, head, *(row for row in rows[: len(STUDENTS)] if "needs" not in row)])) <= 80
     assert [row.split()[0] for row in rows[: len(STUDENTS)]] == list(STUDENTS)
     for row in rows[: len(STUDENTS)]:
         name, *cells = row.split()

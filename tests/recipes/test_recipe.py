@@ -360,8 +360,9 @@ def test_a_pretrained_start_is_of_the_same_family_and_the_only_one() -> None:
         load("medium", ["student.pretrained=food11"])
     with pytest.raises(BadRecipe, match='there are "food11"'):
         load("strong", ["student.pretrained=cars"])
-    with pytest.raises(BadRecipe, match="starts from no earlier stage"):
-        load("boss", ["boss.pretrained=food11"])
+    for recipe, key in (("boss", "boss"), ("slim", "student")):
+        with pytest.raises(BadRecipe, match="one student of one width and size that starts from no earlier stage"):
+            load(recipe, [f"{key}.net=largekernel", f"{key}.pretrained=food11"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ def refusal(recipe: Recipe) -> str:
         return f'a search trains fresh nets; take out "{shipped.name}", which changes another stage\'s net'
     if shipped.start:
         return f'a search trains fresh nets; take out start = "{shipped.start}" of "{shipped.name}"'
+    if shipped.pretrained:
+        return f'a search trains fresh nets; take out pretrained = "{shipped.pretrained}" of "{shipped.name}"'
     if shipped.switches:
         return "a search compares ordinary nets; take out widths and sizes"
     return ""

@@ -202,11 +202,11 @@ class Training(Stage):
             raise Misfit(
                 "start", f'start = "{self.start}" is not valid here: peers start anew, a pruning or exits from `of`'
             )
-        if self.pretrained and (self.start or self.peers > 1 or not self.of_family):
+        if self.pretrained and (self.start or self.switches or self.peers > 1 or not self.of_family):
             raise Misfit(
                 "pretrained",
-                f'pretrained = "{self.pretrained}" is not valid here: it is for one student that starts from no '
-                "earlier stage",
+                f'pretrained = "{self.pretrained}" is not valid here: it is for one student of one width and '
+                "size that starts from no earlier stage",
             )
         if self.pretrained and PRETRAINED.get(self.pretrained) != self.net:
             raise Misfit(
