@@ -72,6 +72,9 @@ def test_a_plan_fits_its_time_and_is_a_recipe(known: Known, time: str, slow: flo
     assert plan == planned(known, asked, machine(known, slow), spent=10.0)
     assert plan.recipe.shipped.augment.flip == (0.0 if known.signs else 0.5)
     assert plan.recipe.data.size >= plan.recipe.shipped.size
+    start = trainings(plan)[0]
+    assert start.pretrained == ("food11" if start.net == "largekernel" and not known.signs else "")
+    assert any("food model" in note for note in plan.notes) == bool(start.pretrained)
 
 
 @pytest.mark.parametrize("known", CASES.values(), ids=CASES)
@@ -121,12 +124,15 @@ def test_a_teacher_is_trained_only_where_it_has_the_time_to_become_one(monkeypat
     def stages(known: Known, time: str) -> list[str]:
         return [stage.name for stage in planned(known, Asked(seconds_of(time)), machine(known), 10.0).recipe.stage]
 
-    assert stages(DISHES, "5m") == ["student"]
-    assert stages(DISHES, "8h") == ["first", "teacher", "student"]
-    plan = planned(DISHES, Asked(seconds_of("8h")), machine(DISHES), 10.0)
+    many = replace(DISHES, training=6_000)
+    assert stages(many, "5m") == ["student"]
+    assert stages(many, "20h") == ["first", "teacher", "student"]
+    assert stages(DISHES, "20h") == ["student"], "from so few photographs it comes behind a pretrained student"
+    plan = planned(many, Asked(seconds_of("20h")), machine(many), 10.0)
     first, teacher, student = trainings(plan)
     assert (first.kind, teacher.kind, student.start) == ("student", "teacher", "first")
     assert teacher.epochs >= planning.TEACHER_EPOCHS
+    assert (first.pretrained, student.pretrained) == ("food11", ""), "it starts from the first one"
     assert stages(CASES["cifar-10"], "30m") == ["student"]
 
 

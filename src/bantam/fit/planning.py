@@ -58,6 +58,9 @@ PATIENT = 150
 TEACHER_EPOCHS = 120
 """Of a teacher that is trained from scratch, at least: after 30, on 600 photographs, it was far behind its student."""
 
+TAUGHT_FROM = 5_000
+"""Photographs from which on a net from scratch may come to teach a student that starts pretrained."""
+
 SHARES = (0.06, 0.40)
 """Of the time for training: a first student, so that there is one, and the teacher."""
 
@@ -201,7 +204,7 @@ def lessons(
 
 def worth_a_teacher(known: Known, speed: Speed | None, best: Candidate, room: float) -> bool:
     """Whether a teacher of its own would have the time to become better than the student alone."""
-    if speed is None:
+    if speed is None or (pretrained_for(known, best.student) and known.training < TAUGHT_FROM):
         return False
     patient = room / an_epoch(known, best.speed) >= PATIENT
     return patient and SHARES[1] * room / an_epoch(known, speed) >= TEACHER_EPOCHS
