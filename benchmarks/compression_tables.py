@@ -195,3 +195,24 @@ def device(results: Path) -> str:
     )  # fmt: skip
     n = measured["rows"][0]["n"]
     return table(head, rows) + f"\n\nAccuracies on {n:,} images. " + made_by(measured["environment"])
+
+
+def device_speed(results: Path) -> str:
+    """The same C files on a PC, beside ONNX Runtime."""
+    measured = read(results / "benchmarks" / "device_speed.json")
+    if measured is None:
+        return NOTHING
+    rows = [
+        [
+            f"`{row['run']}`",
+            one["form"],
+            f"{one['median_ms']:.2f} ({one['quartiles_ms'][0]:.2f} to {one['quartiles_ms'][2]:.2f})",
+        ]
+        for row in measured["rows"]
+        for one in row["forms"]
+    ]
+    return (
+        table(("student", "form", "one image, ms"), rows)
+        + "\n\nOne thread, all in turns. "
+        + made_by(measured["environment"])
+    )

@@ -16,7 +16,16 @@ from typing import Any
 
 from bantam.files import write_text
 from bantam.measure.crops import tta_of
-from compression_tables import cascade, device, dynamic, pruning, pruning_curve, pruning_speed, quantization
+from compression_tables import (
+    cascade,
+    device,
+    device_speed,
+    dynamic,
+    pruning,
+    pruning_curve,
+    pruning_speed,
+    quantization,
+)
 from evidence import ROOT
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 from provenance import commits_of_rows, evidence
@@ -477,6 +486,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "time-to-accuracy": time_to_accuracy,
     "views": views,
     "device": device,
+    "device-speed": device_speed,
     "peers": peers,
     "families": families,
     "against-peers": against_peers,
