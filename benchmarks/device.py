@@ -26,16 +26,14 @@ from bantam.deliver.export.c import C, c_file, images_of
 from bantam.deliver.export.compiled import compiler
 from bantam.deliver.export.forms import Material, float_onnx, int8_onnx, onnx_session
 from bantam.errors import BadData
-from bantam.files import write_text
 from bantam.measure.turns import in_turns
 from bantam.nets.early_exit import without_exits
 from bantam.nets.footprint import footprint
 from bantam.nets.portable import INPUT, OUTPUT
-from bantam.runs.environment import environment
 from bantam.runs.finished import open_run
 from bantam.runs.watcher import Watcher
 from emulated import CORES, measured, missing
-from evidence import ROOT
+from evidence import ROOT, write
 
 IMAGES = 200
 """Validation images, drawn evenly, that each core sees."""
@@ -168,11 +166,7 @@ def main() -> None:
     for run in options.runs:
         rows.append(make(run, options.data))
         print(json.dumps(rows[-1]), flush=True)
-    told = {
-        "command": f"python benchmarks/device.py {' '.join(options.runs)} --data FOLDER{' --speed' * options.speed}"
-    }
-    result = {**told, "rows": rows, "environment": environment()}
-    write_text(ROOT / "results" / "benchmarks" / name, json.dumps(result, indent=1) + "\n")
+    write(ROOT / "results" / "benchmarks" / name, {"rows": rows})
 
 
 if __name__ == "__main__":
