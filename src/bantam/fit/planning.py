@@ -31,7 +31,7 @@ OTHER_FLOOR, OTHER_SLOPE = 0.03, 0.75
 FIXED = 16.0
 """Seconds of work at the end, whatever there is: exports, their checks, the report, the page."""
 
-COMPILED = 30.0
+COMPILED = 45.0
 """Seconds of work at the end for a small device: C, compiled twice, and run over validation."""
 
 WAITED = 0.2
