@@ -134,7 +134,7 @@ def teacher_audit(
 
 
 def summary(
-    net: Annotated[str, typer.Argument(metavar="FAMILY | RUN", help="A student family, or a finished run's folder.")],
+    net: Annotated[str, typer.Argument(metavar="FAMILY|RUN", help="A student family, or a finished run's folder.")],
     budget: Annotated[
         int | None,
         typer.Option(
@@ -169,7 +169,7 @@ def summary(
 
     from bantam.nets.students import STUDENTS, Student, family
 
-    if Path(net).is_dir() and net not in STUDENTS:
+    if net not in STUDENTS and (Path(net).is_dir() or len(Path(net).parts) > 1):  # no family has a slash
         require_run(Path(net))
     else:
         family(net)  # a mistake is said before torch is loaded
@@ -206,11 +206,14 @@ def summary(
 
 def recipes_list() -> None:
     """List the shipped recipes, with what each is."""
+    import textwrap
+
     from bantam.recipes.recipe import shipped
 
+    column = max(map(len, shipped())) + 2
     for name, path in shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        typer.echo(f"{name:<10} {first}")
+        typer.echo(textwrap.fill(f"{name:<{column}}{first}", 80, subsequent_indent=" " * column))
 
 
 def recipes_show(name: NameArgument) -> None:
