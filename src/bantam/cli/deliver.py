@@ -41,7 +41,8 @@ def handin(
         str | None, typer.Option("--name", parser=line("--name"), metavar="NAME", help="For the bonus report.")
     ] = None,
     student_id: Annotated[
-        str | None, typer.Option("--student-id", parser=line("--student-id"), metavar="ID", help="The same.")
+        str | None,
+        typer.Option("--student-id", parser=line("--student-id"), metavar="ID", help="The same: who hands in."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

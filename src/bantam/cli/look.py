@@ -10,7 +10,6 @@ from bantam.cli.options import (
     DataArgument,
     ImagesOption,
     JsonOption,
-    RunDataOption,
     SetOption,
     print_json,
     require_run,
@@ -86,7 +85,12 @@ def data_prepare(
 
 
 def teacher_audit(
-    data: RunDataOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="The photographs.", show_default="with --run: where that remembers them"
+        ),
+    ] = None,
     recipe: Annotated[
         str, typer.Option(metavar="RECIPE", help="The recipe whose given teacher and augmentation to use.")
     ] = "medium",

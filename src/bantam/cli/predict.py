@@ -33,7 +33,13 @@ def predict(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Photographs whose evaluation images to classify.")
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Photographs whose evaluation images to classify.",
+            show_default="of a run: where it remembers them",
+        ),
     ] = None,
     run: Annotated[
         Path | None,
