@@ -17,7 +17,7 @@ from bantam.cli import main as cli
 from bantam.deliver.report import prunings
 from bantam.recipes.recipe import parse
 from bantam.runs.finished import open_run
-from tiny_run import RECIPE
+from tiny_run import RECIPE, write_photographs
 
 SAID = hints.hints()
 
@@ -72,6 +72,23 @@ def test_a_report_says_how_the_given_teachers_curve_is_drawn(own_run: Path) -> N
     said = hints.TICKED.findall(vars(prunings.curves(open_run(own_run)).blocks[0])["text"])
     assert len(said) == 3
     for line in said:
+        documented.parse(line)
+
+
+def test_a_path_with_a_space_is_one_word_of_what_is_said(
+    own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = write_photographs(tmp_path / "my photos", 6, 3, 0), own_run.rename(tmp_path / "my run")
+    for name in ("0_0.png", "1_1.png"):
+        (data / "training" / name).write_text("milk")
+    assert call(["data", "prepare", str(data)], monkeypatch) == 1
+    said = hints.TICKED.findall(capsys.readouterr().err)
+    assert [shlex.split(line) for line in said] == [["bantam", "data", "check", str(data)]]
+    blocks = [*prunings.curves(open_run(run)).blocks, *prunings.speed(open_run(run)).blocks]
+    said = [line for block in blocks for line in hints.TICKED.findall(vars(block)["text"])]
+    assert len(said) == 3
+    for line in said:
+        assert str(run) in shlex.split(line)
         documented.parse(line)
 
 

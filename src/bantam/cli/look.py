@@ -15,7 +15,7 @@ from bantam.cli.options import (
     require_run,
     whole,
 )
-from bantam.errors import BadData
+from bantam.errors import BadData, typed
 from bantam.recipes.keys import LARGEST, PARAMETERS, SMALLEST
 
 
@@ -234,7 +234,7 @@ def recipes_copy(
     if to.exists():
         raise BadData(f"{to} exists already; choose another name")
     write_text(to, recipe_path(name).read_text(encoding="utf-8"))
-    typer.echo(f"{to}: edit it, then `bantam run {to} --data DIR --out RUN`")
+    typer.echo(f"{to}: edit it, then `bantam run {typed(to)} --data DIR --out RUN`")
 
 
 def recipe_path(name: str) -> Path:

@@ -24,6 +24,7 @@ from bantam.deliver.report.document import (
 )
 from bantam.deliver.report.questions import epochs_told
 from bantam.deliver.report.units import milliseconds, products, size_of
+from bantam.errors import typed
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
@@ -283,7 +284,7 @@ def early_exits(run: FinishedRun) -> list[Section]:
     """What the early exits save, where `bantam exits` has measured them."""
     if not run.exits.exists():
         return []
-    measured = runfolder.table(run.exits, f"`bantam exits {run} --data DIR` makes it anew")
+    measured = runfolder.table(run.exits, f"`bantam exits {typed(run)} --data DIR` makes it anew")
     kept = measured["rows"][: len(measured["macs"])] + ([measured["chosen"]] if measured["chosen"] else [])
     rows = [
         [
