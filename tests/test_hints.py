@@ -106,7 +106,16 @@ def test_what_comes_next_can_be_done(
     (verifies,) = next_steps(capsys.readouterr().out)
     assert verifies[verifies.index("--data") + 1] == str(photographs), "the run remembers its photographs"
     assert verifies[verifies.index("--budget") + 1] == "5000"
-    for words in (packages, serves, verifies):
+    assert call(["report", str(out)], monkeypatch) == 0
+    (reports,) = next_steps(capsys.readouterr().out)
+    assert reports == ["report", str(out), "--data", str(photographs)], "what is missing is measured there"
+    (out / "submission.csv").unlink()  # as where the photographs have no evaluation images
+    assert call(["package", str(out)], monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert next_steps(printed) == [], "such a package cannot be verified"
+    (predicts,) = (shlex.split(line)[1:] for line in hints.TICKED.findall(printed))
+    assert predicts[1:] == [str(out), "--data", "DIR", "--out", str(out / "submission.csv")]
+    for words in (packages, serves, verifies, reports, predicts):
         documented.parse(shlex.join(["bantam", *words]))
 
 
