@@ -127,6 +127,14 @@ class FinishedRun:
         return Accuracy(round(judged.get("accuracy", judged["plain"]) * judged["n"]), judged["n"])
 
     @property
+    def refit_of(self) -> str | None:
+        """The stage that a refit repeated on training and validation, whose figures those on validation are; or None.
+
+        Raises BadRunFile for a damaged file.
+        """
+        return self.metrics["refit"]["of"] if self.is_finished and "refit" in self.metrics else None
+
+    @property
     def exit_confidence(self) -> float | None:
         """The threshold, 0..1, that `bantam exits` chose; None where there is none. Raises BadRunFile."""
         if not self.exits.exists():

@@ -93,7 +93,7 @@ def sections_of(
             prunings.curves(run),
             prunings.speed(run),
             evidence.learning(run),
-            *evidence.mistakes(facts, classes, validation, again),
+            *evidence.mistakes(facts, classes, validation, again, run.refit_of is not None),
             evidence.stages(recipe, metrics, facts, again),
             *evidence.early_exits(run),
             evidence.provenance(run, facts),
