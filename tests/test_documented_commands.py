@@ -49,6 +49,7 @@ STEPS = [
     Step("bantam predict FOLDER --out table.csv", instead={"FOLDER": "DIR/evaluation"}),
     Step("bantam summary FAMILY", instead={"FAMILY": "sample"}),
     Step("bantam data check DIR"),
+    Step("bantam data prepare DIR", ["--size", "32"]),
     Step("bantam teacher audit --data DIR", ["--images", "20", "--set", "teacher.size=32", "--set", "data.size=32"]),
     Step("bantam run medium --data DIR --out RUN --dry-run", SETTINGS, {"RUN": "runs/dry"}),
     Step("bantam run medium --data DIR --out RUN", SETTINGS),
@@ -203,6 +204,12 @@ def test_the_parser_is_not_lenient() -> None:
 def test_every_documented_command_is_run_or_left_for_a_reason() -> None:
     known = [step.line for step in STEPS] + list(NOT_RUN)
     assert sorted(known) == LINES
+
+
+def test_the_page_of_every_command_has_every_command() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    there = re.findall(r"^ {4}(?:.* -m )?bantam (.*)$", page, re.MULTILINE)
+    assert [name for name in cli.COMMANDS if not any(f"{line} ".startswith(f"{name} ") for line in there)] == []
 
 
 def test_every_target_that_is_named_is_in_the_makefile() -> None:

@@ -17,7 +17,7 @@ from bantam.cli import main as cli
 from bantam.deliver.report import prunings
 from bantam.recipes.recipe import parse
 from bantam.runs.finished import open_run
-from tiny_run import RECIPE
+from tiny_run import RECIPE, write_photographs
 
 SAID = hints.hints()
 
@@ -75,6 +75,23 @@ def test_a_report_says_how_the_given_teachers_curve_is_drawn(own_run: Path) -> N
         documented.parse(line)
 
 
+def test_a_path_with_a_space_is_one_word_of_what_is_said(
+    own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = write_photographs(tmp_path / "my photos", 6, 3, 0), own_run.rename(tmp_path / "my run")
+    for name in ("0_0.png", "1_1.png"):
+        (data / "training" / name).write_text("milk")
+    assert call(["data", "prepare", str(data)], monkeypatch) == 1
+    said = hints.TICKED.findall(capsys.readouterr().err)
+    assert [shlex.split(line) for line in said] == [["bantam", "data", "check", str(data)]]
+    blocks = [*prunings.curves(open_run(run)).blocks, *prunings.speed(open_run(run)).blocks]
+    said = [line for block in blocks for line in hints.TICKED.findall(vars(block)["text"])]
+    assert len(said) == 3
+    for line in said:
+        assert str(run) in shlex.split(line)
+        documented.parse(line)
+
+
 def test_what_comes_next_can_be_done(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +106,16 @@ def test_what_comes_next_can_be_done(
     (verifies,) = next_steps(capsys.readouterr().out)
     assert verifies[verifies.index("--data") + 1] == str(photographs), "the run remembers its photographs"
     assert verifies[verifies.index("--budget") + 1] == "5000"
-    for words in (packages, serves, verifies):
+    assert call(["report", str(out)], monkeypatch) == 0
+    (reports,) = next_steps(capsys.readouterr().out)
+    assert reports == ["report", str(out), "--data", str(photographs)], "what is missing is measured there"
+    (out / "submission.csv").unlink()  # as where the photographs have no evaluation images
+    assert call(["package", str(out)], monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert next_steps(printed) == [], "such a package cannot be verified"
+    (predicts,) = (shlex.split(line)[1:] for line in hints.TICKED.findall(printed))
+    assert predicts[1:] == [str(out), "--data", "DIR", "--out", str(out / "submission.csv")]
+    for words in (packages, serves, verifies, reports, predicts):
         documented.parse(shlex.join(["bantam", *words]))
 
 

@@ -4,6 +4,8 @@ Every message is one line that says what is wrong, where, and what to do. The co
 message alone and exits with status 1; a traceback means a defect of Bantam's own.
 """
 
+import shlex
+
 
 class BantamError(Exception):
     """The root of everything a user can cause."""
@@ -97,3 +99,8 @@ class NotFinite(BantamError):
 def cut(text: str) -> str:
     """What an error shows of `text`: all, or the beginning of a long one."""
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def typed(path: object) -> str:
+    """A path as a shell takes it, in a command that an error says: one with a space is one word."""
+    return shlex.quote(str(path))

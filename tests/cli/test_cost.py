@@ -197,7 +197,7 @@ def test_runs_stand_side_by_side_with_the_accuracy_of_the_one_pass_that_is_coste
     status, out, error = bantam("bench", "cost", other)
     assert status == 0, error
     assert "0.750 ± 0.022" in out
-    assert re.search(r"^another +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) ms", out, re.MULTILINE)
+    assert re.search(r"^another( +[\d.,]+){3}\n( +\([\d.,]+ to [\d.,]+\)){3}$", out, re.MULTILINE)
     status, out, error = bantam("bench", "cost", other, "--json")
     said = json.loads(out)[str(other)]
     net = describe("reparam", 5_000, 3, 32).shipped_net()

@@ -122,6 +122,8 @@ def test_a_slip_in_the_words_is_one_line_that_says_what_to_do(bantam, name: str)
         (["run", "simple"], "bantam run needs --data DIR: Folder of photographs"),
         (["report"], "bantam report needs RUN: A finished run's folder"),
         (["summary", "sample", "more"], "(more)"),
+        (["handin", "x", "--name"], "bantam handin: option '--name' requires an argument; `bantam handin --help`"),
+        (["teacher", "audit", "--run"], "bantam teacher audit: option '--run' requires an argument"),
         (["x" * 5000], "characters)"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

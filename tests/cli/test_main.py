@@ -213,6 +213,7 @@ def test_summary_of_a_run_is_of_what_it_ships(bantam, own_run: Path) -> None:
     assert told["budget"] == shipped["budget"] == 5000
     assert json.loads(bantam("summary", own_run, "--json", "--budget", "100").out)["budget"] == 100
     assert "a run has its own" in one_line(bantam("summary", own_run, "--size", "64"))
+    assert "there is no run" in one_line(bantam("summary", own_run.parent / "rum")), "a path is no family's name"
     assert "holds no run" in one_line(bantam("summary", own_run.parent))
 
 
@@ -244,7 +245,9 @@ def test_audit_reads_a_given_teacher(bantam, photographs: Path, tmp_path: Path) 
 
 
 def test_recipes_are_listed_shown_and_copied(bantam, tmp_path: Path) -> None:
-    assert all(name in bantam("recipes", "list").out for name in ("demo", "simple", "medium"))
+    lines = bantam("recipes", "list").out.splitlines()
+    assert {"demo", "simple", "medium"} <= {line.split()[0] for line in lines if line[0] != " "}
+    assert max(map(len, lines)) <= 80
     shown = bantam("recipes", "show", "medium").out
     assert bantam("recipes", "copy", "medium", tmp_path / "mine.toml").status == 0
     assert (tmp_path / "mine.toml").read_text() == shown

@@ -144,6 +144,21 @@ def test_a_run_remembers_where_its_photographs_are(monkeypatch, capsys, own_run:
     assert call(monkeypatch, own_run, "--data", photographs, "--out", own_run / "again.csv") == 0
 
 
+def test_a_submission_is_told_to_a_program_and_takes_no_names(monkeypatch, capsys, own_run: Path) -> None:
+    again = own_run / "again.csv"
+    assert call(monkeypatch, own_run, "--out", again, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"submission": str(again), "predictions": 12}
+    again.unlink()
+    assert call(monkeypatch, own_run, "--out", again, "--view-confidence", 0.4, "--views", "flip", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["left"]) == ["plain", "flip"]
+    assert sum(told["left"].values()) == told["predictions"] == 12
+    again.unlink()
+    assert call(monkeypatch, own_run, "--out", again, "--classes", own_run / "names.txt") == 1
+    assert "--classes goes with single photographs" in capsys.readouterr().err
+    assert not again.exists()
+
+
 def test_what_leaves_the_machine_does_not_say_where_the_photographs_are(own_run: Path, photographs: Path) -> None:
     """Only photographs.json holds the path: no package, no report, and no other file of the run."""
     opened = open_run(own_run)

@@ -123,7 +123,7 @@ def test_a_curve_holds_what_was_asked_for(tmp_path: Path):
     assert [float(row["before"]) for row in rows] == [round(point.before.value, 6) for point in points]
     held = json.loads((tmp_path / "curve.json").read_text())["points"]
     assert [Point.from_json(value) for value in held] == points
-    assert len(curve_text(points).splitlines()) == 11
+    assert len(curve_text(points).splitlines()) == 2 + 5 + 10
 
 
 def test_each_look_is_at_the_net_of_its_own_time():
@@ -229,7 +229,16 @@ def test_the_text_has_a_line_for_each_net_and_a_column_for_each_look_taken():
         Point("structured-magnitude", 0.25, 0.253, 3_700, 0.125, Accuracy(20, 30), Accuracy(21, 30), None),
     ]
     assert curve_text(points).splitlines() == [
-        "method                ratio  removed  channels  parameters      as pruned  BatchNorm re-estimated",
-        "unstructured-global     0.5    50.0%         -       2,500  0.500 ± 0.091                       -",
-        "structured-magnitude   0.25    25.3%     12.5%       3,700  0.667 ± 0.086           0.700 ± 0.084",
+        "                                                       BatchNorm",
+        "ratio   gone  channels  parameters      as pruned   re-estimated",
+        "unstructured-global",
+        "  0.5  50.0%         -       2,500  0.500 ± 0.091              -",
+        "structured-magnitude",
+        " 0.25  25.3%     12.5%       3,700  0.667 ± 0.086  0.700 ± 0.084",
     ]
+
+
+def test_the_text_of_a_large_net_judged_three_times_has_80_columns():
+    judged = Accuracy(4_000, 4_432)
+    points = [Point("structured-magnitude", 0.05, 0.0512, 11_182_155, 0.0251, judged, judged, judged)]
+    assert max(map(len, curve_text(points).splitlines())) <= 80

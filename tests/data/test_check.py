@@ -48,6 +48,13 @@ def test_a_good_folder(root: Path):
     assert steps[-1] == (9, 9)
 
 
+def test_an_archive_is_called_as_it_was_given(root: Path, tmp_path_factory: pytest.TempPathFactory):
+    archive = Path(shutil.make_archive(str(tmp_path_factory.mktemp("given") / "mine"), "zip", root))
+    report = check(archive)
+    assert report.text().splitlines()[0] == f"{archive}: 2 classes, flat layout"
+    assert report.to_json()["root"] == str(archive)
+
+
 def test_sizes(root: Path):
     noise(root / "training/1_2.png", 100, width=20, height=5)
     noise(root / "training/1_3.png", 101, width=30, height=50)
@@ -142,8 +149,7 @@ def test_left_out_files_are_counted(root: Path):
     assert report.ignored == 2
     assert report.unsafe == ()
     assert report.warnings == (
-        "2 entries of the split folders left out, no images or too deep: 1 .txt (training/notes.txt), "
-        "1 folder (evaluation/more)",
+        "2 entries left out, no images or too deep: 1 .txt (training/notes.txt), 1 folder (evaluation/more)",
     )
     (root / "training/.DS_Store").touch()
     assert check(root).ignored == 2

@@ -58,6 +58,26 @@ def test_the_sentences_are_chosen_by_the_figures() -> None:
     assert "small products" in pruning_speed.explained(rows(masked=1.0, sparse=1.0, structured=2.0), 0.8)[2]
 
 
+def test_the_table_of_a_slow_net_has_80_columns() -> None:
+    row = {"net": "depthwise_resnet", "version": "structured", "batch": 64, "median_ms": 12_168.2}
+    row |= {"quartiles_ms": [10_815.79, 13_151.17], "speedup": 0.05, "bytes": 44_806_000}
+    head, line, said = pruning_speed.text({"rows": [row], "explanation": ["so it is"]}).splitlines()
+    assert len(head) == len(line) <= 80
+    assert line.split() == [
+        "depthwise_resnet",
+        "structured",
+        "64",
+        "12,200",
+        "10,800",
+        "to",
+        "13,200",
+        "0.05x",
+        "44.8",
+        "MB",
+    ]
+    assert said == "so it is"
+
+
 def test_the_command_measures_into_the_run_where_the_report_looks(
     own_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,12 +50,12 @@ class Command(TyperCommand):
                 with formatter.section(title):
                     formatter.write_dl([(name, WORDED.sub(r"[default: \1\2", text)) for name, text in rows])
 
-    def make_context(self, *words: Any, **further: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **further: Any) -> Any:
         """Read the words. Raises BantamError for what they are not."""
         try:
-            return super().make_context(*words, **further)
+            return super().make_context(info_name, args, parent, **further)
         except TyperException as error:
-            raise BantamError(mistake(error)) from error
+            raise BantamError(mistake(error, f"{parent.command_path if parent else 'bantam'} {info_name}")) from error
 
     def invoke(self, ctx: Any) -> Any:
         """Look for what the words name, and begin. Raises BadData."""
@@ -126,10 +126,10 @@ def meant(given: str, names: Mapping[str, str]) -> str:
     return f"; did you mean {names[near[0]]}" if near else ""
 
 
-def mistake(error: TyperException) -> str:
-    """What is wrong with a command's words, and where to read on."""
+def mistake(error: TyperException, command: str = "bantam") -> str:
+    """What is wrong with the words of `command`, and where to read on."""
     ctx, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
-    where = ctx.command_path if ctx else "bantam"
+    where = ctx.command_path if ctx else command  # an option without its value is noticed where there is no context yet
     usage = f"`{where} --help` says what there is"
     if hasattr(error, "possibilities"):  # no such option
         name, parameters = str(getattr(error, "option_name", "")), ctx.command.params if ctx else []

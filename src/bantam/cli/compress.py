@@ -15,6 +15,7 @@ from bantam.cli.options import (
     one_of,
     print_json,
     print_study,
+    remark_refit,
     whole,
 )
 from bantam.errors import BadData
@@ -134,6 +135,8 @@ def prune(
     points = prune_curve(
         where, root, ratios_of(ratios), named, images, finetune or 0, folder, Bar(console), finetune_images
     )
+    if where.is_run:
+        remark_refit(where.run, as_json)
     if as_json:
         print_json([point.to_json() for point in points])
         return

@@ -95,6 +95,11 @@ def cost(
         )
     )
     typer.echo("one image, one thread, one pass: the accuracy is that without flip, which would take a second pass")
+    for run in found:
+        if run.refit_of is not None:
+            typer.echo(
+                f"{run} was refitted on validation too: its accuracy is that of the stage before, {run.refit_of}"
+            )
     for run, measured in speeds.items():
         typer.echo(f"\n{run}, one thread, all in turns, median and quartiles\n{speeds_text(measured)}")
 

@@ -21,7 +21,7 @@ from bantam.cli.options import (
     whole,
 )
 from bantam.deliver.export import EXTRAS, TARGETS, require_form
-from bantam.errors import BadData
+from bantam.errors import BadData, typed
 
 *OTHERS, LAST = (f"{form} (an extra)" if form in EXTRAS else form for form in TARGETS)
 FORMS = f"{', '.join(OTHERS)}, or {LAST}."
@@ -41,7 +41,8 @@ def handin(
         str | None, typer.Option("--name", parser=line("--name"), metavar="NAME", help="For the bonus report.")
     ] = None,
     student_id: Annotated[
-        str | None, typer.Option("--student-id", parser=line("--student-id"), metavar="ID", help="The same.")
+        str | None,
+        typer.Option("--student-id", parser=line("--student-id"), metavar="ID", help="The same: who hands in."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -114,7 +115,13 @@ def package(
         typer.echo(f"the packaged code's net weighs {made.weight.counted:,} of {made.budget:,} parameters")
         data_of = remembered(opened.folder) or "DIR"
         words = ["bantam", "verify", made.path, "--data", data_of, "--budget", made.budget, "--run-code"]
-        typer.echo(verdict.text() if verdict else next_step(*words))
+        if verdict:
+            typer.echo(verdict.text())
+        elif opened.submission.name in made.names:
+            typer.echo(next_step(*words))
+        else:
+            again = f"`bantam predict {typed(run)} --data DIR --out {typed(opened.submission)}`"
+            typer.echo(f"without a submission nobody can verify it; with images in DIR/evaluation {again} writes one")
     if verdict and not verdict.passed:
         raise typer.Exit(1)
 
@@ -159,6 +166,7 @@ def report(
     from bantam.deliver.report.report import report as reported
     from bantam.runs.environment import environment
     from bantam.runs.finished import open_run
+    from bantam.runs.remembered import remembered
 
     opened = open_run(run)
     written = reported(opened, out or opened.report, data, environment(), Bar(Console(stderr=True)))
@@ -168,6 +176,9 @@ def report(
     typer.echo(f"{written.html}\n{written.markdown}, with {len(written.plots)} plots beside it")
     for title in written.missing:
         typer.echo(f"missing in: {title}")
+    if written.missing and data is None:
+        words = ["bantam", "report", run, "--data", remembered(opened.folder) or "DIR"]
+        typer.echo(next_step(*words, why="measures what is missing"))
 
 
 def export(

@@ -103,7 +103,7 @@ def slim(
     confidence: ConfidenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the widths of one student, each alone and first in a cascade: accuracy against mean MACs."""
+    """Compare the widths and sizes of one student, alone and first in a cascade: accuracy against mean MACs."""
     from bantam.studies.cascade import text
     from bantam.studies.slim import slim as measured
 

@@ -10,13 +10,12 @@ from bantam.cli.options import (
     DataArgument,
     ImagesOption,
     JsonOption,
-    RunDataOption,
     SetOption,
     print_json,
     require_run,
     whole,
 )
-from bantam.errors import BadData
+from bantam.errors import BadData, typed
 from bantam.recipes.keys import LARGEST, PARAMETERS, SMALLEST
 
 
@@ -86,7 +85,12 @@ def data_prepare(
 
 
 def teacher_audit(
-    data: RunDataOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="The photographs.", show_default="with --run: where that remembers them"
+        ),
+    ] = None,
     recipe: Annotated[
         str, typer.Option(metavar="RECIPE", help="The recipe whose given teacher and augmentation to use.")
     ] = "medium",
@@ -134,7 +138,7 @@ def teacher_audit(
 
 
 def summary(
-    net: Annotated[str, typer.Argument(metavar="FAMILY | RUN", help="A student family, or a finished run's folder.")],
+    net: Annotated[str, typer.Argument(metavar="FAMILY|RUN", help="A student family, or a finished run's folder.")],
     budget: Annotated[
         int | None,
         typer.Option(
@@ -169,7 +173,7 @@ def summary(
 
     from bantam.nets.students import STUDENTS, Student, family
 
-    if Path(net).is_dir() and net not in STUDENTS:
+    if net not in STUDENTS and (Path(net).is_dir() or len(Path(net).parts) > 1):  # no family has a slash
         require_run(Path(net))
     else:
         family(net)  # a mistake is said before torch is loaded
@@ -206,11 +210,14 @@ def summary(
 
 def recipes_list() -> None:
     """List the shipped recipes, with what each is."""
+    import textwrap
+
     from bantam.recipes.recipe import shipped
 
+    column = max(map(len, shipped())) + 2
     for name, path in shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        typer.echo(f"{name:<10} {first}")
+        typer.echo(textwrap.fill(f"{name:<{column}}{first}", 80, subsequent_indent=" " * column))
 
 
 def recipes_show(name: NameArgument) -> None:
@@ -227,7 +234,7 @@ def recipes_copy(
     if to.exists():
         raise BadData(f"{to} exists already; choose another name")
     write_text(to, recipe_path(name).read_text(encoding="utf-8"))
-    typer.echo(f"{to}: edit it, then `bantam run {to} --data DIR --out RUN`")
+    typer.echo(f"{to}: edit it, then `bantam run {typed(to)} --data DIR --out RUN`")
 
 
 def recipe_path(name: str) -> Path:

@@ -238,6 +238,13 @@ def print_study(
     opened = open_run(folder)
     result = study(opened, opened.photographs(data), Bar(Console(stderr=True)))
     typer.echo(text(result)) if not as_json else print_json(result)
+    remark_refit(opened, as_json)
+
+
+def remark_refit(run: "FinishedRun", as_json: bool) -> None:
+    """Say where accuracies on validation flatter what `run` ships."""
+    if run.refit_of is not None:
+        typer.echo("what ships has trained on validation too (a refit): accuracies there flatter it", err=as_json)
 
 
 def print_json(value: Any) -> None:

@@ -33,7 +33,13 @@ def predict(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Photographs whose evaluation images to classify.")
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Photographs whose evaluation images to classify.",
+            show_default="of a run: where it remembers them",
+        ),
     ] = None,
     run: Annotated[
         Path | None,
@@ -94,10 +100,12 @@ def predict(
     if len(paths) > 1 or run is not None:
         raise BadData("with --data, or a run's folder, give nothing else: `bantam predict RUN --data DIR`")
     require_run(paths[0])
+    if classes is not None:
+        raise BadData("a submission has the numbers of the classes; --classes goes with single photographs")
     if views is not None:
         require_tta(views)
     out = out or Path("submission.csv")
-    evaluation_images(paths[0], data, out, views, probabilities, width, size, *thresholds)
+    evaluation_images(paths[0], data, out, views, probabilities, width, size, *thresholds, as_json)
 
 
 def holds_run(path: Path) -> bool:
@@ -152,7 +160,7 @@ def photographs(
     if out is not None:
         typer.echo(f"{len(files):,} rows: {out}")
     if opened.folder == FOOD11:
-        typer.echo("by the food model that comes with Bantam (11 classes); --run RUN asks a run's student")
+        typer.echo("by Bantam's small food model (11 classes); --run RUN asks a run's student")
 
 
 def by_pytorch(
@@ -187,6 +195,7 @@ def evaluation_images(
     size: int | None,
     exit_confidence: float | None,
     view_confidence: float | None,
+    as_json: bool,
 ) -> None:
     """Write the submission of the student of `run`, at `width` and `size`, or computing what a threshold asks for."""
     from rich.console import Console
@@ -217,5 +226,10 @@ def evaluation_images(
         predicted(net, shipped, images, tta=views, path=out, probabilities=probabilities)
     if left is not None:
         write_answers(left.logits, shipped, images, out, probabilities)
+    if as_json:
+        counts = {} if left is None else {"left": dict(zip(left.names, left.counts, strict=True))}
+        print_json({"submission": str(out), "predictions": len(images), **counts})
+        return
+    if left is not None:
         typer.echo(left.text())
     typer.echo(f"{len(images):,} predictions: {out}")

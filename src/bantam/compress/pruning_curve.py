@@ -46,6 +46,8 @@ CURVE = "curve.json"
 """The file of a curve from which others read it."""
 
 LOOKS = {"before": "as pruned", "reestimated": "BatchNorm re-estimated", "finetuned": "after fine-tuning"}
+SHOWN_LOOKS = (("", "as pruned"), ("BatchNorm", "re-estimated"), ("after", "fine-tuning"))
+"""The same above columns, in two lines each."""
 
 Finetune = Callable[[nn.Module, str], nn.Module]
 """Trains a pruned net a little, in a place of the given name, and gives it back in eval mode."""
@@ -277,14 +279,13 @@ def write_curve(folder: Path, points: Sequence[Point], about: dict[str, Any]) ->
 
 
 def curve_text(points: Sequence[Point]) -> str:
-    """One line a pruned net: the ratio, what is left, and the accuracies that were measured."""
-    heads = ["method", "ratio", "removed", "channels", "parameters", *LOOKS.values()]
-    rows = [heads]
+    """Below each method a line a pruned net: the ratio, what is gone, what is left, and the accuracies as measured."""
+    heads = [("", "ratio"), ("", "gone"), ("", "channels"), ("", "parameters"), *SHOWN_LOOKS]
+    rows: list[Sequence[str]] = list(zip(*heads, strict=True))
     for point in points:
         looks = [getattr(point, look) for look in LOOKS]
         rows.append(
             [
-                point.method,
                 f"{point.ratio:g}",
                 f"{point.removed:.1%}",
                 "-" if point.channel_ratio is None else f"{point.channel_ratio:.1%}",
@@ -292,10 +293,16 @@ def curve_text(points: Sequence[Point]) -> str:
                 *("-" if found is None else str(found) for found in looks),
             ]
         )
-    used = [column for column in zip(*rows, strict=True) if set(column[1:]) != {"-"}]
+    used = [column for column in zip(*rows, strict=True) if set(column[2:]) != {"-"}]
     widths = [max(map(len, column)) for column in used]
-    lines = zip(*used, strict=True)
-    return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)
+    lines = ["  ".join(map(str.rjust, cells, widths)).rstrip() for cells in zip(*used, strict=True)]
+    text, method = lines[:2], ""
+    for point, line in zip(points, lines[2:], strict=True):
+        if point.method != method:
+            method = point.method
+            text.append(method)
+        text.append(line)
+    return "\n".join(text)
 
 
 def drawn(points: Sequence[Point], title: str) -> "Figure":

@@ -38,7 +38,7 @@ from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
 from bantam.data.splitting import divided
 from bantam.data.store import TEMPORARY, building_alone, default_cache_dir
-from bantam.errors import BadData, BadImage, SplitLeak
+from bantam.errors import BadData, BadImage, SplitLeak, typed
 from bantam.files import explained, sync_folder, write_json
 
 # Raise it when the same file would give other pixels: decoding, cropping or the layout of an entry changed.
@@ -283,7 +283,7 @@ def _summary(unreadable: list[str], total: int, root: Path) -> str:
     more = ", ..." if len(unreadable) > 3 else ""
     return (
         f"{len(unreadable)} of {total} images are unusable: {first}{more}; "
-        f"run `bantam data check {root}` for all of them, then replace or remove them"
+        f"run `bantam data check {typed(root)}` for all of them, then replace or remove them"
     )
 
 

@@ -53,6 +53,7 @@ class Copy:
 class Report:
     """The findings of `check`.
 
+    `root` is the folder of the images; of an archive or a table the file as it was given, not where it is unpacked.
     `counts` has the images per class for training and validation; `evaluation` and `unlabelled` are numbers, as
     those have no labels. `sizes` has for each split the smallest, median and largest width and height in pixels.
     `remarks` has by file what the decoder remarked about it, sentence by sentence. `ignored` counts the files and
@@ -167,7 +168,7 @@ def check(
     duplicates = tuple(tuple(group) for group in groups.values() if len(group) > 1)
     counts = {name: _count(splits[name], folder.classes) for name in ("training", "validation")}
     return Report(
-        root=folder.root,
+        root=root if root.is_file() else folder.root,
         layout=folder.layout,
         classes=folder.classes,
         counts=counts,
@@ -240,7 +241,7 @@ def _left_out(listing: Listing) -> Iterable[str]:
     paths = (*listing.ignored, *listing.hidden)
     if paths:
         number = _number(len(paths), "entry", "entries")
-        yield f"{number} of the split folders left out, no images or too deep: {left_out(paths, listing.folder.root)}"
+        yield f"{number} left out, no images or too deep: {left_out(paths, listing.folder.root)}"
 
 
 def _remarked(remarks: dict[str, tuple[str, ...]]) -> Iterable[str]:

@@ -25,7 +25,7 @@ from bantam.data.layouts.flat import CLASS_NAMES
 from bantam.data.layouts.folders import UNLABELLED, left_out
 from bantam.data.layouts.layout import Found, Notes, entries, in_order, is_hidden
 from bantam.data.root import opened
-from bantam.errors import BadData
+from bantam.errors import BadData, typed
 
 FOOD_11 = (
     *("Bread", "Dairy product", "Dessert", "Egg", "Fried food", "Meat", "Noodles-Pasta", "Rice", "Seafood", "Soup"),
@@ -95,7 +95,7 @@ def usable(listing: Listing, root: Path) -> Listing:
     """The same listing. Raises BadData if something stands against using it; `root` is for the message."""
     if listing.problems:
         more = len(listing.problems) - 1
-        suffix = f" (and {more} more; see `bantam data check {root}`)" if more else ""
+        suffix = f" (and {more} more; see `bantam data check {typed(root)}`)" if more else ""
         raise BadData(listing.problems[0] + suffix)
     return listing
 

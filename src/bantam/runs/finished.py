@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bantam.errors import BadCheckpoint, BadData, BadRunFile
+from bantam.errors import BadCheckpoint, BadData, BadRunFile, typed
 from bantam.measure.counts import Accuracy
 from bantam.measure.crops import TTA, tta_of
 from bantam.recipes.recipe import Recipe
@@ -131,11 +131,19 @@ class FinishedRun:
         return Accuracy(round(judged.get("accuracy", judged["plain"]) * judged["n"]), judged["n"])
 
     @property
+    def refit_of(self) -> str | None:
+        """The stage that a refit repeated on training and validation, whose figures those on validation are; or None.
+
+        Raises BadRunFile for a damaged file.
+        """
+        return self.metrics["refit"]["of"] if self.is_finished and "refit" in self.metrics else None
+
+    @property
     def exit_confidence(self) -> float | None:
         """The threshold, 0..1, that `bantam exits` chose; None where there is none. Raises BadRunFile."""
         if not self.exits.exists():
             return None
-        advice = f"`bantam exits {self} --data DIR` makes it anew"
+        advice = f"`bantam exits {typed(self)} --data DIR` makes it anew"
         found = runfolder.checked(Threshold, self.exits, runfolder.table(self.exits, advice), advice)
         return None if found.chosen is None else found.chosen.threshold
 
@@ -147,7 +155,7 @@ class FinishedRun:
     def quantized_graph(self, name: str) -> bytes:
         """The bytes of RUN/quantized/NAME as `bantam quantize` has written them. Raises BadRunFile for other ones."""
         path, record = self.quantized / name, self.quantized / runfolder.QUANTIZATION
-        advice = f"`bantam quantize {self} --data DIR` makes it anew"
+        advice = f"`bantam quantize {typed(self)} --data DIR` makes it anew"
         known = runfolder.table(record, advice).get("files", {}) if record.exists() else {}
         try:
             data = path.read_bytes()

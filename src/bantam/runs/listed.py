@@ -19,6 +19,8 @@ DEEPEST = 4
 class Listed:
     """A run as a list shows it; `accuracy` is that of what is shipped, None while there is nothing.
 
+    Of one that was `refitted` on training and validation together it is that from before.
+
     `state` is "finished", "student: epoch 3 of 30", "begun", or what is wrong with it. `changed` is in UTC.
     """
 
@@ -29,6 +31,7 @@ class Listed:
     parameters: int | None = None
     accuracy: float | None = None
     standard_error: float | None = None
+    refitted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,6 +75,7 @@ def read(run: FinishedRun) -> Listed:
         max(run.metrics.get("parameters", {}).values(), default=None),
         judged.get("accuracy", judged["plain"]),
         judged.get("standard_error", run.accuracy.standard_error),
+        run.refit_of is not None,
     )
 
 
@@ -95,6 +99,7 @@ def text(runs: list[Listed]) -> str:
     for run in runs:
         when, count = run.changed[:16].replace("T", " "), f"{run.parameters:,}" if run.parameters else "-"
         judged = run.state if run.accuracy is None else f"{run.accuracy:.3f} ± {run.standard_error or 0:.3f}"
+        judged += ", then refitted" if run.refitted else ""
         rows.append((when, run.recipe, count, judged, run.run))
     short = [row for row in rows if len(row[3]) <= 40]  # a damaged file is said at length
     widths = [max(len(row[column]) for row in short) for column in range(4)]

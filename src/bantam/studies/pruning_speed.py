@@ -20,6 +20,7 @@ from bantam.compress.channels import bundles, prune_to
 from bantam.compress.masks import masked
 from bantam.compress.pruning_curve import Subject
 from bantam.compress.sparse import bytes_of, sparse_bytes, stored_sparse
+from bantam.deliver.report.units import significant, size_of
 from bantam.errors import BadPruning
 from bantam.files import write_json
 from bantam.measure.cost import one_thread, seconds_of
@@ -68,13 +69,16 @@ def pruning_speed(
 
 def text(result: dict[str, Any]) -> str:
     """What a person reads: a line for each version and batch, then the sentences."""
-    lines: list[str] = []
+    rows = [["net", "version", "images", "ms", "quartiles", "speed", "file"]]
     for row in result["rows"]:
-        low, high = row["quartiles_ms"]
-        lines.append(
-            f"{row['net']:<14} {row['version']:<11} batch {row['batch']:>2}  {row['median_ms']:9.2f} ms "
-            f"({low:.2f} to {high:.2f})  {row['speedup']:.2f}x  {row['bytes']:>11,} bytes"
-        )
+        quartiles = " to ".join(map(significant, row["quartiles_ms"]))
+        times = [significant(row["median_ms"]), quartiles, f"{row['speedup']:.2f}x"]
+        rows.append([row["net"], row["version"], str(row["batch"]), *times, size_of(row["bytes"])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    justified = [str.ljust, str.ljust, *[str.rjust] * (len(widths) - 2)]
+    lines = [
+        "  ".join(put(cell, width) for put, cell, width in zip(justified, cells, widths, strict=True)) for cells in rows
+    ]
     return "\n".join([*lines, *result["explanation"]])
 
 

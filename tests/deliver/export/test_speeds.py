@@ -44,15 +44,22 @@ def test_the_photograph_is_one() -> None:
     assert speeds.jpeg() == speeds.jpeg()
 
 
-def test_the_text_has_a_line_for_each_form_and_a_column_for_each_thing() -> None:
+def test_the_text_has_both_lines_of_each_form_and_a_column_for_each_thing_within_80_columns() -> None:
     rows = [
-        speeds.Speed(form, what, batch, 2.0, (1.0, 4.0))
-        for what, batch in (("net alone", 1), ("net alone", 64))
-        for form in ("PyTorch", "ONNX Runtime")
+        speeds.Speed(form, what, batch, 2345.6, (1012.34, 4012.34))
+        for what, batch in ((speeds.NET_ALONE, 1), (speeds.NET_ALONE, 64), (speeds.FILE_TO_CLASS, 1))
+        for form in ("PyTorch", "ONNX Runtime without zeros")
     ]
-    head, *lines = speeds.speeds_text(rows).splitlines()
+    text = speeds.speeds_text(rows).splitlines()
+    what, head, *lines = text
+    assert what.split() == ["net", "alone", "net", "alone", "file", "to", "class"]
     assert head.split("  ")[0] == "form"
-    assert "net alone, 1 image " in head
-    assert head.endswith("net alone, 64 images")
-    assert [line.split("  ")[0] for line in lines] == ["PyTorch", "ONNX Runtime"]
-    assert all(line.count("2.00 (1.00 to 4.00) ms") == 2 for line in lines)
+    assert [column.strip() for column in head.split("  ") if column][1:] == [
+        "1 image, ms",
+        "64 images, ms",
+        "1 image, ms",
+    ]
+    assert [line.split("  ")[0] for line in lines] == ["PyTorch", "", "ONNX Runtime without zeros", ""]
+    assert all(line.count("2,350") == 3 for line in lines[::2])
+    assert all(line.count("(1,010 to 4,010)") == 3 for line in lines[1::2])
+    assert max(map(len, text)) <= 80

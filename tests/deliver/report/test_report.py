@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from bantam.cli import main as cli
 from bantam.deliver.report import evidence, facts, prunings, questions
 from bantam.deliver.report.document import Table
 from bantam.deliver.report.facts import reliability
@@ -20,7 +21,7 @@ from bantam.nets.students import STUDENTS
 from bantam.objectives import OBJECTIVES
 from bantam.recipes import recipe as recipes
 from bantam.recipes.recipe import parse
-from bantam.runs import runfolder
+from bantam.runs import listed, runfolder
 from bantam.runs.finished import load_shipped, open_run
 from bantam.runs.watcher import Watcher
 from bantam.studies.prune import Source, curve_out
@@ -350,6 +351,25 @@ def test_the_result_stands_beside_its_teacher_and_no_net_at_all() -> None:
     own = {"o": {"kind": "teacher", "net": "big", "parameters": 5_000_000, "validation": judged}}
     trained = evidence.result({**metrics, "stages": own}, {}).blocks[0].figures
     assert trained[1] == ("0.750 ± 0.010", "its teacher", "5.0 million parameters")
+
+
+def test_a_refit_is_not_praised_for_the_validation_images_that_it_has_learned(
+    own_run: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = json.loads((own_run / "metrics.json").read_text())
+    runfolder.write(own_run / "metrics.json", {**metrics, "refit": {"of": "student", "stage": "again"}})
+    run = open_run(own_run)
+    assert run.refit_of == "student"
+    figure, *_ = evidence.result(run.metrics, {}).blocks[0].figures
+    assert figure[1] == "validation accuracy of the student before its refit, stage “student”"
+    assert "Before a refit its validation accuracy is" in " ".join(questions.bonus_text(run.recipe, run.metrics))
+    judged = {"validation": {"n": 30, "correct": 30, "confusion": [[10, 0], [0, 20]]}}
+    assert [each.blocks[0].text for each in evidence.mistakes(judged, "ab", None, "", True)] == [evidence.REFITTED]
+    assert listed.text(listed.listed(own_run)).splitlines()[1].count(", then refitted") == 1
+    monkeypatch.setattr("sys.argv", ["bantam", "cascade", str(own_run), "--data", str(photographs)])
+    with pytest.raises(SystemExit, match="^0$"):
+        cli.main()
+    assert "has trained on validation too" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_only_the_exercise_has_the_exercise_s_numbers(own_run: Path) -> None:

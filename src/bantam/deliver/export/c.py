@@ -20,7 +20,7 @@ from bantam.deliver.export.c_source import source_of
 from bantam.deliver.export.c_text import Facts, comment, header_of, quoted
 from bantam.deliver.export.compiled import SANITIZED, STRICT, Compiled, can_watch, compiler
 from bantam.deliver.export.forms import INTEGER, PIXELS, Answer, Material, Parity, Target, parity_of
-from bantam.errors import ParityFailed
+from bantam.errors import ParityFailed, typed
 from bantam.measure.logits import logits_of
 from bantam.nets.device.arena import Arena, plan
 from bantam.nets.device.operations import traced
@@ -80,7 +80,7 @@ def integers_of(material: Material) -> tuple[StagedNet, dict[str, Tensor]]:
     record, best = run.quantized / runfolder.QUANTIZATION, run.quantized / "int8-qat" / runfolder.BEST
     if not (record.exists() and best.exists()) or material.shipped != run.whole_way()[1]:
         return deploy(net), {}
-    advice = f"`bantam quantize {run} --data DIR` makes it anew"
+    advice = f"`bantam quantize {typed(run)} --data DIR` makes it anew"
     if runfolder.table(record, advice).get("chosen", {}).get("int8") != "int8-qat":
         return deploy(net), {}
     trained = quantized(net, INT8)

@@ -25,6 +25,7 @@ from bantam.deliver.export.forms import (
     plain_onnx,
     quantized_onnx,
 )
+from bantam.deliver.report.units import significant
 from bantam.measure.cost import one_thread
 from bantam.measure.turns import in_turns
 from bantam.nets.fold import deploy
@@ -137,13 +138,14 @@ def jpeg() -> bytes:
 
 
 def speeds_text(speeds: list[Speed]) -> str:
-    """A line for each form: median and quartiles of each of the things that were timed."""
+    """For each form the median of each of the things that were timed, and below it the quartiles."""
     columns = list(dict.fromkeys((speed.what, speed.batch) for speed in speeds))
-    heads = ["form", *(f"{what}, {batch} image{'s' if batch > 1 else ''}" for what, batch in columns)]
-    rows = [heads]
+    rows = [["", *(what for what, _ in columns)]]
+    rows.append(["form", *(f"{batch} image{'s' if batch > 1 else ''}, ms" for _, batch in columns)])
     for form in dict.fromkeys(speed.form for speed in speeds):
         found = {(speed.what, speed.batch): speed for speed in speeds if speed.form == form}
-        rows.append([form, *(cell(found[column]) for column in columns)])
+        rows.append([form, *(significant(found[column].median_ms) for column in columns)])
+        rows.append(["", *(f"({' to '.join(map(significant, found[column].quartiles_ms))})" for column in columns)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -151,9 +153,3 @@ def speeds_text(speeds: list[Speed]) -> str:
         )
         for row in rows
     )
-
-
-def cell(speed: Speed) -> str:
-    """Median and quartiles."""
-    low, high = speed.quartiles_ms
-    return f"{speed.median_ms:.2f} ({low:.2f} to {high:.2f}) ms"

@@ -24,21 +24,24 @@ from bantam.deliver.report.document import (
 )
 from bantam.deliver.report.questions import epochs_told
 from bantam.deliver.report.units import milliseconds, products, size_of
+from bantam.errors import typed
 from bantam.measure.accuracy import Accuracy
 from bantam.measure.crops import tta_of
 from bantam.recipes.recipe import Recipe
 from bantam.runs import runfolder
 from bantam.runs.finished import FinishedRun
 
+REFITTED = "What ships was trained once more on training and validation together, so validation measures it no longer."
+
 
 def result(metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
     """The run in a few numbers: how good it is beside its teacher and without any net, and what it weighs."""
     judged, parameters = metrics["validation"], metrics["parameters"]
-    tta = tta_of(judged)
+    tta, refit = tta_of(judged), metrics.get("refit")
     figures = [
         (
             with_error(judged),
-            "validation accuracy of the student",
+            "validation accuracy of the student" + (f" before its refit, stage “{refit['of']}”" if refit else ""),
             f"{parameters['unique']:,} of {metrics['budget']:,} parameters",
         ),
         *teachers(metrics, facts),
@@ -48,6 +51,7 @@ def result(metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
         ["measured on", f"{judged['n']:,} images" + ("" if tta == "plain" else f", with TTA “{tta}”")],
         *([["without TTA", f"{judged['plain']:.3f}"]] if "plain" in judged and tta != "plain" else []),
         *temperatures(judged),
+        *([["refit", REFITTED]] if refit else []),
         ["parameters", f"{parameters['unique']:,}, as torchsummary counts {parameters['torchsummary']:,}"],
         ["student", str(metrics["student"])],
         ["training", f"{epochs_told(metrics, list(metrics['stages']))}, {metrics['seconds'] / 60:,.0f} minutes"],
@@ -144,9 +148,18 @@ def learning(run: FinishedRun) -> Section:
 
 
 def mistakes(
-    facts: dict[str, Any], classes: Sequence[str], validation: LabelledSplit | None, again: str
+    facts: dict[str, Any],
+    classes: Sequence[str],
+    validation: LabelledSplit | None,
+    again: str,
+    refitted: bool = False,
 ) -> list[Section]:
-    """Confusion, accuracy by class, the hardest images and calibration, on validation."""
+    """Confusion, accuracy by class, the hardest images and calibration, on validation; none of a refit's.
+
+    It has learned those images, so what it says of them would flatter it.
+    """
+    if refitted:
+        return [Section("mistakes", "What the student gets wrong", [Paragraph(REFITTED)])]
     if "validation" not in facts:
         return [
             Section("mistakes", "What the student gets wrong", [Missing(f"Not measured yet; {again} measures it.")])
@@ -283,7 +296,7 @@ def early_exits(run: FinishedRun) -> list[Section]:
     """What the early exits save, where `bantam exits` has measured them."""
     if not run.exits.exists():
         return []
-    measured = runfolder.table(run.exits, f"`bantam exits {run} --data DIR` makes it anew")
+    measured = runfolder.table(run.exits, f"`bantam exits {typed(run)} --data DIR` makes it anew")
     kept = measured["rows"][: len(measured["macs"])] + ([measured["chosen"]] if measured["chosen"] else [])
     rows = [
         [

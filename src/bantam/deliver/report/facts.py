@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bantam.data.augment import plain
 from bantam.data.splits import IMAGENET, LabelledSplit, Normalisation, Splits, require_labelled
-from bantam.errors import BantamError, RunMismatch
+from bantam.errors import BantamError, RunMismatch, typed
 from bantam.files import sha256_of
 from bantam.measure.accuracy import accuracy, calibration, confusion, soft_label_facts
 from bantam.measure.cost import Cost, latencies
@@ -94,7 +94,7 @@ def read(run: FinishedRun) -> dict[str, Any]:
     """The facts that were kept, or none. Raises BadData for a damaged file."""
     if not run.facts.exists():
         return {}
-    return runfolder.table(run.facts, f"`bantam report {run} --data DIR` makes it anew")
+    return runfolder.table(run.facts, f"`bantam report {typed(run)} --data DIR` makes it anew")
 
 
 def check_photographs(run: FinishedRun, data: Path, splits: Splits) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from bantam.deliver.report import figures as plots
 from bantam.deliver.report.document import NONE, Block, Missing, Paragraph, Plot, Points, Section, Table
 from bantam.deliver.report.units import milliseconds, products, size_of
-from bantam.errors import BadData
+from bantam.errors import BadData, typed
 from bantam.nets.students import PRUNED
 from bantam.runs import runfolder
 from bantam.runs.finished import FinishedRun
@@ -26,7 +26,7 @@ def curves(run: FinishedRun) -> Section:
         told = runfolder.table(path, "make it anew")
         points = told.get("points")
         if not isinstance(points, list) or not points:
-            raise BadData(f"{path} holds no points; `bantam prune {run} --data DIR` makes it anew")
+            raise BadData(f"{path} holds no points; `bantam prune {typed(run)} --data DIR` makes it anew")
         name = path.parent.relative_to(run.folder).as_posix().replace("/", "-")
         whose = next((f"The {who}: " for who in ("teacher", "student") if path.parent.name.startswith(who)), "")
         blocks += curve(name, whose + str(told.get("title", path.parent.name)), points)
@@ -41,10 +41,10 @@ def without_curves(run: FinishedRun) -> Block:
     for given in run.recipe.given[:1]:
         if given.architecture in PRUNED:
             net = f"DIR/{given.checkpoint} --architecture {given.architecture} --size {given.size}"
-            teachers = f"; `bantam prune {net} --data DIR --out {run.pruning / 'teacher'}` draws its teacher's"
+            teachers = f"; `bantam prune {net} --data DIR --out {typed(run.pruning / 'teacher')}` draws its teacher's"
     return Missing(
-        f"{run.pruning} holds no curve yet: `bantam prune {run} --data DIR` draws the student's{teachers}, and "
-        f"`bantam handin {run} --data DIR` all that the exercise asks for."
+        f"{run.pruning} holds no curve yet: `bantam prune {typed(run)} --data DIR` draws the student's{teachers}, and "
+        f"`bantam handin {typed(run)} --data DIR` all that the exercise asks for."
     )
 
 
@@ -96,9 +96,9 @@ def speed(run: FinishedRun) -> Section:
     """3-2: first what the figures say in a sentence, then the figures, then each of them explained."""
     title = "Do structured and unstructured pruning differ in speed, and why?"
     if not run.pruning_speed.is_file():
-        why = f"{run.pruning_speed} is not there yet: `bantam bench pruning {run} --data DIR` measures it."
+        why = f"{run.pruning_speed} is not there yet: `bantam bench pruning {typed(run)} --data DIR` measures it."
         return Section("q3-2", title, [Missing(why)])
-    again = f"`bantam bench pruning {run} --data DIR` makes it anew"
+    again = f"`bantam bench pruning {typed(run)} --data DIR` makes it anew"
     measured = runfolder.table(run.pruning_speed, again)
     ratio, rows, lines = measured["ratio"], measured["rows"], measured["explanation"]
     made_on = measured.get("environment", {}).get("processor")

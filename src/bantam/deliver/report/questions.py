@@ -145,7 +145,8 @@ def bonus_text(recipe: Recipe, metrics: dict[str, Any], author: str = "") -> lis
         f"images, trained for {epochs_told(metrics, trained_as(recipe))}"
         + (f" under {' and '.join(taught)}" if taught else " without a teacher")
         + f" with {' and '.join(shipped.objectives)}.",
-        f"Its validation accuracy is {judged['accuracy']:.3f} ± {judged['standard_error']:.3f} (n = {judged['n']:,})"
+        ("Before a refit its" if "refit" in metrics else "Its")
+        + f" validation accuracy is {judged['accuracy']:.3f} ± {judged['standard_error']:.3f} (n = {judged['n']:,})"
         + ("." if tta_of(judged) == "plain" else f", with TTA {tta_of(judged)!r}, chosen on validation."),
     ]
     changes = [name for name in ("mixup", "cutmix", "erase", "rotation", "hue") if getattr(shipped.augment, name)]

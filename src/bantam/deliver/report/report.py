@@ -14,7 +14,7 @@ from bantam.deliver.package.write import code_of
 from bantam.deliver.report import evidence, prunings, questions
 from bantam.deliver.report.document import Plot, Section
 from bantam.deliver.report.facts import measure, read
-from bantam.errors import BadData
+from bantam.errors import BadData, typed
 from bantam.files import write_text
 from bantam.runs.finished import FinishedRun
 from bantam.runs.photographs import open_data
@@ -82,7 +82,7 @@ def sections_of(
         validation = splits.validation
         classes = called(classes, shown_names(scan(data)))
     code = code_of(net, shipped, run.stored, run.tta)
-    again = f"`bantam report {run} --data DIR`"
+    again = f"`bantam report {typed(run)} --data DIR`"
     try:
         sections = [
             evidence.result(metrics, facts),
@@ -93,7 +93,7 @@ def sections_of(
             prunings.curves(run),
             prunings.speed(run),
             evidence.learning(run),
-            *evidence.mistakes(facts, classes, validation, again),
+            *evidence.mistakes(facts, classes, validation, again, run.refit_of is not None),
             evidence.stages(recipe, metrics, facts, again),
             *evidence.early_exits(run),
             evidence.provenance(run, facts),
