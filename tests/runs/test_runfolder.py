@@ -141,3 +141,13 @@ def test_the_model_that_comes_along_has_its_weights_recorded() -> None:
     run = Path(runfolder.__file__).parents[1] / "models" / "food11"
     table = json.loads((run / "student.json").read_text())
     assert len(table["weights"]) == len(table["sha256"]) == 64
+
+
+def test_a_stopped_fit_goes_on_as_a_fit_and_a_stopped_run_as_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "my fit"
+    folder.mkdir()
+    with pytest.raises(BadData, match=r"not finished; `bantam run '.*my fit/recipe.toml' --data DIR --out '.*my fit'`"):
+        runfolder.result(folder)
+    (folder / runfolder.PLAN).write_text("{}")
+    with pytest.raises(BadData, match=r"not finished; `bantam fit DIR --out '.*my fit'` goes on with it"):
+        runfolder.result(folder)

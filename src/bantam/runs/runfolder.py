@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from bantam.errors import BadData, BadRecipe, BadRunFile, NotFinite, RunBusy
+from bantam.errors import BadData, BadRecipe, BadRunFile, NotFinite, RunBusy, typed
 from bantam.files import explained, read_sealed, sealed, unsealed, write_sealed, write_text
 from bantam.recipes import recipe as recipes
 from bantam.recipes.recipe import Recipe
@@ -151,8 +151,8 @@ def environment(folder: Path) -> dict[str, Any] | None:
 def go_on(folder: Path) -> str:
     """How the run in `folder` is brought to its end."""
     if (folder / PLAN).exists():
-        return f"`bantam fit DIR --out {folder}` goes on with it, with the options that it was begun with"
-    return f"`bantam run {folder / RECIPE} --data DIR --out {folder}` goes on with it"
+        return f"`bantam fit DIR --out {typed(folder)}` goes on with it, with the options that it was begun with"
+    return f"`bantam run {typed(folder / RECIPE)} --data DIR --out {typed(folder)}` goes on with it"
 
 
 def result(folder: Path) -> dict[str, Any]:

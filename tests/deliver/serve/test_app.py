@@ -22,6 +22,7 @@ from bantam.deliver.serve import app, browser
 from bantam.deliver.serve.desk import PLAIN, Desk, Setting, load_forms
 from bantam.errors import BadData, BantamError
 from bantam.measure.tta import logits_of_tta
+from bantam.runs import runfolder
 from bantam.runs.finished import open_run
 
 
@@ -124,6 +125,15 @@ def test_the_state_tells_what_there_is(client: TestClient) -> None:
     assert (told["finished"], told["gallery"], told["leaderboard"], told["teacher"]) == (True, True, True, "resnet18")
     assert told["forms"] == [PLAIN]
     assert told["parameters"] <= 5000
+    assert told["refit_of"] is None
+
+
+def test_the_state_tells_of_a_refit(setting: Setting, tmp_path: Path) -> None:
+    run = shutil.copytree(setting.run.folder, tmp_path / "run")
+    told = runfolder.result(run)
+    refit = {"stage": "again", "of": "student", "images": 9, "note": "it has trained on validation too"}
+    runfolder.write(run / runfolder.RESULT, {**told, "refit": refit})
+    assert Desk(Setting(open_run(run))).state()["refit_of"] == "student"
 
 
 def test_foreign_pages_are_refused_before_anything_is_read(client: TestClient) -> None:

@@ -165,6 +165,7 @@ class Desk:
             "family": student.family,
             "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
             "accuracy": {"plain": told_of(forms.plain), "shown": told_of(forms.accuracy)},
+            "refit_of": self.setting.run.refit_of,
             "size": student.size,
             "stored": classifier.stored,
             "views": [(one.side, one.left, one.top, one.mirrored, one.weight) for one in TTA[classifier.tta]],

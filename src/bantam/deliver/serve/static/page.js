@@ -279,10 +279,11 @@ function facts() {
   }
   // The accuracy is that of what answers: with its views, or with one where a photograph may leave early.
   const early = at("early").checked;
+  const refit = state.refit_of ? " before its refit, which has learned these images too," : "";
   const { value, standard_error: error, n } = early ? state.accuracy.plain : state.accuracy.shown;
   const form = at("form").value && at("form").value !== state.forms[0] ? ` as ${state.forms[0]}` : "";
   const looks = early ? "one view each, the whole way" : state.views.length > 1 ? `averaged over ${state.views.length} views, as here` : "one view each, as here";
-  at("facts").textContent = `${state.family}, ${state.parameters.toLocaleString("en")} parameters, ${state.size} px; validation accuracy${form} ${value.toFixed(3)} ± ${error.toFixed(3)} on ${n.toLocaleString("en")} images, ${looks}.`;
+  at("facts").textContent = `${state.family}, ${state.parameters.toLocaleString("en")} parameters, ${state.size} px; validation accuracy${form}${refit} ${value.toFixed(3)} ± ${error.toFixed(3)} on ${n.toLocaleString("en")} images, ${looks}.`;
 }
 
 // What a run has nothing for is not shown.
