@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bantam.errors import BadRunFile, RunBusy
+from bantam.errors import BadData, BadRunFile, RunBusy
 from bantam.pipeline import run as pipeline
 from bantam.recipes.recipe import dump, parse
 from bantam.runs import runfolder
