@@ -17,6 +17,7 @@ from bantam.compress.pruning_curve import (
     Subject,
     curve,
     curve_text,
+    dense_point,
     kept_points,
     plain_views,
     ratios_of,
@@ -45,6 +46,15 @@ TRAINING, VALIDATION = split("training", 40), split("validation", 30)
 def subject() -> Subject:
     torch.manual_seed(0)
     return Subject(STUDENT, STUDENT.build().eval(), IMAGENET)
+
+
+def test_the_dense_net_is_one_for_the_methods_of_a_kind_and_another_for_the_others():
+    judged = Accuracy(20, 30)
+    points = [Point(method, 0.0, 0.0, 5_000, None, judged, None, None) for method in ("structured-magnitude",)]
+    found = dense_point(points, "structured-taylor")
+    assert found == replace(points[0], method="structured-taylor")
+    assert dense_point(points, "unstructured-global") is None
+    assert dense_point([replace(points[0], ratio=0.5)], "structured-taylor") is None
 
 
 def test_ratios_are_read_with_both_ends():

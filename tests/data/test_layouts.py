@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bantam.data.folder import Folder, list_images, remarks_on, scan
+from bantam.data.layouts.folders import without_wrapper
 from bantam.errors import BadData
 
 
@@ -104,6 +105,13 @@ def test_what_systems_put_there_is_left_out_by_name(tmp_path: Path, place: str):
     assert listing.folder.classes == ("cat", "dog")
     assert len(listing.folder.training) == 4
     assert listing.ignored == ()
+
+
+def test_a_folder_with_images_of_its_own_is_no_wrapper(tmp_path: Path):
+    inner = ("train/images/x.jpg", "train/images/cat/1.jpg", "train/images/dog/1.jpg")
+    assert without_wrapper(plant(tmp_path, *inner) / "train") == tmp_path / "train"
+    (tmp_path / inner[0]).unlink()
+    assert without_wrapper(tmp_path / "train") == tmp_path / "train" / "images"
 
 
 def test_nested_photographs_are_counted(tmp_path: Path):
