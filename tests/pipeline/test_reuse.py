@@ -74,7 +74,8 @@ def test_a_pretrained_student_starts_from_the_model_that_comes_with_bantam(photo
         .replace("epochs = 4", "epochs = 1")
     )
     still = still.replace("budget = 5000", "budget = 60000").replace("epochs = 1", 'pretrained = "food11"\nepochs = 1')
-    pipeline.run(parse(still), photographs, tmp_path / "run")
+    metrics = pipeline.run(parse(still), photographs, tmp_path / "run")
+    assert metrics["stages"]["student"]["pretrained"] == "food11"
     mine = checkpoint.load(tmp_path / "run" / "stages" / "student" / "best.ckpt")
     food = open_run(FOOD11)
     splits = open_data(parse(still), photographs, Watcher())

@@ -154,6 +154,7 @@ def trained(
         result = {
             "kind": stage.kind,
             "net": stage.net or student_of(here, stage).family,
+            **({"pretrained": stage.pretrained} if stage.pretrained else {}),
             "parameters": parameters_of(weighed),
             "epochs": ended.epochs,
             "best_epoch": ended.best["epoch"],

@@ -33,6 +33,8 @@ from bantam.runs.finished import FinishedRun
 
 REFITTED = "What ships was trained once more on training and validation together, so validation measures it no longer."
 
+PRETRAINED = "the weights of the food model that comes with Bantam, but for the last layer"
+
 
 def result(metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
     """The run in a few numbers: how good it is beside its teacher and without any net, and what it weighs."""
@@ -55,6 +57,7 @@ def result(metrics: dict[str, Any], facts: dict[str, Any]) -> Section:
         ["parameters", f"{parameters['unique']:,}, as torchsummary counts {parameters['torchsummary']:,}"],
         ["student", str(metrics["student"])],
         ["training", f"{epochs_told(metrics, list(metrics['stages']))}, {metrics['seconds'] / 60:,.0f} minutes"],
+        *([["started from", PRETRAINED]] if any("pretrained" in stage for stage in metrics["stages"].values()) else []),
     ]
     table = Table(f"Recipe “{metrics['recipe']}”, seed {metrics['seed']}", ("", ""), rows)
     return Section("result", "Result", [Headline(figures), table])
