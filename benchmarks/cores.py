@@ -1,4 +1,4 @@
-"""Training on one thread and on all cores, whose threads sleep or spin while they wait; alone, and beside a neighbour.
+"""Training on one thread and on all cores, by how threads wait for one another; alone, and beside a neighbour.
 
     python benchmarks/cores.py [--net FAMILY] [--rounds N] [--seconds N]
 
@@ -20,12 +20,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bantam import SPINS
 from bantam.measure.turns import in_turns
 from evidence import RESULTS, medians, write
 
 SIZE, BATCH = 64, 64
-WAYS = {"one thread": ("1", "passive"), "all cores": ("", "passive"), "all cores, spinning": ("", "active")}
-"""How many threads, all where nothing stands, and OMP_WAIT_POLICY."""
+WAYS = {
+    "one thread": {"OMP_NUM_THREADS": "1"},
+    "all cores, awake for a moment": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": str(SPINS)},
+    "all cores, asleep": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"},
+    "all cores, spinning": {"OMP_WAIT_POLICY": "active"},
+}
+"""What the OpenMP runtime is told. A training chooses between the second, where it is alone as it starts, and the third."""
 PLACES = ("alone", "beside a neighbour")
 BUSY = "while True: pass"
 
@@ -67,12 +73,10 @@ class Trainer:
     """A process of the way that WAYS names so."""
 
     def __init__(self, way: str, net: str, folder: Path) -> None:
-        threads, policy = WAYS[way]
-        told = {"OMP_WAIT_POLICY": policy} | ({"OMP_NUM_THREADS": threads} if threads else {})
-        kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--trainer", net, str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept | told,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept | WAYS[way],
         )  # fmt: skip
 
     def __call__(self, seconds: float) -> float:

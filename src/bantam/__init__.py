@@ -14,11 +14,6 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# A thread that spins while it waits takes a core from whoever computes: where a neighbour is at work, two threads that
-# spin are many times slower than one, two that sleep are not. The OpenMP runtime reads this once, as torch loads it.
-if "torch" not in sys.modules:
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 if TYPE_CHECKING:
     from bantam.deliver.grade import grade
     from bantam.deliver.package.write import package
@@ -50,6 +45,37 @@ __all__ = [
     "verify",
     "weigh",
 ]
+
+SPINS = 10_000
+"""Turns, some hundred microseconds in all, for which a thread waits awake where nobody else wants its core."""
+
+
+def waiting(load: str) -> dict[str, str]:
+    """How threads shall wait for one another, as the OpenMP runtime is told; `load` is the text of /proc/loadavg.
+
+    A thread that spins takes a core from whoever computes: where a neighbour is at work, two threads that spin for long
+    are many times slower than one. But to fall asleep and be woken takes as long as a small layer does. So threads spin
+    for a moment before they sleep, unless somebody else is computing right now. No result depends on it.
+    """
+    running = load.split()[3:4] or [""]
+    alone = running[0].partition("/")[0] == "1"  # this process
+    return {"OMP_WAIT_POLICY": "passive"} | ({"GOMP_SPINCOUNT": str(SPINS)} if alone else {})
+
+
+def tell_threads() -> None:
+    """Set what `waiting` says, unless the user has; the runtime reads it once, as torch loads it."""
+    if "torch" in sys.modules or "OMP_WAIT_POLICY" in os.environ:
+        return
+    try:
+        with open("/proc/loadavg") as file:
+            load = file.read()
+    except OSError:
+        load = ""
+    for name, value in waiting(load).items():
+        os.environ.setdefault(name, value)
+
+
+tell_threads()
 
 HOMES = {
     "OBJECTIVES": "objectives.OBJECTIVES",

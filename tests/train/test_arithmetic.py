@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import bantam
 from bantam.compress.integers import QuantizedLayer
 from bantam.nets.students import STUDENTS, describe
 from bantam.nets.teachers import build_teacher
@@ -134,10 +135,22 @@ def test_a_containers_share_of_the_cores(text: str | None, expected: int | None,
 )
 def test_threads_sleep_while_they_wait(code: str, told: str | None, expected: str) -> None:
     """As the OpenMP runtime itself says, once torch has loaded it."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    unset = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({"OMP_WAIT_POLICY": told} if told else {})
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     (policy,) = {line.split("=")[1].strip(" '") for line in ran.stderr.splitlines() if "OMP_WAIT_POLICY" in line}
     if expected:
         assert policy == expected
-    assert ("GOMP_SPINCOUNT = '0'" in ran.stderr) == (expected == "PASSIVE")
+    short = any(f"GOMP_SPINCOUNT = '{count}'" in ran.stderr for count in (0, bantam.SPINS))
+    assert short == (expected == "PASSIVE")
+
+
+@pytest.mark.parametrize(
+    ("load", "spins"),
+    [("0.10 0.20 0.30 1/89 4711", True), ("0.10 0.20 0.30 2/89 4711", False), ("9 9 9 12/89 1", False), ("", False)],
+)
+def test_threads_wait_awake_for_a_moment_where_nobody_else_computes(load: str, spins: bool) -> None:
+    told = bantam.waiting(load)
+    assert told["OMP_WAIT_POLICY"] == "passive"
+    assert told.get("GOMP_SPINCOUNT") == (str(bantam.SPINS) if spins else None)
