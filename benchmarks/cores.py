@@ -29,9 +29,10 @@ WAYS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "all cores, awake for a moment": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": str(SPINS)},
     "all cores, asleep": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"},
-    "all cores, spinning": {"OMP_WAIT_POLICY": "active"},
+    "all cores, spinning": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300000"},
 }
-"""What the OpenMP runtime is told. A training chooses between the second, where it is alone as it starts, and the third."""
+"""What the OpenMP runtime is told. A training takes the second way where it is alone as it starts, and else the third;
+the last is the runtime's own. Spinning without an end would go on in the others' turns."""
 PLACES = ("alone", "beside a neighbour")
 BUSY = "while True: pass"
 
