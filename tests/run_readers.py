@@ -28,7 +28,7 @@ def commands_on(photographs: Path, tmp_path: Path) -> dict[str, Command]:
 
     def predict(run: Path) -> bytes:
         out = tmp_path / "answers.csv"
-        cli_predict.evaluation_images(run, photographs, out, None, None, None, None, None, None)
+        cli_predict.evaluation_images(run, photographs, out, None, None, None, None, None, None, False)
         return out.read_bytes()
 
     def classify(run: Path) -> list[float]:

@@ -348,7 +348,7 @@ def test_the_result_stands_beside_its_teacher_and_no_net_at_all() -> None:
         ("0.600", "always the largest class", "what no net at all has"),
     ]
     assert len(evidence.result(metrics, {}).blocks[0].figures) == 1
-    grafted = {**metrics, "stages": {"student": {"pretrained": "food11"}}}
+    grafted = {**metrics, "stages": {"student": {"kind": "student", "epochs": 3, "pretrained": "food11"}}}
     assert ["started from", evidence.PRETRAINED] in evidence.result(grafted, {}).blocks[1].rows
     assert "started from" not in dict(evidence.result(metrics, {}).blocks[1].rows)
     own = {"o": {"kind": "teacher", "net": "big", "parameters": 5_000_000, "validation": judged}}
