@@ -203,6 +203,12 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
+def test_the_limits_are_those_that_the_docs_name() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text(encoding="utf-8")
+    assert f"{root.LIMITS.total // 2**30} GiB or {root.LIMITS.files:,} files" in " ".join(page.split())
+    assert f"more than {root.LIMITS.ratio} times as many" in " ".join(page.split())
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_or_damaged_archive_is_one_line(
     tmp_path: Path, store: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -131,6 +131,8 @@ def test_doubles_are_left_out_of_training_by_their_pixels(root: Path, store: Pat
         ("training", "b/other", "double", "b/2"),
     ]
     assert not {"a/copy", "b/other"} & set.union(*sides(splits))
+    assert splits.division is not None
+    assert splits.division.groups == (), "what is left of a double is near nothing"
     assert splits.remarks[-1] == "2 photographs left out, 2 double: a/copy (as a/1), b/other (as b/2)"
 
 

@@ -150,7 +150,7 @@ def graph_of(net: Any, shape: tuple[int, ...], tensors: dict[str, Any]) -> dict[
 
     try:
         with torch.no_grad():
-            program = torch.export.export(net, (torch.zeros(BATCH, *shape),), strict=False).run_decompositions()
+            program = torch.export.export(net, (torch.zeros(BATCH, *shape),)).run_decompositions()
     except Exception as error:  # torch raises many kinds, also for a branch that depends on the images
         reason = " ".join(str(error).split())[:100]
         raise SystemExit(f"the net cannot be written as one graph (torch.export): {reason}") from error
