@@ -51,6 +51,10 @@ def steps_of(student: Student) -> Program:
 @cache
 def in_bytes(family: str, exits: tuple[int, ...] = ()) -> DeviceStudent:
     """The small student of a family in bytes."""
-    student = described(family, exits=exits)
+    return bytes_of(described(family, exits=exits))
+
+
+def bytes_of(student: Student) -> DeviceStudent:
+    """A small student in bytes."""
     seen = pixels(images(12, student.size).permute(0, 3, 1, 2), IMAGENET)
     return device_student(steps_of(student), IMAGENET, list(seen.split(6)))

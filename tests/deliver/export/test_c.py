@@ -1,6 +1,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from bantam.cli.main import app
 from bantam.compress.device import DeviceStudent
+from bantam.compress.integers import INT8, layers_of, quantized
 from bantam.data import cache
 from bantam.deliver.export import c, c_text, compiled
 from bantam.deliver.export.c import CFile, c_file, compare_all, require_equal
@@ -20,9 +22,11 @@ from bantam.deliver.export.forms import Material, export
 from bantam.errors import BadData, ParityFailed
 from bantam.nets.device.arena import plan
 from bantam.nets.device.needs import constants
+from bantam.nets.pruned import widths_of
 from bantam.nets.students import STUDENTS
+from bantam.runs import checkpoint, runfolder
 from bantam.runs.finished import open_run
-from device_students import described, images, in_bytes
+from device_students import bytes_of, described, images, in_bytes
 from tiny_student import tiny_student
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no C compiler (cc, gcc or clang)")
@@ -47,6 +51,44 @@ def test_every_family_says_in_c_what_its_simulation_says(family: str):
     made = file_of(in_bytes(family), size)
     shown = images(6, size)
     compare_all(Compiled(*made.files(), STRICT).answers(shown, 5), made.expected(shown, 0.9))
+
+
+@needs_compiler
+def test_a_pruned_student_says_in_c_what_its_simulation_says():
+    whole = described("mobilenet_v1")
+    net = whole.build()
+    last = f"stages.{len(net.stages) - 1}.1.1"
+    conv = net.get_submodule(f"{last}.0")
+    assert isinstance(conv, torch.nn.Conv2d)
+    stays, inputs = torch.arange(conv.out_channels - 2), torch.arange(conv.in_channels)
+    kept = {f"{last}.0": (stays, inputs), f"{last}.1": (stays, stays), "head": (torch.arange(5), stays)}
+    made = file_of(bytes_of(replace(whole, pruned=widths_of(net, kept))), whole.size)
+    assert made.student.layers[max(made.student.layers)].weight.shape[1] == conv.out_channels - 2
+    shown = images(6, whole.size)
+    compare_all(Compiled(*made.files(), STRICT).answers(shown, 5), made.expected(shown, 0.9))
+
+
+@needs_compiler
+def test_what_was_trained_on_integers_keeps_its_integers(own_run: Path, photographs: Path):
+    run = open_run(own_run)
+    net, shipped = run.whole_way()
+    trained = quantized(net, INT8)
+    with torch.no_grad():  # as a training moves them
+        for layer in layers_of(trained).values():
+            layer.weight_scale.mul_(0.9)
+            layer.layer.weight.mul_(0.97)
+    checkpoint.save_weights(run.quantized / "int8-qat" / runfolder.BEST, trained.state_dict())
+    runfolder.write(run.quantized / runfolder.QUANTIZATION, {"chosen": {"int8": "int8-qat"}})
+    made = c_file(Material(run, net, shipped, cache.open_splits(photographs, 32)))
+
+    def told(weights: Iterable[torch.Tensor]) -> list[list[int]]:
+        return sorted(weight.flatten().tolist() for weight in weights)
+
+    assert told(layer.weight for layer in made.student.layers.values()) == told(
+        layer.integers() for layer in layers_of(trained).values()
+    )
+    shown = images(6, shipped.student.size)
+    compare_all(Compiled(*made.files(), STRICT).answers(shown, 3), made.expected(shown, 0.9))
 
 
 @needs_compiler
