@@ -140,6 +140,9 @@ def test_other_limits_than_parameters_are_said() -> None:
     plan = planned(DISHES, Asked(1800.0, macs=10**6), machine(DISHES, budget=9_000), 10.0)
     assert plan.recipe.budget == 9_000
     assert any("9,000 of 60,000" in note for note in plan.notes)
+    device = planned(DISHES, Asked(1800.0, ram=65_536), machine(DISHES), 10.0)
+    assert "int8, C, parity" in device.rows[-1].how
+    assert device.rows[-1].seconds > plan.rows[-1].seconds
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,8 @@ def planned(known: Known, asked: Asked, machine: Machine, spent: float) -> Plan:
         if seconds:
             ends[stage.name] = at - known.validation * best.speed.answer
             rows.append(Row(stage.name, how, seconds))
-    rows.append(Row("the end", "crops, temperature, ONNX fp32 and int8, parity, report", ending))
+    forms = "ONNX fp32 and int8, C" if asked.for_device else "ONNX fp32 and int8"
+    rows.append(Row("the end", f"crops, temperature, {forms}, parity, report", ending))
     recipe = Recipe(
         name="fit",
         budget=best.student.budget,
