@@ -16,14 +16,12 @@ def test_a_net_of_the_same_shape_takes_over_all_but_the_head(name: str) -> None:
     student = describe(name, 12_000, 5, SIZE)
     source, net = student.build(), student.build()
     head = copy.deepcopy(net.head.state_dict())
-    share = graft(net, source)
+    graft(net, source)
     theirs = source.state_dict()
     own = {key: value for key, value in net.state_dict().items() if not key.startswith("head.")}
     assert own
     assert all(torch.equal(value, theirs[key]) for key, value in own.items())
     assert all(torch.equal(value, head[key]) for key, value in net.head.state_dict().items())
-    total = sum(value.numel() for value in net.state_dict().values())
-    assert share == pytest.approx(sum(value.numel() for value in own.values()) / total)
 
 
 def test_of_another_shape_the_first_channels_are_taken_over_and_the_others_stay() -> None:
@@ -31,7 +29,7 @@ def test_of_another_shape_the_first_channels_are_taken_over_and_the_others_stay(
         describe("largekernel", budget, classes, SIZE).build() for budget, classes in ((9_000, 5), (12_000, 3))
     )
     before, theirs = copy.deepcopy(net.state_dict()), source.state_dict()
-    assert 0 < graft(net, source) < 1
+    graft(net, source)
     touched = 0
     for name, value in net.state_dict().items():
         expected = before[name].clone()

@@ -5,19 +5,15 @@ from torch import nn
 
 
 @torch.no_grad()
-def graft(net: nn.Module, source: nn.Module) -> float:
+def graft(net: nn.Module, source: nn.Module) -> None:
     """Give `net` what `source` has by the same name: of each dimension the first entries that both have.
 
-    The head stays as it is, for it knows other classes. Gives the share of the numbers in `net` that are taken over.
+    The head stays as it is, for it knows other classes.
     """
     theirs = source.state_dict()
-    taken = total = 0
     for name, own in net.state_dict().items():
-        total += own.numel()
         other = theirs.get(name)
         if other is None or other.ndim != own.ndim or name.startswith("head."):
             continue
         shared = tuple(slice(min(pair)) for pair in zip(own.shape, other.shape, strict=True))
         own[shared] = other[shared].to(own)
-        taken += own[shared].numel()
-    return taken / total
