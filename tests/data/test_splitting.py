@@ -68,6 +68,18 @@ def test_a_fifth_of_each_class_and_at_least_one_measure(root: Path, store: Path)
         assert [splits.classes[label] for label in split.labels.tolist()] == [id[0] for id in split.ids]
 
 
+def test_of_very_many_no_more_measure_than_measuring_needs(
+    root: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(splitting, "MOST", 3)  # of 17, where a fifth would be 2 + 1 + 1
+    splits = open_splits(root, SIZE, store)
+    assert counts(splits.validation.ids) == {"a": 2, "b": 1, "c": 1}
+    assert splits.division is not None
+    assert splits.division.share == 3 / 17
+    monkeypatch.setattr(splitting, "MOST", 2)
+    assert counts(open_splits(root, SIZE, store).validation.ids) == {"a": 1, "b": 1, "c": 1}
+
+
 def test_it_is_the_same_at_every_size_in_every_cache_under_every_name(root: Path, store: Path, tmp_path: Path):
     splits = open_splits(root, SIZE, store)
     assert sides(open_splits(root, SIZE + 8, tmp_path / "other", workers=1)) == sides(splits)

@@ -1,8 +1,9 @@
 """Validation images where a folder has none: taken from those for training, in a way that can be audited and repeated.
 
-The choice is a function of the photographs' content, ids and labels, of SEED and of SHARE, and of nothing else. Of each
-class SHARE goes to validation, at least one image. Photographs that are nearly the same stay on one side. Which come
-first is drawn for each by a hash of its content, so a photograph more or less changes little.
+The choice is a function of the photographs' content, ids and labels, of SEED, SHARE and MOST, and of nothing else. Of
+each class SHARE goes to validation, at least one image, and of all no more than about MOST. Photographs that are nearly
+the same stay on one side. Which come first is drawn for each by a hash of its content, so a photograph more or less
+changes little.
 
 What would make the result wrong is left out and listed: doubles, photographs that are also evaluation images, and
 photographs that stand in two classes.
@@ -26,6 +27,7 @@ from bantam.files import write_sealed
 
 SEED = 0
 SHARE = 0.2
+MOST = 5_000  # with so many the standard error is 0.7% at most: to measure finer is worth less than to learn from them
 
 # Raise it when the same photographs would be divided in another way.
 FORMAT = 1
@@ -108,6 +110,11 @@ class Division:
         )
 
 
+def share_of(photographs: int) -> float:
+    """The share of each class that goes to validation, of so many photographs."""
+    return min(SHARE, MOST / max(photographs, 1))
+
+
 def divided(
     folder: Folder,
     sources: dict[str, list[Source]],
@@ -116,7 +123,7 @@ def divided(
     say: Callable[[str], None] | None = None,
 ) -> Division:
     """`divide`, or what it came to for the same photographs earlier, which stands in CACHE/divisions."""
-    digest = hashlib.sha256(f"{FORMAT} {SEED} {SHARE}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT} {SEED} {SHARE} {MOST}\n".encode())
     for name in ("training", "evaluation", UNLABELLED):
         rows = [(row.record.id, row.record.label, row.sha256) for row in sources[name]]
         digest.update(repr((name, rows)).encode("utf-8", "surrogateescape"))
@@ -151,6 +158,7 @@ def divide(folder: Folder, sources: Mapping[str, list[Source]], workers: int | N
         tuple(map(tuple, groups)),
         tuple(map(tuple, parted)),
         tuple(left_out),
+        share=share_of(len(pool)),
     )
 
 
@@ -228,7 +236,8 @@ def _chosen(pool: Mapping[str, Source], groups: Sequence[Sequence[str]]) -> tupl
     label = {id: row.record.label for id, row in pool.items()}
     drawn = {id: hashlib.sha256(f"{SEED} {row.sha256 or id}".encode()).digest() for id, row in pool.items()}
     totals = Counter(label.values())
-    wanted = {one: min(max(1, math.floor(SHARE * total + 0.5)), total - 1) for one, total in totals.items()}
+    share = share_of(len(pool))
+    wanted = {one: min(max(1, math.floor(share * total + 0.5)), total - 1) for one, total in totals.items()}
     grouped = {id for group in groups for id in group}
     whole = [*groups, *([id] for id in pool if id not in grouped)]
     whole.sort(key=lambda group: min((drawn[id], id) for id in group))

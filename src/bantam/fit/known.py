@@ -10,7 +10,7 @@ import numpy as np
 from bantam.data import images
 from bantam.data.folder import Listing, Record
 from bantam.data.splits import Splits
-from bantam.data.splitting import SHARE
+from bantam.data.splitting import share_of
 from bantam.errors import BadImage
 
 SAMPLE = 48
@@ -89,7 +89,7 @@ def of_names(listing: Listing, looked: Looked) -> Known:
     training, validation = len(folder.training), len(folder.validation)
     counts = Counter(record.label for record in folder.training)
     if not folder.divided:
-        validation = max(len(counts), round(SHARE * training))
+        validation = max(len(counts), round(share_of(training) * training))
         training -= validation
     largest = max(counts.values()) / max(1, sum(counts.values()))
     evaluation = len(folder.evaluation)
