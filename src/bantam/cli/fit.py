@@ -141,7 +141,7 @@ def page_text(page: dict[str, Any]) -> str:
     if device := page.get("device"):
         lines["on a device"] = f"{device['ram']:,} bytes of RAM, {device['flash']:,} of flash, beside image and program"
     for form, told in page["exports"].items():
-        lines[form] = f"{told['file']}, {told['bytes']:,} bytes" if "file" in told else f"not written: {told['failed']}"
+        lines[form] = f"{told['file']}, {told['bytes']:,} bytes" if "file" in told else told["failed"]
     lines["report"] = page["report"]
     if page.get("predictions"):
         lines["predictions"] = f"{page['predictions']}, of the photographs without labels"

@@ -20,7 +20,10 @@ from bantam.data import cache
 from bantam.data.splits import IMAGENET
 from bantam.deliver.export import TARGETS
 from bantam.deliver.export.forms import (
+    EXACT,
+    INTEGER,
     Material,
+    Parity,
     about,
     export,
     for_runtime,
@@ -150,6 +153,27 @@ def test_short_names_leave_the_inputs_and_outputs_theirs():
     shorten_names(graph)
     assert [(list(node.input), list(node.output)) for node in graph.node] == [(["a", "c"], ["d"]), (["d"], ["b"])]
     assert graph.initializer[0].name == "c"
+
+
+@pytest.mark.parametrize(
+    ("n", "others", "lost", "passes"),
+    [
+        (16, 1, 1, True),  # 6%, of one image
+        (8, 1, 1, True),  # 87.5% have the same class, but it is one image
+        (8, 2, 0, False),
+        (40, 4, 2, True),  # 5%, the standard error of four that changed
+        (40, 4, 3, False),
+        (4_432, 40, 44, True),  # 1%
+        (4_432, 100, 45, False),
+    ],
+)
+def test_integers_may_lose_a_hundredth_or_what_so_few_images_cannot_tell(n: int, others: int, lost: int, passes: bool):
+    accuracies = {"accuracy": (n // 2 - lost) / n, "reference": (n // 2) / n}
+    parity = Parity(difference=0.5, agreement=(n - others) / n, n=n, **accuracies)
+    assert parity.passes(INTEGER) is passes
+    assert not parity.passes(EXACT)
+    assert not replace(parity, agreement=1.0, accuracy=parity.reference).passes(EXACT)
+    assert replace(parity, difference=1e-3, agreement=1.0, accuracy=parity.reference).passes(EXACT)
 
 
 def test_a_file_that_passes_is_written_and_one_that_fails_is_not(material: Material, monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,7 @@ the metadata says how many parameters were counted and how many the file has.
 
 import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,11 @@ PIXELS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 @dataclass(frozen=True)
 class Gate:
     """What an exported graph may differ in from PyTorch's float32: the largest difference of a logit, the least share
-    of images with the same class, and the most accuracy lost."""
+    of images with the same class, and the most accuracy lost.
+
+    Of few images a share or a loss says little: one image may always have another class, and a loss passes that is no
+    larger than the standard error of the difference between the two, of which each image with another class is a draw.
+    """
 
     difference: float
     agreement: float
@@ -75,8 +80,10 @@ class Parity:
     note: str = ""
 
     def passes(self, gate: Gate) -> bool:
-        lost = self.reference - self.accuracy
-        return self.difference <= gate.difference and self.agreement >= gate.agreement and lost <= gate.lost
+        others = round((1 - self.agreement) * self.n)
+        agrees = self.agreement >= gate.agreement or others <= 1
+        lost = round((self.reference - self.accuracy) * self.n)
+        return self.difference <= gate.difference and agrees and lost <= max(gate.lost * self.n, math.sqrt(others))
 
     def text(self) -> str:
         return (
