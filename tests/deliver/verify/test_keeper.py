@@ -1,7 +1,10 @@
 """Others' code is confined, what it starts ends with it, and why it ended is said; with namespaces and without."""
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,26 +91,55 @@ if os.fork() == 0:
 
 @needs_proc
 @pytest.mark.parametrize("name", LEAVES)
-def test_whatever_the_code_leaves_running_ends_with_it(
-    tmp_path: Path, confined: bool, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are found by a file that they hold open, which they cannot take off as they can a name."""
-    held = tmp_path / "room" / "held"
-    code = f"import os\nos.set_inheritable(os.open('held', os.O_CREAT | os.O_WRONLY), True)\n{LEAVES[name]}"
-    assert run(code, tmp_path, confined) in ("", "the code started more than 64 processes")
-    assert holders(held) == []
+def test_whatever_the_code_leaves_running_ends_with_it(tmp_path: Path, confined: bool, name: str) -> None:
+    """They would hold a lock, which they cannot take off as they can a name."""
+    assert run(HOLDS + LEAVES[name], tmp_path, confined) in ("", "the code started more than 64 processes")
+    assert not held(tmp_path)
 
 
-def holders(held: Path) -> list[str]:
-    """The processes that have the file open."""
-    found: list[str] = []
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if link.resolve() == held:
-                found.append(link.parts[2])
-        except OSError:
-            continue
-    return found
+HOLDS = """
+import fcntl, os
+lock = os.open('lock', os.O_CREAT | os.O_WRONLY)
+os.set_inheritable(lock, True)
+fcntl.flock(lock, fcntl.LOCK_EX)
+"""
+
+
+def held(place: Path) -> bool:
+    """Whether a process holds the lock that HOLDS took in the room, in whatever namespace it is."""
+    try:
+        with (place / "room" / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+@needs_proc
+def test_a_verification_that_is_killed_leaves_no_code_running(tmp_path: Path, confined: bool) -> None:
+    code = f"{HOLDS}import time\ntime.sleep(300)"
+    verifying = f"""
+from pathlib import Path
+from bantam.deliver.verify import sandbox
+place = Path({str(tmp_path)!r})
+sandbox.run([sandbox.python(), "-I", "-S", "-c", {code!r}], place, [place / "data"], 300.0, {confined})
+"""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "data").mkdir()
+    with subprocess.Popen([sys.executable, "-c", verifying]) as process:
+        assert soon(lambda: held(tmp_path))
+        process.kill()
+    assert soon(lambda: not held(tmp_path))
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Whether something holds within a minute."""
+    ends = time.monotonic() + 60
+    while not (held := holds()) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return held
 
 
 @needs_proc
