@@ -103,6 +103,23 @@ def test_what_is_in_the_pixels_for_one_photograph_alone_is_not_taken_over(paths:
     assert all(view.error > finding.EXACT for view in found)
 
 
+def test_where_none_is_exact_the_way_with_the_smallest_worst_error_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = [[0.5, 1.9], [1.2, 1.0], [0.1, 1.5]]  # of two views each, which are as far off as this says
+    how = rendering.Rendering("both", (1, 1), (1, 1), (1, 1))
+    monkeypatch.setattr(finding, "sorted_into_views", lambda *_: ways)
+    monkeypatch.setattr(finding, "explained", lambda _, view, *__: rendering.View(how, (), view))
+    views = finding.find_views([Path("a"), Path("b")], [Path("a"), Path("b")], [torch.rand(4, 3, 1, 1)], {})
+    assert [view.error for view in views] == [1.2, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_inputs_of_other_floats_are_looked_at_as_float32(dtype: torch.dtype) -> None:
+    inputs = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    seen = finding.thumbs(inputs.to(dtype), 8)
+    assert seen.dtype == torch.float32
+    assert torch.allclose(seen, finding.thumbs(inputs, 8), atol=0.1)
+
+
 def test_calls_that_are_no_views_of_the_photographs_are_refused(paths: list[Path]) -> None:
     with pytest.raises(BadPackage, match="no whole number of views"):
         finding.find_views(paths, paths, [torch.rand(3, 3, 8, 8)], {})

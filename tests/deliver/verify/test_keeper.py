@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -180,6 +182,14 @@ def test_within_namespaces_the_code_reaches_nothing_else(tmp_path: Path, name: s
     code = code.format(place=tmp_path, home=tmp_path / "home", pid=os.getpid())
     assert reason in run(code, tmp_path, True)
     assert (tmp_path / "secret").read_text() == "hush"  # what it may write there is its own, and gone with it
+
+
+def test_namespaces_are_used_where_the_system_s_own_command_can_make_them(tmp_path: Path) -> None:
+    command = ["unshare", "-U", "-r", "-m", "-p", "-n", "-i", "-u", "-f", "sh", "-c"]
+    make = f"mount -t tmpfs none {shlex.quote(str(tmp_path))} && mount --bind /usr {shlex.quote(str(tmp_path))}"
+    if not shutil.which("unshare") or subprocess.run([*command, make], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets this user make no namespaces, or has no unshare(1)")
+    assert sandbox.namespaces()
 
 
 def test_where_there_is_no_linux_nothing_is_asked_of_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

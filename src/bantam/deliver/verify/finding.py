@@ -250,9 +250,6 @@ def to_the_pixel(paths: Sequence[Path], inputs: Tensor, starts: Sequence[tuple[f
             consider(dataclasses.replace(how, side=moved(how, step), place=place))
     for kind, floats in FILTERS:
         consider(dataclasses.replace(best[1], filter=kind, floats=floats))
-    middle = best[1]
-    for step, (kind, floats) in itertools.product((-2, -1, 1, 2), FILTERS[:3] + FILTERS[6:]):
-        consider(dataclasses.replace(middle, side=moved(middle, step), filter=kind, floats=floats))
     return best[1]
 
 
