@@ -27,6 +27,7 @@ from compression_tables import (
     quantization,
 )
 from evidence import ROOT
+from fit_tables import pretrained, trainers
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 from provenance import commits_of_rows, evidence
 
@@ -115,22 +116,6 @@ def start(results: Path) -> str:
     before = f", before at commit {study['before'][:8]}" if "before" in study else ""
     below = f"Medians of {study['rounds']} rounds and their quartiles{before}. "
     return table(head, rows) + "\n\n" + below + made_by(study["environment"])
-
-
-def pretrained(results: Path) -> str:
-    study = read(results / "benchmarks" / "pretrained.json")
-    if study is None:
-        return NOTHING
-    rows: dict[int, list[str]] = {}
-    for row in study["rows"]:
-        cells = rows.setdefault(row["budget"], [f"{row['budget']:,}"])
-        cells += [f"{row['curve'][3]:.3f}", with_error(row["accuracy"], row["standard_error"])]
-    starts = dict.fromkeys(row["start"] for row in study["rows"])
-    epochs = study["epochs"]
-    head = ("budget", *(f"{start}, {when} epochs" for start in starts for when in (4, epochs)))
-    (n,) = {row["n"] for row in study["rows"]}
-    below = f"{study['each']} training images of each of 10 classes, n = {n:,}, one seed. "
-    return table(head, list(rows.values())) + "\n\n" + below + made_by(study["environment"])
 
 
 def throughput(results: Path) -> str:
@@ -475,6 +460,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "food-11": food_11,
     "start": start,
     "pretrained": pretrained,
+    "trainers": trainers,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
     "answers": answers,
