@@ -276,7 +276,7 @@ def test_the_command_measures_chooses_and_keeps(
     assert open_run(finished).exit_confidence == chosen["threshold"]
 
     most = sum(macs[:2]) / 2
-    assert called("exits", finished, "--data", photographs, "--macs", most / 1e6, monkeypatch=monkeypatch) == 0
+    assert called("exits", finished, "--data", photographs, "--macs", int(most), monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     assert "fewer mean MACs than the net alone" in said
     assert json.loads((folder / "exits.json").read_text())["chosen"]["mean_macs"] <= most
@@ -290,7 +290,7 @@ def test_the_command_measures_chooses_and_keeps(
         (("--confidence", 1.0), "no image reaches the confidence 1"),
         (("--confidence", 1.5), "must lie in 0..1"),
         (("--drop", -0.1), "must lie in 0..1"),
-        (("--macs", 0.0001), "out of reach"),
+        (("--macs", 100), "out of reach"),
         (("--macs", 1, "--confidence", 0.5), "give one of them"),
     ],
 )

@@ -73,7 +73,7 @@ def test_photographs_take_further_views_while_unsure(monkeypatch, capsys, tmp_pa
         (["views", "RUN", "--data", "DATA", "--views", "plain"], "choose --views from flip, zoom, crops"),
         (["views", "RUN", "--data", "DATA", "--views", "zoom", "--confidence", "1"], "no image reaches"),
         (["views", "RUN", "--data", "DATA", "--views", "zoom", "--drop", "2"], "--drop = 2 must lie in 0..1"),
-        (["views", "RUN", "--data", "DATA", "--views", "zoom", "--macs", "0"], "one crop alone takes"),
+        (["views", "RUN", "--data", "DATA", "--views", "zoom", "--macs", "1"], "one crop alone takes"),
         (["views", "RUN", "--data", "DATA", "--macs", "1", "--confidence", "0.5"], "give one of them"),
         (["predict", "RUN", "--data", "DATA", "--views", "zoom", "--view-confidence", "2"], "must lie in 0..1"),
         (["predict", "RUN", "--data", "DATA", "--views", "plain", "--view-confidence", "0.5"], "choose --views from"),

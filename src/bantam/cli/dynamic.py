@@ -5,11 +5,13 @@ from typing import Annotated
 import typer
 
 from bantam.cli.options import (
+    LARGEST_COST,
     JsonOption,
     RunArgument,
     RunDataOption,
     number,
     print_study,
+    whole,
 )
 
 DropOption = Annotated[
@@ -28,12 +30,13 @@ ConfidenceOption = Annotated[
         help="Measure this threshold, 0..1, instead of choosing one.",
     ),
 ]
-MacsOption = Annotated[
-    float | None,
+MeanMacsOption = Annotated[
+    int | None,
     typer.Option(
-        parser=number("--macs", 0, 1e9),
-        metavar="MILLION",
-        help="Instead of --drop: most million multiply-accumulates of an image, in the mean.",
+        "--macs",
+        parser=whole("--macs", 1, LARGEST_COST),
+        metavar="N",
+        help="Instead of --drop: most multiply-accumulates of an image, in the mean.",
     ),
 ]
 
@@ -42,7 +45,7 @@ def exits(
     run: RunArgument,
     data: RunDataOption = None,
     drop: DropOption = 0.003,
-    macs: MacsOption = None,
+    macs: MeanMacsOption = None,
     confidence: ConfidenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,8 +53,7 @@ def exits(
     from bantam.studies.exits import exits as measured
     from bantam.studies.exits import text
 
-    most = None if macs is None else 1e6 * macs
-    print_study(run, data, lambda opened, root, bar: measured(opened, root, drop, most, confidence, bar), text, as_json)
+    print_study(run, data, lambda opened, root, bar: measured(opened, root, drop, macs, confidence, bar), text, as_json)
 
 
 def views(
@@ -64,7 +66,7 @@ def views(
         ),
     ] = None,
     drop: DropOption = 0.003,
-    macs: MacsOption = None,
+    macs: MeanMacsOption = None,
     confidence: ConfidenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,11 +74,10 @@ def views(
     from bantam.studies.exits import text
     from bantam.studies.tta import tta as measured
 
-    million = None if macs is None else 1e6 * macs
     print_study(
         run,
         data,
-        lambda opened, root, bar: measured(opened, root, most, drop, million, confidence, bar),
+        lambda opened, root, bar: measured(opened, root, most, drop, macs, confidence, bar),
         text,
         as_json,
     )

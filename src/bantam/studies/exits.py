@@ -40,7 +40,7 @@ STEPS = 50
 
 
 def exits(
-    run: FinishedRun, root: Path, drop: float, macs: float | None, confidence: float | None, watcher: Watcher
+    run: FinishedRun, root: Path, drop: float, macs: int | None, confidence: float | None, watcher: Watcher
 ) -> dict[str, Any]:
     """Measure the early exits of the student that `run` shipped on validation; gives what exits.json holds.
 
@@ -69,19 +69,18 @@ def exits(
         return written(run.exits, {**about, **result, "environment": environment()}, ways)
 
 
-def require_one_target(drop: float, macs: float | None, confidence: float | None) -> None:
+def require_one_target(drop: float, macs: int | None, confidence: float | None) -> None:
     """Raises BadData for a share outside 0..1, and where there are two targets."""
     require_share(("--drop", drop), ("--confidence", confidence))
     if macs is not None and confidence is not None:
         raise BadData("--macs chooses a threshold and --confidence is one; give one of them")
 
 
-def require_in_reach(macs: float | None, first: str, least: int) -> None:
+def require_in_reach(macs: int | None, first: str, least: int) -> None:
     """Raises BadData where not even the `first` way out, of `least` multiply-accumulates, costs so few."""
     if macs is not None and macs < least:
         raise BadData(
-            f"--macs {macs / 1e6:g} is out of reach: {first} alone takes {least / 1e6:.2f} million "
-            "multiply-accumulates; ask for more"
+            f"--macs {macs:,} is out of reach: {first} alone takes {least:,} multiply-accumulates; ask for more"
         )
 
 
@@ -101,7 +100,7 @@ class Ways:
     macs_alone: tuple[int, ...]
 
 
-def compared(ways: Ways, labels: Tensor, drop: float, macs: float | None, confidence: float | None) -> dict[str, Any]:
+def compared(ways: Ways, labels: Tensor, drop: float, macs: int | None, confidence: float | None) -> dict[str, Any]:
     """Each way alone, the curve of all thresholds, and the choice; `drop`, `macs`, `confidence` as for `exits`.
 
     Raises BadData for a confidence that no image reaches.

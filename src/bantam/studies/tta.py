@@ -25,7 +25,7 @@ def tta(
     root: Path,
     most: str | None,
     drop: float,
-    macs: float | None,
+    macs: int | None,
     confidence: float | None,
     watcher: Watcher,
 ) -> dict[str, Any]:
