@@ -14,6 +14,7 @@ import hostile
 from bantam.deliver.package.write import package
 from bantam.deliver.verify import sandbox
 from bantam.deliver.verify.answering import Found
+from bantam.deliver.verify.unrun import NOTES_SIZE, is_expected
 from bantam.deliver.verify.verify import Verdict, check_net, verify
 from bantam.errors import BadData
 from warm import warm
@@ -186,8 +187,10 @@ def test_the_file_s_numbers_may_be_the_budget_and_no_more(
 def test_notes_and_a_system_s_debris_are_no_further_files(
     honest: hostile.Files, photographs: Path, tmp_path: Path
 ) -> None:
-    more = {"README.md": b"How to run it.", "requirements.txt": b"torch", "__MACOSX/._hw13.py": bytes(120)}
+    more = {"README.md": b"r" * NOTES_SIZE, "requirements.txt": b"torch", "__MACOSX/._hw13.py": bytes(120)}
     assert verify(hostile.packed({**honest, **more}, tmp_path / "hw13.zip"), photographs, hostile.BUDGET).passed
+    assert is_expected("README.md", more["README.md"])
+    assert not is_expected("README.md", more["README.md"] + b"r")
 
 
 def test_without_run_code_no_code_runs_and_the_verdict_says_so(good: Path, photographs: Path, tmp_path: Path) -> None:
