@@ -77,7 +77,11 @@ def sync_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[str]]:
     """Open `path` for text (UTF-8, no newline translation) under a temporary name, then rename."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    # Names of files may hold bytes that are no UTF-8: they are written as they are.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         yield file
 
 

@@ -194,6 +194,14 @@ def lonely(root: Path) -> list[str]:
     return []
 
 
+def overlapping(root: Path) -> list[str]:
+    (root / "train").mkdir()
+    for folder in ("red", "green", "blue"):
+        shutil.copytree(root / folder, root / "val" / folder)
+        (root / folder).rename(root / "train" / folder)
+    return []
+
+
 def table(rows: str) -> Spoil:
     def spoil(root: Path) -> list[str]:
         for folder in ("red", "green", "blue"):
@@ -239,6 +247,8 @@ BAD: dict[str, tuple[Spoil, list[str], str]] = {
     "a hostile archive": (hostile, [], "../../outside"),
     "no archive": (no_archive, [], "no whole archive|damaged|not a zip|cannot"),
     "an unreadable photograph": (unreadable, ["--time", "40s"], "0.png"),
+    "training images in validation": (overlapping, ["--time", "40s"], "60 training images that are also validation"),
+    "an out below a file": (lambda _: [], ["--out", f"{__file__}/run"], "test_whole.py is no folder; choose another"),
     "no teacher": (lambda _: [], ["--teacher", "nowhere.ckpt"], "nowhere.ckpt"),
     "an unknown size": (lambda _: [], ["--size", "4"], "--size must be"),
 }

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from bantam.cli.options import require_data, require_file, require_run
+from bantam.cli.options import require_data, require_file, require_path, require_run
 from bantam.errors import BantamError, cut
 
 REQUIRED: dict[str, Callable[[Path], object]] = {
@@ -18,6 +18,7 @@ REQUIRED: dict[str, Callable[[Path], object]] = {
     "runs": require_run,
     "reuse": require_run,
     "data": require_data,
+    "photographs": require_data,
     "package": require_file,
     "labels": require_file,
     "baselines": require_file,
@@ -60,9 +61,11 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Look for what the words name, and begin. Raises BadData."""
         for name, value in ctx.params.items():
-            if name in REQUIRED and value is not None:
-                for path in value if isinstance(value, Sequence) else [value]:
-                    REQUIRED[name](path)
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, Path):
+                    require_path(path)
+                    if name in REQUIRED:
+                        REQUIRED[name](path)
         return super().invoke(ctx)
 
 

@@ -1,5 +1,6 @@
 """The command line: the table of all verbs, and what a person sees of an error. Commands import what is heavy."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -162,6 +163,9 @@ class BeforeTorch(MetaPathFinder):
 
 def main() -> None:
     """Run the command line; an error that a user can cause is one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.encoding, stream.errors) != ("utf-8", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not know a letter of a file's name
     if not any(isinstance(finder, BeforeTorch) for finder in sys.meta_path):
         sys.meta_path.insert(0, BeforeTorch())
     try:

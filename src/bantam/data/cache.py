@@ -98,6 +98,7 @@ def open_splits(
 
     arrays = {name: _map(entry / f"{name}.npy", len(rows), size) for name, rows in sources.items() if rows}
     evaluated = {source.sha256 for source in sources["evaluation"]}
+    measured = {source.sha256 for source in sources["validation"]}
     training = _labelled("training", arrays["training"][: len(folder.training)], folder.training, folder.classes)
     return Splits(
         training=training,
@@ -114,8 +115,9 @@ def open_splits(
             for source in sources[name]
             if source.sha256 in evaluated
         ),
+        overlap=tuple(row.record.id for row in sources["training"] if row.sha256 in measured),
         division=division,
-        remarks=() if division is None else (*division.lines(), *remarks_on(listing)),
+        remarks=(*(division.lines() if division else ()), *remarks_on(listing)),
     )
 
 

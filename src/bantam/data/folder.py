@@ -23,7 +23,7 @@ from pathlib import Path
 from bantam.data.layouts import LAYOUTS
 from bantam.data.layouts.flat import CLASS_NAMES
 from bantam.data.layouts.folders import UNLABELLED, left_out
-from bantam.data.layouts.layout import Found, Notes, entries, in_order, is_hidden
+from bantam.data.layouts.layout import Found, Notes, class_name, entries, in_order, is_hidden, is_run
 from bantam.data.root import opened
 from bantam.errors import BadData, typed
 
@@ -106,6 +106,8 @@ def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     Raises BadData only if `root` is missing, cannot be read or is empty, or is neither a directory nor a whole archive
     nor a table.
     """
+    if is_run(root):
+        raise BadData(f"{root} is a run, not photographs; give the folder that holds the photographs")
     root = opened(root, cache_dir)
     if root.is_dir() and not any(entries(root)[:2]):
         instead = left_out(entries(root)[2], root)
@@ -118,7 +120,13 @@ def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     name = next((name for name, layout in LAYOUTS.items() if layout.recognises(root)), list(LAYOUTS)[-1])
     layout = LAYOUTS[name]
     found = layout.find(root, notes)
-    keys = layout.keys(root, found, notes)
+    keys = tuple(dict.fromkeys(map(class_name, layout.keys(root, found, notes))))
+    found = replace(
+        found,
+        training=[(path, class_name(key)) for path, key in found.training],
+        validation=[(path, class_name(key)) for path, key in found.validation],
+    )
+    notes.remarks.extend(_alike(keys))
     index = {key: label for label, key in enumerate(keys)}
     notes.problems.extend(_without_training(found))
     if not found.divided and found.training:
@@ -170,6 +178,16 @@ def _without_training(found: Found) -> Iterator[str]:
         f"{paths[0]} has the label {key}{more}, which no training image has{hint}; "
         "correct the label or remove the image"
     )
+
+
+def _alike(keys: Iterable[str]) -> Iterator[str]:
+    """What to say of classes whose names differ in capitals alone."""
+    small: dict[str, list[str]] = {}
+    for key in keys:
+        small.setdefault(key.casefold(), []).append(key)
+    for names in small.values():
+        if len(names) > 1:
+            yield f"warning: {' and '.join(names)} are taken for different classes; call them alike if they are one"
 
 
 def _undividable(root: Path, found: Found) -> Iterator[str]:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -91,6 +92,9 @@ def _centre(image: Image.Image, size: int) -> np.ndarray:
 def read(path: Path) -> bytes:
     """The bytes of an image file. Raises BadImage if the system refuses them."""
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe has no end
+            raise BadImage(f"{path} cannot be read: it is no file; remove it")
         return path.read_bytes()
     except OSError as error:
         raise BadImage(f"{path} cannot be read: {error.strerror or error}; correct or remove the file") from error

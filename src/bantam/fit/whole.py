@@ -4,6 +4,7 @@ The plan is written before the first step as an ordinary recipe. The run of it i
 held to the plan's ends by the clock. Whoever starts the same fit again goes on where it was.
 """
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bantam.data import cache
+from bantam.data.check import TOLERATED_OVERLAP
 from bantam.data.folder import list_images, usable
 from bantam.data.splits import Splits
-from bantam.errors import BadCheckpoint, BadData, RunMismatch
+from bantam.errors import BadCheckpoint, BadData, CannotWrite, RunMismatch
 from bantam.files import explained
 from bantam.fit import known as knowing
 from bantam.fit.asked import Asked
@@ -66,7 +68,11 @@ def fit(root: Path, asked: Asked, out: Path, watcher: FitWatcher, started: float
 
 
 def require_ours(out: Path) -> None:
-    """Raises RunMismatch where `out` holds what no fit has made."""
+    """Raises RunMismatch where `out` holds what no fit has made, CannotWrite where nothing can be written there."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if there != out and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        what = "cannot be written" if there.is_dir() else "is no folder"
+        raise CannotWrite(f"cannot make {out}: {there} {what}; choose another --out")
     foreign = out.exists() and not (out / PLAN).exists()
     if foreign and (not out.is_dir() or any(item for item in out.iterdir() if not item.name.startswith("."))):
         raise RunMismatch(f"{out} is not empty and holds no fit; choose another --out")
@@ -93,12 +99,23 @@ def made(root: Path, asked: Asked, out: Path, clock: Clock, watcher: Watcher) ->
 
     progress = Counter(watcher, "decoding")
     splits = cache.open_splits(root, stored_for(looked.side, size), progress=progress, say=watcher.say)
+    require_apart(splits, root)
     known = knowing.of_splits(splits, looked)
     machine = with_teacher(machine, known, asked, root, splits, watcher)
     plan = planned(known, asked, machine, clock.spent())
     with runfolder.alone_in(out):
         write_plan(out, plan, asked, known, machine, splits.fingerprint)
     return plan
+
+
+def require_apart(splits: Splits, root: Path) -> None:
+    """Raise BadData where so many training images are validation images that these would measure nothing."""
+    if len(splits.overlap) > TOLERATED_OVERLAP * len(splits.validation):
+        raise BadData(
+            f"{root} has {len(splits.overlap):,} training images that are also validation images, such as "
+            f"{splits.overlap[0]}: the accuracy there would be too high; remove them from training, or take the "
+            "validation folder away, and validation is split off"
+        )
 
 
 def timed(known: Known, asked: Asked, possible: Sequence[Student]) -> Iterator[Candidate]:
