@@ -18,13 +18,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bantam.data.layouts import LAYOUTS
 from bantam.data.layouts.flat import CLASS_NAMES
 from bantam.data.layouts.folders import UNLABELLED, left_out
 from bantam.data.layouts.layout import Found, Notes, class_name, entries, in_order, is_hidden, is_run
-from bantam.data.root import opened
+from bantam.data.root import named_as_given, opened
 from bantam.errors import BadData, typed
 
 FOOD_11 = (
@@ -108,11 +109,12 @@ def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     """
     if is_run(root):
         raise BadData(f"{root} is a run, not photographs; give the folder that holds the photographs")
-    root = opened(root, cache_dir)
+    given, root = root, opened(root, cache_dir)
+    as_given = partial(named_as_given, given=given, root=root, cache_dir=cache_dir)
     if root.is_dir() and not any(entries(root)[:2]):
         instead = left_out(entries(root)[2], root)
         raise BadData(
-            f"{root} is empty{f' but for {instead}' if instead else ''}; "
+            f"{as_given(str(root))} is empty{f' but for {instead}' if instead else ''}; "
             "give the folder that holds the photographs, those of each class in a folder of its name"
         )
 
@@ -144,7 +146,8 @@ def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     )
     hidden = tuple(sorted(path for path in notes.ignored if is_hidden(path.name)))
     ignored = tuple(sorted(set(notes.ignored) - set(hidden)))
-    return Listing(folder, tuple(notes.problems), ignored, hidden, tuple(notes.remarks))
+    problems, remarks = (tuple(map(as_given, sentences)) for sentences in (notes.problems, notes.remarks))
+    return Listing(folder, problems, ignored, hidden, remarks)
 
 
 def remarks_on(listing: Listing) -> list[str]:

@@ -74,7 +74,7 @@ class Splits:
     where they were asked for. `fingerprint` identifies content, ids and labels of all of these and of validation, and
     the image size. `leaks` are the ids of labelled images whose file also stands in the evaluation split, `overlap`
     those of training images whose file also stands in validation. `division` says how validation was split off, where
-    the folder has none of its own; `remarks` are sentences for a person on that, and on what was left out of the folder.
+    the folder has none of its own; `remarks` are sentences for a person on that, and on what was left out.
     """
 
     training: LabelledSplit
