@@ -57,8 +57,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fitted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Listener]:
-    out, listener = tmp_path_factory.mktemp("fit") / "run", Listener()
+def fitted(pictures: Path) -> tuple[Path, dict[str, Any], Listener]:
+    out, listener = pictures / "runs" / "fit", Listener()  # where `bantam fit .` puts it
     with pytest.MonkeyPatch.context() as patch:
         known_speed(patch)
         page = fit(pictures, ASKED, out, listener)
@@ -112,8 +112,12 @@ def test_the_c_of_a_fit_is_checked_and_needs_what_the_page_says(
     assert f"{page['device']['ram']:,} bytes of RAM" in page_text(page)
 
 
-def test_asked_again_it_does_nothing_again(fitted: tuple[Path, dict[str, Any], Listener], pictures: Path) -> None:
+def test_asked_again_it_does_nothing_again(
+    fitted: tuple[Path, dict[str, Any], Listener], pictures: Path, tmp_path: Path
+) -> None:
+    """The run lies among the photographs, and its pictures are none of them."""
     out, page, _ = fitted
+    assert any(out.rglob("*.svg")) or any(out.rglob("*.png"))
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     listener = Listener()
     assert fit(pictures, ASKED, out, listener) == page
@@ -124,7 +128,7 @@ def test_asked_again_it_does_nothing_again(fitted: tuple[Path, dict[str, Any], L
     with pytest.raises(RunMismatch, match=r"asked for parameters 5000 and not 6000; choose another --out"):
         fit(pictures, Asked(ASKED.seconds, parameters=6_000), out, listener)
     with pytest.raises(RunMismatch, match="other photographs"):
-        fit(write_pictures(out.parent / "others", ("red", "green")), ASKED, out, listener)
+        fit(write_pictures(tmp_path / "others", ("red", "green")), ASKED, out, listener)
 
 
 def test_killed_it_has_a_student_that_answers_and_goes_on(
@@ -150,6 +154,26 @@ def test_killed_it_has_a_student_that_answers_and_goes_on(
     assert (out / kept.PLAN).read_bytes() == plan
     assert run.metrics["validation"]["n"] == 12
     assert runfolder.INTERIM not in open_run(out).described
+
+
+def test_a_plan_is_kept_for_its_photographs_alone(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the plan and the first step, and a photograph less afterwards."""
+    known_speed(monkeypatch)
+    root, out = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(pictures, root, ignore=shutil.ignore_patterns("runs"))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole.pipeline, "run", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit(root, ASKED, out, FitWatcher())
+    (root / "red" / "0.png").unlink()
+    with pytest.raises(RunMismatch, match="holds a fit on other photographs; choose another --out"):
+        fit(root, ASKED, out, FitWatcher())
 
 
 def test_a_full_disk_is_one_line_and_the_same_fit_goes_on(

@@ -22,7 +22,7 @@ from bantam.fit.asked import Asked
 from bantam.fit.candidates import Candidate, Student, sizes_for, stored_for, students
 from bantam.fit.clock import Clock, Ends
 from bantam.fit.ending import forms, handed_over
-from bantam.fit.kept import CLOCK, PLAN, read_plan, write_plan
+from bantam.fit.kept import CLOCK, PLAN, read_plan, require_planned_for, write_plan
 from bantam.fit.known import Known
 from bantam.fit.lessons import MIXING, student_stage, teacher_stage
 from bantam.fit.planning import FIXED, LEAST, Machine, Plan, chosen, planned
@@ -58,6 +58,8 @@ def fit(root: Path, asked: Asked, out: Path, watcher: FitWatcher, started: float
     plan = read_plan(out, asked)
     if plan is None:
         plan = made(root, asked, out, clock, watcher)
+    elif not (out / runfolder.ENVIRONMENT).exists():  # killed before the run of it was claimed for its photographs
+        require_planned_for(open_data(plan.recipe, root, watcher).fingerprint, out)
     watcher.planned(plan, asked, clock)
     pipeline.run(plan.recipe, root, out, watcher, left=Ends(clock, plan.ends))
     watcher.handing_over()
