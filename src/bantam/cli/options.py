@@ -210,6 +210,12 @@ def require_path(path: Path) -> None:
         raise BadData(f"{cut(str(path))} cannot be looked at: {error.strerror or error}; give another path") from error
 
 
+def require_other(out: Path, read: Iterable[Path]) -> None:
+    """Raise BadData where what is to be written to `out` would take the place of a file that is `read`."""
+    if out.is_file() and any(path.is_file() and path.samefile(out) for path in read):
+        raise BadData(f"{out} is read here, and what is written there would take its place; choose another --out")
+
+
 def require_data(root: Path) -> None:
     """Raise BadData where there is nothing at `root`."""
     if not root.exists():
