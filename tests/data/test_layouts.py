@@ -163,6 +163,14 @@ def test_a_class_has_a_name_that_can_be_shown_in_one_line(tmp_path: Path, name: 
     assert called in scan(tmp_path).classes
 
 
+def test_ids_are_text_whatever_bytes_the_files_are_called_by(tmp_path: Path):
+    """So whoever reads a submission can."""
+    plant(tmp_path, *BARE, *(f"test/{os.fsdecode(name)}.jpg" for name in (b"\xe9", b"\xe8", b"e")))
+    assert [record.id for record in scan(tmp_path).evaluation] == ["e", "\u00e8", "\u00e9"]
+    plant(tmp_path, "test/\u00e9.jpg")
+    assert len({record.id for record in scan(tmp_path).evaluation}) == 4
+
+
 def test_classes_that_differ_in_capitals_alone_are_said(tmp_path: Path):
     listing = list_images(plant(tmp_path, *BARE, "Cat/1.jpg", "Cat/2.jpg"))
     assert listing.problems == ()

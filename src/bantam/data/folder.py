@@ -24,7 +24,7 @@ from pathlib import Path
 from bantam.data.layouts import LAYOUTS
 from bantam.data.layouts.flat import CLASS_NAMES
 from bantam.data.layouts.folders import UNLABELLED, left_out
-from bantam.data.layouts.layout import Found, Notes, class_name, entries, in_order, is_hidden, is_run
+from bantam.data.layouts.layout import Found, Notes, class_name, entries, in_order, is_hidden, is_run, legible
 from bantam.data.root import named_as_given, opened
 from bantam.errors import BadData, typed
 
@@ -251,6 +251,7 @@ def _unique_ids(paths: list[Path], root: Path, bare: bool) -> list[str]:
         [path.stem for path in paths],
         [f"{path.parent.name}/{path.stem}" for path in paths],
         [f"{path.parent.name}/{path.name}" for path in paths],
-        [path.relative_to(root).as_posix() for path in paths],
+        whole := [path.relative_to(root).as_posix() for path in paths],
     ]
-    return next((ids for ids in namings[not bare :] if len(set(ids)) == len(ids)), namings[-1])
+    legibly = ([legible(id) for id in ids] for ids in namings[not bare :])
+    return next((ids for ids in legibly if len(set(ids)) == len(ids)), whole)

@@ -83,7 +83,7 @@ def is_split_folder(folder: Path) -> bool:
 
 def split_of(folder: Path) -> str | None:
     """The split whose folder this is; None also where it is a class of this name: train beside bus and car."""
-    return None if folder.name.casefold() in _WORDS and _is_class(folder) else split_named(folder.name)
+    return None if folder.name.strip().casefold() in _WORDS and _is_class(folder) else split_named(folder.name)
 
 
 def split_named(name: str) -> str | None:

@@ -113,16 +113,17 @@ def is_made_here(folder: Path) -> bool:
     return runs
 
 
-def class_name(text: str) -> str:
-    """A class as it is called, however a system writes it: letters composed, spaces single, controls made visible.
+def legible(name: str) -> str:
+    """A file's name as UTF-8 can hold it: bytes that are none are read as Latin-1, which was mostly meant."""
+    return "".join(chr(ord(letter) - 0xDC00) if 0xDC80 <= ord(letter) <= 0xDCFF else letter for letter in name)
 
-    Bytes that are no UTF-8 are read as Latin-1, which whoever wrote them mostly meant.
-    """
-    text = "".join(chr(ord(letter) - 0xDC00) if 0xDC80 <= ord(letter) <= 0xDCFF else letter for letter in text)
-    words = " ".join(unicodedata.normalize("NFC", text).split())
-    return "".join(
-        ascii(letter)[1:-1] if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in words
-    ) or repr(text)
+
+def class_name(text: str) -> str:
+    """A class as it is called, however a system writes it: letters composed, spaces single, controls made visible."""
+    words = " ".join(unicodedata.normalize("NFC", legible(text)).split())
+    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in words) or repr(
+        text
+    )
 
 
 def in_order(keys: Iterable[str]) -> tuple[str, ...]:
