@@ -22,14 +22,12 @@ SEAL = "sha256"
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, instead: str = "choose another output folder") -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into a CannotWrite that says what to do."""
     try:
         yield
     except OSError as error:
-        raise CannotWrite(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another output folder"
-        ) from error
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}; free some space or {instead}") from error
 
 
 @contextlib.contextmanager

@@ -271,7 +271,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 def test_a_cache_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "x.zip").write_bytes(zipped(*PHOTOS))
     (tmp_path / "file").touch()
-    with pytest.raises(CannotWrite, match="free some space or choose"):
+    with pytest.raises(CannotWrite, match="free some space or set BANTAM_CACHE to another folder"):
         opened(tmp_path / "x.zip", tmp_path / "file" / "cache")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
@@ -175,6 +176,8 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as ended:  # typer turns an interrupt into this
         if ended.code == INTERRUPTED:
+            # Taking torch down takes a second or two, in which people press Ctrl-C again.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("bantam: stopped; run the same command again to go on", file=sys.stderr)
         raise
     except BrokenPipeError:

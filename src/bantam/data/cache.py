@@ -37,7 +37,7 @@ from bantam.data.folder import Record, list_images, remarks_on, usable
 from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
 from bantam.data.splitting import divided
-from bantam.data.store import TEMPORARY, building_alone, default_cache_dir
+from bantam.data.store import ELSEWHERE, TEMPORARY, building_alone, default_cache_dir
 from bantam.errors import BadData, BadImage, SplitLeak, typed
 from bantam.files import explained, sync_folder, write_json
 
@@ -224,13 +224,13 @@ def _build(
     pictures: dict[str, list[tuple[Record, str]]] = {name: [] for name in (UNLABELLED, *sources)}
     compared = any(source.record.label is None for source in sources["training"])
     try:
-        with explained(entry):
+        with explained(entry, ELSEWHERE):
             temporary.mkdir()
         for name, rows in sources.items():
             if not rows:
                 continue
             decoded = images.in_parallel(partial(_decode, size=size, compared=compared), rows, workers)
-            with explained(entry), open(temporary / f"{name}.npy", "wb") as file:
+            with explained(entry, ELSEWHERE), open(temporary / f"{name}.npy", "wb") as file:
                 file.write(_header(len(rows), size))
                 for source, image in zip(rows, decoded, strict=True):
                     if isinstance(image, BadImage):
@@ -248,7 +248,7 @@ def _build(
             raise BadImage(_summary(unreadable, total, root))
         _refuse_copies(pictures)
         write_json(temporary / "index.json", _index(root, sources, size, temporary))
-        with explained(entry):
+        with explained(entry, ELSEWHERE):
             sync_folder(temporary)
             # What is there under the final name has lost a file, or has one cut short.
             shutil.rmtree(entry, ignore_errors=True)

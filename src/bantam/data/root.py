@@ -15,7 +15,7 @@ from bantam.data.layouts.flat import labelled_by_name
 from bantam.data.layouts.folders import is_split_folder
 from bantam.data.layouts.layout import FOREIGN, TABLES, entries
 from bantam.data.layouts.table import TABLE
-from bantam.data.store import TEMPORARY, building_alone, default_cache_dir
+from bantam.data.store import ELSEWHERE, TEMPORARY, building_alone, default_cache_dir
 from bantam.errors import BadData
 from bantam.files import explained, write_sealed
 
@@ -110,12 +110,12 @@ def _unpacked(path: Path, cache_dir: Path, is_zip: bool) -> Path:
 def _unpack(path: Path, folder: Path, cache_dir: Path, is_zip: bool) -> None:
     temporary = cache_dir / f"{TEMPORARY}-unpacked-{folder.name}"
     try:
-        with explained(folder):
+        with explained(folder, ELSEWHERE):
             temporary.mkdir()
             folder.parent.mkdir(exist_ok=True)
             room = shutil.disk_usage(cache_dir).free - SPARE
         (archives.unpack_zip if is_zip else archives.unpack_tar)(path, temporary, LIMITS, room)
-        with explained(folder):
+        with explained(folder, ELSEWHERE):
             shutil.rmtree(folder, ignore_errors=True)  # files are missing from it
             os.replace(temporary, folder)
         write_sealed(folder.with_suffix(".json"), {"archive": str(path.resolve()), **_extent(folder)})
