@@ -446,6 +446,26 @@ def test_a_table_that_does_not_leaves_class_folders_as_they_are(tmp_path: Path, 
     assert (folder.layout, folder.classes) == ("bare", ("cat", "dog"))
 
 
+@pytest.mark.parametrize("place", ["", "images/", "photos/{}/"])
+def test_a_table_for_each_split(tmp_path: Path, place: str):
+    rows = [(f"{n}.jpg", ("cat", "dog")[n % 2]) for n in range(8)]
+    splits = {"train": rows[:4], "valid": rows[4:6], "test": rows[6:]}
+    for split, own in splits.items():
+        table(tmp_path, written(header="name,kind", rows=tuple(own)), f"{split}.csv")
+        plant(tmp_path, *(f"{place.format(split)}{name}" for name, _ in own))
+    table(tmp_path, "name,kind\n6.jpg,cat\n", "sample_submission.csv")
+    listing = list_images(tmp_path)
+    assert (listing.problems, listing.remarks) == ((), ())
+    folder = listing.folder
+    assert [[record.id for record in split] for split in (folder.training, folder.validation, folder.evaluation)] == [
+        ["0", "1", "2", "3"], ["4", "5"], ["6", "7"],
+    ]  # fmt: skip
+    assert [record.label for record in folder.validation] == [0, 1]
+    table(tmp_path, written(header="name,what", rows=tuple(rows[4:6])), "valid.csv")
+    with pytest.raises(BadData, match=r"valid\.csv has other headers than the table of the training images"):
+        scan(tmp_path)
+
+
 def test_training_and_test_images_beside_their_table(tmp_path: Path):
     plant(table(tmp_path, written(), "train.csv"), *(f"train_images/{name}" for name in IMAGES), "test_images/9.jpg")
     assert shown(scan(tmp_path)) == {

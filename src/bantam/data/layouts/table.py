@@ -44,25 +44,33 @@ class Table(Layout):
             return table.stem.casefold() == "labels" and not training
         # Several folders are classes, unless the table is named for what it is.
         holding = [path for path in folders if split_named(path.name) is None and entries(path)[0]]
-        return bool(images or training) or len(holding) == 1 or (bool(folders) and table.stem.casefold() == "labels")
+        if images or training or len(holding) == 1:
+            return True
+        return bool(folders) and table.stem.casefold() in (PREFERRED[:1] if holding else PREFERRED)
 
     def find(self, root: Path, notes: Notes) -> Found:
         """The images that the table lists; those in a folder for evaluation or without labels need not be listed."""
         table = root if root.is_file() else table_in(root)
         assert table is not None, "recognised"
         below = list(images_below(table.parent))
+        beside = {} if root.is_file() else _beside(table)
         rows = read_rows(table, notes)
+        if rows and "validation" in beside:
+            rows = _with_validation(rows, beside["validation"], notes)
         listed, blank = _Listed(table, below, notes).of(rows) if rows else ({}, [])
-        without = set(blank)
+        without, asked = set(blank), _named_in(beside.get("evaluation"), below)
         found: dict[str, list[tuple[Path, str]]] = defaultdict(list)
         unlisted: list[Path] = []
         for path in below:
-            folder = split_named(path.relative_to(table.parent).parts[0])
+            above = path.relative_to(table.parent).parts[:-1]
+            folder = next(filter(None, map(split_named, above)), None)
             if path in listed:
                 split, key = listed[path]
                 found[split or folder or "training"].append((path, key))
             elif folder in ("evaluation", UNLABELLED):
                 found[folder].append((path, ""))
+            elif path in asked:
+                found["evaluation"].append((path, ""))
             elif path not in without:
                 unlisted.append(path)
         if blank:
@@ -98,6 +106,37 @@ def table_in(directory: Path) -> Path | None:
         return tables[0]
     named = [path for name in PREFERRED for path in tables if path.stem.casefold() == name]
     return named[0] if named else None
+
+
+def _beside(table: Path) -> dict[str, Path]:
+    """The tables of the other splits that lie beside one of training images, each called like its split."""
+    if split_named(table.stem) != "training":
+        return {}
+    others = [path for path in entries(table.parent)[2] if path.suffix.lower() in TABLES and path != table]
+    return {split: path for path in others if (split := split_named(path.stem))}
+
+
+def _with_validation(rows: Rows, table: Path, notes: Notes) -> Rows | None:
+    """`rows` and below them those of the table of validation images, with a column that says which are which."""
+    more = read_rows(table, notes)
+    if more is None or more.headers != rows.headers:
+        if more:
+            notes.problems.append(
+                f"{table} has other headers than the table of the training images; write the same, or take it away"
+            )
+        return None
+    columns = [[*upper, *lower] for upper, lower in zip(rows.columns, more.columns, strict=True)]
+    splits = ["training"] * len(rows.columns[0]) + ["validation"] * len(more.columns[0])
+    return Rows([*rows.headers, "split"], [*columns, splits])
+
+
+def _named_in(table: Path | None, images: list[Path]) -> set[Path]:
+    """The images that a table names; their labels, if it has any, are not read."""
+    rows = read_rows(table, Notes()) if table else None
+    if table is None or rows is None:
+        return set()
+    _, matched, most = _matched(rows, images, table.parent)
+    return {path for path in matched[most] if path is not None}
 
 
 def _tells(training: Path) -> bool:
