@@ -176,6 +176,22 @@ def test_a_plan_is_kept_for_its_photographs_alone(
         fit(root, ASKED, out, FitWatcher())
 
 
+def test_photographs_that_change_while_it_trains_are_said(
+    fitted: tuple[Path, dict[str, Any], Listener], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(pictures, tmp_path / "photos")
+    out = root / "runs" / "fit"
+    (out / "fit.json").unlink()
+
+    def run(*_: object, **__: object) -> None:
+        (root / "red" / "0.png").unlink()
+
+    monkeypatch.setattr(whole.pipeline, "run", run)
+    with pytest.raises(RunMismatch, match="a run on other photographs"):
+        fit(root, ASKED, out, FitWatcher())
+    assert not (out / "fit.json").exists()
+
+
 def test_a_full_disk_is_one_line_and_the_same_fit_goes_on(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

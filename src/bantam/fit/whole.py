@@ -65,6 +65,7 @@ def fit(root: Path, asked: Asked, out: Path, watcher: FitWatcher, started: float
     watcher.handing_over()
     run = open_run(out)
     splits = open_data(plan.recipe, root, watcher)
+    pipeline.require_same(plan.recipe, out, splits.fingerprint)  # photographs may have changed while it trained
     largest = splits.validation.labels.bincount().max() / len(splits.validation)
     return handed_over(run, root, float(largest), forms(asked), watcher)
 
