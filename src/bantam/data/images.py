@@ -26,10 +26,10 @@ from bantam.errors import BadImage, NoPicture
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM")
 """What Pillow reads, by its names; HEIF is read by pillow-heif. Of several frames or pages the first counts."""
 
-KINDS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF or BMP"
+KINDS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF, BMP or PPM"
 
 MAX_PIXELS = 64 * 2**20
 

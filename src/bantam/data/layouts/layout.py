@@ -16,7 +16,7 @@ from bantam.errors import BadData
 EXTENSIONS = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-        *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+        *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     }
 )
 
