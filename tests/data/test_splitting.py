@@ -227,6 +227,17 @@ def test_a_folder_with_validation_is_taken_as_it_is(root: Path, store: Path, tmp
     assert not (store / "divisions").exists()
 
 
+def test_a_class_that_nothing_measures_is_said(root: Path, store: Path, tmp_path: Path):
+    for name in "abc":
+        shutil.copytree(root / name, tmp_path / "prepared" / "train" / name)
+    (tmp_path / "prepared" / "val" / "b").mkdir(parents=True)
+    shutil.move(tmp_path / "prepared" / "train" / "b" / "0.png", tmp_path / "prepared" / "val" / "b")
+    splits = open_splits(tmp_path / "prepared", SIZE, store)
+    assert splits.remarks == (
+        "warning: no validation image is of class a, c: how good a student is there, nothing says",
+    )
+
+
 def test_what_is_left_out_of_such_a_folder_is_said_too(root: Path, store: Path, tmp_path: Path):
     for name in "abc":
         shutil.copytree(root / name, tmp_path / "prepared" / "train" / name)

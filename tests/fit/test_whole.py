@@ -227,6 +227,14 @@ def one_class(root: Path) -> list[str]:
     return []
 
 
+def only_red(root: Path) -> list[str]:
+    one_class(root)
+    for split in ("train", "val"):
+        shutil.copytree(root / "red", root / split / "red")
+    shutil.rmtree(root / "red")
+    return []
+
+
 def lonely(root: Path) -> list[str]:
     for path in (root / "green").iterdir():
         if path.stem != "0":
@@ -277,6 +285,7 @@ SLOW = {"limits too small"}  # every family is looked through
 BAD: dict[str, tuple[Spoil, list[str], str]] = {
     "no photographs": (empty, [], "is empty but for"),
     "one class": (one_class, [], "has one class, red"),
+    "one class in each split": (only_red, [], "has one class, and a classifier needs two"),
     "a class with one image": (lonely, [], "one photograph of class green"),
     "labels that match no file": (table("file,label\na.png,x\nb.png,y\nc.png,x\nd.png,y\n"), [], "0 name a photograph"),
     "two columns of labels": (table(TWO), [], "all look like labels"),

@@ -33,7 +33,7 @@ import torch
 
 from bantam.data import images
 from bantam.data.contents import Source, hashed, read_table
-from bantam.data.folder import Record, list_images, remarks_on, usable
+from bantam.data.folder import Folder, Record, list_images, remarks_on, usable
 from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
 from bantam.data.splitting import divided
@@ -117,13 +117,23 @@ def open_splits(
         ),
         overlap=tuple(row.record.id for row in sources["training"] if row.sha256 in measured),
         division=division,
-        remarks=(*(division.lines() if division else ()), *remarks_on(listing)),
+        remarks=(*(division.lines() if division else _unmeasured(folder)), *remarks_on(listing)),
     )
 
 
 def _labelled(name: str, array: torch.Tensor, records: tuple[Record, ...], classes: tuple[str, ...]) -> LabelledSplit:
     labels = torch.tensor([record.label for record in records], dtype=torch.int64)  # [N]
     return LabelledSplit(name, array, labels, tuple(record.id for record in records), classes)
+
+
+def _unmeasured(folder: Folder) -> list[str]:
+    """What to say of classes that a folder with validation images of its own has none of."""
+    measured = {record.label for record in folder.validation}
+    lacking = [name for label, name in enumerate(folder.classes) if label not in measured]
+    if not lacking:
+        return []
+    shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+    return [f"warning: no validation image is of class {shown}: how good a student is there, nothing says"]
 
 
 def _with_unlabelled(training: LabelledSplit, array: torch.Tensor, extra: tuple[Record, ...]) -> SemiLabelledSplit:

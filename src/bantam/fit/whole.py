@@ -90,6 +90,8 @@ def made(root: Path, asked: Asked, out: Path, clock: Clock, watcher: Watcher) ->
     if asked.teacher is not None and not file_and_name(Path(asked.teacher))[0].is_file():
         raise BadCheckpoint(f"there is no teacher {asked.teacher}; check the path, or leave --teacher out")
     listing = usable(list_images(root), root)
+    if len(listing.folder.classes) < 2:
+        raise BadData(f"{root} has one class, and a classifier needs two; add photographs of another")
     looked = knowing.sample(listing)
     known = knowing.of_names(listing, looked)
     possible = students(asked, known.classes, sizes_for(looked.side, asked.size))
