@@ -96,7 +96,7 @@ def made(root: Path, asked: Asked, out: Path, clock: Clock, watcher: Watcher) ->
     known = knowing.of_names(listing, looked)
     possible = students(asked, known.classes, sizes_for(looked.side, asked.size))
     watcher.say(f"{known.images:,} photographs of {known.classes} classes; how fast is this machine?")
-    machine = Machine(tuple(timed(known, asked, possible)))
+    machine = Machine(tuple(timed(known, asked, possible, clock)))
     reading = clock.spent() + 2.5 * looked.seconds * known.images  # also hashed, and compared with one another
     best = chosen(known, asked, machine, min(reading, asked.seconds / 2))
     size = best.student.size
@@ -123,14 +123,16 @@ def require_apart(splits: Splits, root: Path) -> None:
         )
 
 
-def timed(known: Known, asked: Asked, possible: Sequence[Student]) -> Iterator[Candidate]:
-    """Each student that comes into question, with its speed here."""
+def timed(known: Known, asked: Asked, possible: Sequence[Student], clock: Clock) -> Iterator[Candidate]:
+    """Each student that comes into question, with its speed here; the first few where timing alone takes too long."""
     share = TIMING * asked.seconds / len(possible)
-    seconds = min(max(share, SHORT_LOOK), LONG_LOOK)
+    seconds, began = min(max(share, SHORT_LOOK), LONG_LOOK), clock.spent()
     for one in possible:
         stage = student_stage(known, one, "timing", MIXING)
         stored = stored_for(known.side, one.size)
         yield Candidate(one, speed_of(stage, one.budget, known.classes, stored, seconds))
+        if clock.spent() - began > asked.seconds / 4:
+            break
 
 
 def with_teacher(machine: Machine, known: Known, asked: Asked, root: Path, splits: Splits, watcher: Watcher) -> Machine:
