@@ -167,8 +167,11 @@ def test_ids_are_text_whatever_bytes_the_files_are_called_by(tmp_path: Path):
     """So whoever reads a submission can."""
     plant(tmp_path, *BARE, *(f"test/{os.fsdecode(name)}.jpg" for name in (b"\xe9", b"\xe8", b"e")))
     assert [record.id for record in scan(tmp_path).evaluation] == ["e", "\u00e8", "\u00e9"]
-    plant(tmp_path, "test/\u00e9.jpg")
-    assert len({record.id for record in scan(tmp_path).evaluation}) == 4
+    plant(tmp_path, "test/\u00e9.jpg", "test/a (1) .jpg", "test/ b.jpg")
+    assert len({record.id for record in scan(tmp_path).evaluation}) == 6
+    for name in ("e", "\u00e9"):
+        (tmp_path / "test" / f"{name}.jpg").unlink()
+    assert [record.id for record in scan(tmp_path).evaluation] == ["a (1)", "b", "\u00e8", "\u00e9"]
 
 
 def test_classes_that_differ_in_capitals_alone_are_said(tmp_path: Path):

@@ -253,5 +253,6 @@ def _unique_ids(paths: list[Path], root: Path, bare: bool) -> list[str]:
         [f"{path.parent.name}/{path.name}" for path in paths],
         whole := [path.relative_to(root).as_posix() for path in paths],
     ]
-    legibly = ([legible(id) for id in ids] for ids in namings[not bare :])
+    # Whoever reads a table of ids takes spaces at their ends for none.
+    legibly = ([legible(id).strip() for id in ids] for ids in namings[not bare :])
     return next((ids for ids in legibly if len(set(ids)) == len(ids)), whole)
