@@ -95,6 +95,14 @@ def strange() -> Iterator[tuple[str, bytes]]:
         b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, -9, -9, 1, 24, 0, 0, 0, 0, 0, 0),
     )
     yield "GIF of a huge size", b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b";"
+    yield "PPM of a huge size", b"P6\n60000 60000\n255\n" + bytes(100)
+    yield "PPM of no size", b"P6\n0 0\n255\n"
+    yield "PPM without data", b"P6\n9 9\n255\n"
+    yield "PPM of words", b"P3\n2 2\n255\n1 2 x 4\n"
+    yield "PPM without an end", b"P3\n2 2\n255\n" + b"1" * 10_000
+    yield "PGM of no brightness", b"P5\n2 2\n0\n" + bytes(4)
+    yield "PFM of no scale", b"Pf\n2 2\n0\n" + bytes(16)
+    yield "PFM of what is no number", b"Pf\n2 2\n-1.0\n" + struct.pack("<4f", float("nan"), float("inf"), -1e30, 1)
     yield "TIFF that points to itself", b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + bytes(12) + struct.pack("<I", 8)
     yield "TIFF that points beyond itself", b"II*\0\xff\xff\xff\x7f"
     yield "TIFF of many tags", b"II*\0\x08\0\0\0\xff\xff" + bytes(500)

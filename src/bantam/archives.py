@@ -15,9 +15,9 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from bantam.errors import BantamError, CannotWrite
@@ -60,10 +60,13 @@ class Limits:
     name_bytes: int = 100
     depth: int = 10
     caseless: bool = True
+    needless: Callable[[str], bool] = lambda _name: False
+    """Which files, by their names, nobody wants: they are neither unpacked nor looked at."""
 
     def same(self, name: str) -> str:
         """What two names have in common that would be one file: composed, and perhaps without case."""
-        return unicodedata.normalize("NFC", name.rstrip("/").casefold() if self.caseless else name.rstrip("/"))
+        name = name.removeprefix("./").rstrip("/")
+        return unicodedata.normalize("NFC", name.casefold() if self.caseless else name)
 
 
 # --- zip
@@ -75,7 +78,7 @@ def check_entries(entries: Sequence[zipfile.ZipInfo], name: str, limits: Limits)
     for entry in entries:
         shown = entry.filename[:60]
         # The name as it is stored: zipfile cuts it at a zero byte.
-        if why := unsafe_name(entry.orig_filename, limits):
+        if why := unsafe_name(entry.orig_filename.removeprefix("./"), limits):
             raise limits.refusal(f"{name} holds {shown!r}, {why}; nothing was unpacked")
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -152,6 +155,7 @@ def unpack_zip(path: Path, folder: Path, limits: Limits, room: int) -> None:
             entries = archive.infolist()
             if len(entries) > limits.files:
                 raise limits.refusal(f"{path} holds more than {limits.files:,} files; nothing was unpacked")
+            entries = [entry for entry in entries if not limits.needless(PurePosixPath(entry.filename).name)]
             check_entries(entries, str(path), limits)
             check_places(entries, archive.start_dir, str(path), limits)
             _require_room(sum(entry.file_size for entry in entries), room, path)
@@ -209,7 +213,7 @@ def unpack_tar(path: Path, folder: Path, limits: Limits, room: int) -> None:
             if number > limits.files:
                 raise limits.refusal(f"{path} holds more than {limits.files:,} files; nothing was unpacked")
             name = member.name.removeprefix("./")
-            if name in ("", ".") and member.isdir():
+            if limits.needless(PurePosixPath(name).name) or (name in ("", ".") and member.isdir()):
                 continue
             total += member.size
             _check_member(member, name, path, limits)

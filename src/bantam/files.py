@@ -22,14 +22,12 @@ SEAL = "sha256"
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, instead: str = "choose another output folder") -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into a CannotWrite that says what to do."""
     try:
         yield
     except OSError as error:
-        raise CannotWrite(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another output folder"
-        ) from error
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}; free some space or {instead}") from error
 
 
 @contextlib.contextmanager
@@ -77,7 +75,11 @@ def sync_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[str]]:
     """Open `path` for text (UTF-8, no newline translation) under a temporary name, then rename."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    # Names of files may hold bytes that are no UTF-8: they are written as they are.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         yield file
 
 

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, their exit status, and one line for what a user can cause."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -359,9 +360,13 @@ def test_an_interrupt_says_how_to_go_on(photographs: Path, recipe_file: Path, tm
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    assert process.stderr is not None
+    error = process.stderr.readline()
+    while process.poll() is None:  # torch takes a while to end, and people are impatient
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
     assert process.returncode == 130
-    assert error == "bantam: stopped; run the same command again to go on\n"
+    assert error + process.stderr.read() == "bantam: stopped; run the same command again to go on\n"
 
 
 @pytest.mark.parametrize(
@@ -411,3 +416,49 @@ def test_a_process_that_may_not_have_the_memory_says_so(gigabytes: int) -> None:
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("bantam: there is too little memory")
     assert "Traceback" not in ended.stderr
+
+
+def test_a_path_that_the_system_does_not_take_is_one_line(bantam, photographs: Path, tmp_path: Path) -> None:
+    long = "a" * 300
+    for words in (
+        ("fit", long), ("fit", photographs, "--out", long), ("data", "check", long), ("predict", long),
+        ("handin", long), ("fit", photographs, "--teacher", long),
+    ):  # fmt: skip
+        error = one_line(bantam(*words))
+        assert f"{long[:60]}... (300 characters) cannot be looked at: File name too" in error
+
+
+def test_a_number_sign_may_stand_in_the_name_of_a_folder(bantam, tmp_path: Path) -> None:
+    (tmp_path / "a #1").mkdir()
+    assert "a #1 is empty" in one_line(bantam("fit", tmp_path / "a #1", "--time", "40s"))
+    (tmp_path / "a").mkdir()
+    assert "a#1 does not exist" in one_line(bantam("fit", tmp_path / "a#1"))
+    error = one_line(bantam("fit", tmp_path / "a", "--teacher", tmp_path / "x#1" / "t.ckpt#model"))
+    assert f"there is no {tmp_path / 'x#1' / 't.ckpt#model'}" in error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_the_terminal_does_not_know_are_printed_all_the_same(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsdecode("\u0142\u20ac".encode() + b"\xe9")
+    write_photographs(tmp_path / name)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["bantam", "data", "check", str(tmp_path / name)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert b"training here is safe" in stream.buffer.getvalue()
+
+
+def test_what_is_read_is_never_written_over(bantam, photographs: Path, tmp_path: Path) -> None:
+    photo = next(path for path in photographs.rglob("*.*") if path.suffix in (".jpg", ".png"))
+    own = tmp_path / "photos" / "own.jpg"
+    own.parent.mkdir()
+    shutil.copy(photo, own)
+    (tmp_path / "link.jpg").symlink_to(own)
+    for given in (own, own.parent, tmp_path / "link.jpg"):
+        error = one_line(bantam("predict", given, "--out", own))
+        assert "is read here, and what is written there would take its place" in error
+    assert own.read_bytes() == photo.read_bytes()

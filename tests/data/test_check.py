@@ -265,3 +265,9 @@ def test_food_11(food_11: Path):
     assert report.unreadable == {}
     assert len(report.unsafe) == 1
     assert report.unsafe[0].startswith("3 training images also in the validation split")
+
+
+def test_one_class_alone_is_unsafe(root: Path):
+    for path in (*root.glob("*/1_*.png"),):
+        path.unlink()
+    assert check(root).unsafe == (f"{root} has one class, and a classifier needs two; add photographs of another",)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import os
 import struct
 import threading
 import warnings
@@ -17,6 +18,8 @@ from PIL import ExifTags, Image
 
 import hostile_images
 from bantam.data import images, rgb
+from bantam.data.contents import hashed
+from bantam.data.folder import Record
 from bantam.data.images import FORMATS, MAX_PIXELS, decode, decode_bytes, in_parallel, inspect, to_rgb
 from bantam.data.layouts.layout import EXTENSIONS
 from bantam.data.remarks import listening
@@ -72,6 +75,7 @@ WRITTEN = {
     "PNG": {},
     "WEBP": {"lossless": True},
     "BMP": {},
+    "PPM": {},
     "GIF": {},
     "TIFF": {},
     "AVIF": {"quality": 95},
@@ -390,9 +394,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no pixels": (lambda path: path.write_bytes(png(8, 8, 8, 2)), "damaged"),
     "text": (
         lambda path: path.write_text("not an image"),
-        "is not a JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF or BMP image",
+        "is not a JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF, BMP or PPM image",
     ),
-    "another format": (lambda path: four_quarters().save(path, "PPM"), "is not a JPEG, PNG"),
+    "another format": (lambda path: four_quarters().save(path, "PCX"), "is not a JPEG, PNG"),
     "empty": (lambda path: path.touch(), "is empty"),
     "missing": (lambda path: None, "cannot be read: No such file"),
     "folder": (lambda path: path.mkdir(), "cannot be read: Is a directory"),
@@ -400,6 +404,17 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "bomb Pillow warns of": (lambda path: path.write_bytes(png(10000, 10000, 8, 2)), "pixels"),
     "bomb Pillow refuses": (lambda path: path.write_bytes(png(60000, 60000, 8, 2)), "pixels"),
 }
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_has_no_end_is_not_waited_for(tmp_path: Path, make: Callable[[Path], object]):
+    path = tmp_path / "endless.jpg"
+    make(path)
+    with pytest.raises(BadImage, match="cannot be read: it is no file"):
+        decode(path, 8)
+    record = Record(path, "endless", 0)
+    (source,) = hashed(tmp_path, {"training": (record,)}, tmp_path / "cache", 1)["training"]
+    assert source.sha256 == ""
 
 
 @pytest.mark.parametrize(("make", "message"), DAMAGED.values(), ids=DAMAGED)

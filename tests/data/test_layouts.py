@@ -1,5 +1,6 @@
 """What people have: folders without splits, names in any capitals, useless nesting, tables. The files are empty."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,127 @@ def test_useless_nesting(tmp_path: Path, nesting: str, names: tuple[str, ...]):
     folder = scan(tmp_path)
     assert folder.root.resolve() == (tmp_path / nesting).resolve()
     assert len(folder.training) == 4
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "evaluation"),
+    [
+        *(("training_set", "validation_set", "test_set"), ("Train-Images", "Val-Images", "Test-Images")),
+        *(
+            ("train images", "valid data", "testing"),
+            ("trainset", "valset", "eval"),
+            ("TRAIN ", "VALID", "Test photos"),
+        ),
+    ],
+)
+def test_the_names_that_people_give_to_splits(tmp_path: Path, training: str, validation: str, evaluation: str):
+    places = {training: ("1", "2"), validation: ("3",), evaluation: ("4",), "unlabeled": ("5",)}
+    plant(tmp_path, *(f"{place}/{kind}/{n}.jpg" for place, ns in places.items() for kind in ("cat", "dog") for n in ns))
+    listing = list_images(tmp_path)
+    assert (listing.problems, remarks_on(listing)) == ((), [])
+    folder = listing.folder
+    assert folder.classes == ("cat", "dog")
+    sizes = [len(split) for split in (folder.training, folder.validation, folder.evaluation, folder.unlabelled)]
+    assert sizes == [4, 2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["train", "Valid"])
+@pytest.mark.parametrize("others", [("bus", "car"), ("bus", "car", "test")])
+def test_a_class_may_be_called_like_a_split(tmp_path: Path, name: str, others: tuple[str, ...]):
+    plant(tmp_path, *(f"{folder}/{n}.jpg" for folder in (name, *others) for n in "ab"))
+    listing = list_images(tmp_path)
+    assert listing.problems == ()
+    assert set(listing.folder.classes) == {name, "bus", "car"}
+    assert len(listing.folder.evaluation) == 2 * ("test" in others)
+    assert remarks_on(listing) == [f"{tmp_path / name} is taken for a class, as the folders beside it"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/a.jpg", "masks/a.jpg"),
+        ("train/a.jpg", "val/a.jpg", "x/a.jpg", "y/a.jpg"),
+        ("validation/a.jpg", "x/a.jpg", "y/a.jpg"),
+    ],
+)
+def test_but_images_of_a_split_are_not_guessed_to_be_a_class(tmp_path: Path, names: tuple[str, ...]):
+    with pytest.raises(BadData):
+        scan(plant(tmp_path, *names, *(name.replace("a.jpg", "b.jpg") for name in names)))
+
+
+def test_a_class_is_one_however_its_letters_are_composed(tmp_path: Path):
+    plant(
+        tmp_path, "train/caf\u00e9/1.jpg", "train/dog/1.jpg", "train/dog/2.jpg", "val/cafe\u0301/1.jpg", "val/dog/3.jpg"
+    )
+    folder = scan(tmp_path)
+    assert folder.classes == ("caf\u00e9", "dog")
+    assert [record.label for record in folder.validation] == [0, 1]
+    plant(tmp_path, "train/cafe\u0301/1.jpg")
+    assert scan(tmp_path).classes == ("caf\u00e9", "dog")
+    assert len({record.id for record in scan(tmp_path).training}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        *((b"new\nline", "new line"), (b" a  b ", "a b"), (b"\x1b[31mred", "\\x1b[31mred"), (b"caf\xe9", "caf\u00e9")),
+        *((b"  ", "'  '"), ('\u05d0\u05d1, "x"'.encode(), '\u05d0\u05d1, "x"'), ("\U0001f600".encode(), "\U0001f600")),
+    ],
+)
+def test_a_class_has_a_name_that_can_be_shown_in_one_line(tmp_path: Path, name: bytes, called: str):
+    plant(tmp_path, *(f"{os.fsdecode(name)}/{n}.jpg" for n in range(2)), *BARE)
+    assert called in scan(tmp_path).classes
+
+
+def test_ids_are_text_whatever_bytes_the_files_are_called_by(tmp_path: Path):
+    """So whoever reads a submission can."""
+    plant(tmp_path, *BARE, *(f"test/{os.fsdecode(name)}.jpg" for name in (b"\xe9", b"\xe8", b"e")))
+    assert [record.id for record in scan(tmp_path).evaluation] == ["e", "\u00e8", "\u00e9"]
+    plant(tmp_path, "test/\u00e9.jpg", "test/a (1) .jpg", "test/ b.jpg")
+    assert len({record.id for record in scan(tmp_path).evaluation}) == 6
+    for name in ("e", "\u00e9"):
+        (tmp_path / "test" / f"{name}.jpg").unlink()
+    assert [record.id for record in scan(tmp_path).evaluation] == ["a (1)", "b", "\u00e8", "\u00e9"]
+
+
+def test_classes_that_differ_in_capitals_alone_are_said(tmp_path: Path):
+    listing = list_images(plant(tmp_path, *BARE, "Cat/1.jpg", "Cat/2.jpg"))
+    assert listing.problems == ()
+    assert listing.folder.classes == ("Cat", "cat", "dog")
+    assert listing.remarks == ("warning: Cat and cat are taken for different classes; call them alike if they are one",)
+
+
+@pytest.mark.parametrize("link", ["loop", "cat/loop.jpg"])
+def test_a_link_to_itself_stands_for_itself_alone(tmp_path: Path, link: str):
+    plant(tmp_path, *BARE)
+    (tmp_path / link).symlink_to(Path(link).name)
+    folder = scan(tmp_path)
+    assert (folder.classes, len(folder.training)) == (("cat", "dog"), 4 + link.endswith("jpg"))
+
+
+@pytest.mark.parametrize("place", ["runs/fit", "fit", "cat/fit"])
+@pytest.mark.parametrize("files", [("plan.json",), ("recipe.toml", "environment.json")])
+@pytest.mark.parametrize(
+    "names", [BARE, tuple(f"train/{name}" for name in BARE), ("0_1.jpg", "0_2.jpg", "1_1.jpg", "1_2.jpg")]
+)
+def test_what_bantam_makes_beside_photographs_is_none(
+    tmp_path: Path, names: tuple[str, ...], files: tuple[str, ...], place: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "cache"))
+    before = list_images(plant(tmp_path, *names))
+    plant(tmp_path, *(f"{place}/{file}" for file in (*files, "report/plots/curve.png")), "cache/unpacked/x/1.jpg")
+    listing = list_images(tmp_path)
+    assert (listing.folder, listing.problems) == (before.folder, ())
+    with pytest.raises(BadData, match="is a run, not photographs"):
+        scan(tmp_path / place)
+
+
+def test_and_none_below_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "cache"))
+    plant(table(tmp_path, written()), *IMAGES, "runs/fit/plan.json", "runs/fit/report/1.jpg", "cache/unpacked/2.jpg")
+    listing = list_images(tmp_path)
+    assert shown(listing.folder) == {"training": TABLE_SHOWN}
+    assert (listing.problems, listing.remarks) == ((), ())
 
 
 JUNK = (
@@ -234,13 +356,124 @@ def test_what_a_table_leaves_out_is_said(tmp_path: Path):
     rows = (*ROWS, ("5.jpg", "cat"), ("1.jpg", "cat"), ("6.jpg", ""))
     listing = list_images(plant(table(tmp_path, written(rows=rows)), *IMAGES, "6.jpg", "7.jpg", "more/8.jpg"))
     assert listing.problems == ()
-    assert shown(listing.folder) == {"training": TABLE_SHOWN}
+    assert shown(listing.folder) == {"training": TABLE_SHOWN, "evaluation": ["6.jpg"]}
     assert remarks_on(listing) == [
         "1 rows of labels.csv left out, there is no such photograph (such as 5.jpg)",
-        "1 photographs left out, labels.csv has no label for them (such as 6.jpg)",
         "1 rows of labels.csv say what another says already",
-        "3 photographs left out, they are not listed in labels.csv (such as 6.jpg)",
+        "1 photographs answered, not learned from, labels.csv has no label for them (such as 6.jpg)",
+        "2 photographs left out, they are not listed in labels.csv (such as 7.jpg)",
     ]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "NaN", "nan"])
+def test_a_row_without_a_label_is_answered_where_nothing_else_is(tmp_path: Path, blank: str):
+    plant(table(tmp_path, written(rows=(*ROWS, ("5.jpg", blank)))), *IMAGES, "5.jpg")
+    assert shown(scan(tmp_path)) == {"training": TABLE_SHOWN, "evaluation": ["5.jpg"]}
+    plant(tmp_path, "test/9.jpg")
+    listing = list_images(tmp_path)
+    assert shown(listing.folder) == {"training": TABLE_SHOWN, "evaluation": ["test/9.jpg"]}
+    assert "1 photographs left out, labels.csv has no label for them (such as 5.jpg)" in listing.remarks
+
+
+@pytest.mark.parametrize("unlisted", [True, False])
+def test_a_row_of_one_folder_never_labels_an_image_of_another(tmp_path: Path, unlisted: bool):
+    """b/3.jpg is not there; a/3.jpg is, and must not become a dog."""
+    names = [(f"{folder}/{n}.jpg", kind) for folder, kind in (("a", "cat"), ("b", "dog")) for n in range(4)]
+    rows = tuple(row for row in names if not (unlisted and row[0] == "a/3.jpg"))
+    plant(table(tmp_path, written(rows=rows)), *(name for name, _ in names if name != "b/3.jpg"))
+    listing = list_images(tmp_path)
+    assert listing.problems == ()
+    assert shown(listing.folder)["training"] == sorted(f"{a}={b}" for a, b in rows if a != "b/3.jpg")
+    assert listing.remarks[0] == "1 rows of labels.csv left out, there is no such photograph (such as b/3.jpg)"
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [("cafe\u0301{}.jpg", "caf\u00e9{}.jpg"), ("IMG_{}.JPG", "img_{}.jpg"), ("images/{}.jpg", "elsewhere/{}.jpg")],
+)
+def test_names_of_files_as_other_systems_write_them(tmp_path: Path, there: str, told: str):
+    rows = tuple((told.format(n), kind) for n, (_, kind) in enumerate(ROWS))
+    plant(table(tmp_path, written(rows=rows)), *(there.format(n) for n in range(4)))
+    assert shown(scan(tmp_path))["training"] == [f"{there.format(n)}={row[1]}" for n, row in enumerate(rows)]
+
+
+def test_two_files_in_other_capitals_stay_two(tmp_path: Path):
+    rows = (("a.jpg", "cat"), ("A.jpg", "dog"), ("b.jpg", "cat"), ("B.jpg", "dog"))
+    plant(table(tmp_path, written(rows=rows)), *(row[0] for row in rows))
+    assert shown(scan(tmp_path))["training"] == ["A.jpg=dog", "B.jpg=dog", "a.jpg=cat", "b.jpg=cat"]
+
+
+def test_labels_that_differ_in_spaces_or_in_how_letters_are_composed_are_one_class(tmp_path: Path):
+    rows = tuple(
+        zip(IMAGES, ("cr\u00e8me  br\u00fbl\u00e9e", "cre\u0300me br\u00fble\u0301e", '"a\nb"', "a b"), strict=True)
+    )
+    plant(table(tmp_path, written(rows=rows)), *IMAGES)
+    assert scan(tmp_path).classes == ("a b", "cr\u00e8me br\u00fbl\u00e9e")
+
+
+def test_images_behind_a_link_and_a_link_back(tmp_path: Path):
+    plant(tmp_path / "elsewhere", *IMAGES)
+    root = table(tmp_path / "p", written())
+    (root / "images").symlink_to(tmp_path / "elsewhere")
+    (root / "images" / "back").symlink_to(root)
+    (root / "again").symlink_to(tmp_path / "elsewhere")
+    assert len(scan(root).training) == 4
+
+
+META = "image,dx,sex\n" + "".join(f"p{p}/{n}.jpg,{'abcd'[n % 2]},{'mf'[n // 2]}\n" for p in (1, 2) for n in range(4))
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "train.csv"])
+def test_a_table_that_says_otherwise_than_the_folders_is_refused(tmp_path: Path, name: str):
+    """The folders are parts of a download and the table has the diagnoses: parts are never taken for classes."""
+    plant(table(tmp_path, META, name), *(f"p{p}/{n}.jpg" for p in (1, 2) for n in range(4)))
+    with pytest.raises(BadData, match=rf"{name} says of the photographs otherwise than their folders .* \(dx, sex\)"):
+        scan(tmp_path)
+    (tmp_path / name).write_text(META.replace("sex", "label").replace("dx", "note"))
+    (tmp_path / name).rename(tmp_path / "labels.csv")
+    assert scan(tmp_path).classes == ("f", "m")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,what,where\n" + "".join(f"{name},{name[:3]},{n % 2}\n" for n, name in enumerate(BARE)),
+        "file,width\n" + "".join(f"{name},{640 + n}\n" for n, name in enumerate(BARE)),
+        "file,split\n" + "".join(f"{name},{('train', 'test')[n % 2]}\n" for n, name in enumerate(BARE)),
+        "name,what\n" + "".join(f"x{n},{n % 2}\n" for n in range(4)),
+        "\xff",
+    ],
+)
+def test_a_table_that_does_not_leaves_class_folders_as_they_are(tmp_path: Path, text: str):
+    folder = scan(plant(table(tmp_path, text, "notes.csv"), *BARE))
+    assert (folder.layout, folder.classes) == ("bare", ("cat", "dog"))
+
+
+@pytest.mark.parametrize("place", ["", "images/", "photos/{}/"])
+def test_a_table_for_each_split(tmp_path: Path, place: str):
+    rows = [(f"{n}.jpg", ("cat", "dog")[n % 2]) for n in range(8)]
+    splits = {"train": rows[:4], "valid": rows[4:6], "test": rows[6:]}
+    for split, own in splits.items():
+        table(tmp_path, written(header="name,kind", rows=tuple(own)), f"{split}.csv")
+        plant(tmp_path, *(f"{place.format(split)}{name}" for name, _ in own))
+    table(tmp_path, "name,kind\n6.jpg,cat\n", "sample_submission.csv")
+    listing = list_images(tmp_path)
+    assert (listing.problems, listing.remarks) == ((), ())
+    folder = listing.folder
+    assert [[record.id for record in split] for split in (folder.training, folder.validation, folder.evaluation)] == [
+        ["0", "1", "2", "3"], ["4", "5"], ["6", "7"],
+    ]  # fmt: skip
+    assert [record.label for record in folder.validation] == [0, 1]
+    table(tmp_path, written(header="name,what", rows=tuple(rows[4:6])), "valid.csv")
+    with pytest.raises(BadData, match=r"valid\.csv has other headers than the table of the training images"):
+        scan(tmp_path)
+
+
+def test_training_and_test_images_beside_their_table(tmp_path: Path):
+    plant(table(tmp_path, written(), "train.csv"), *(f"train_images/{name}" for name in IMAGES), "test_images/9.jpg")
+    assert shown(scan(tmp_path)) == {
+        "training": [f"train_images/{one}" for one in TABLE_SHOWN], "evaluation": ["test_images/9.jpg"],
+    }  # fmt: skip
 
 
 def test_a_header_decides_between_columns_and_that_is_said(tmp_path: Path):
@@ -276,6 +509,11 @@ BAD: dict[str, tuple[tuple[str, ...], str | bytes | None, str]] = {
     "one column": (IMAGES, "file\n1.jpg\n2.jpg\n", "no table of files and labels"),
     "an empty table": (IMAGES, "", "no table of files and labels"),
     "ragged": (IMAGES, written() + "5.jpg,cat,grey\n", "3 columns in row 6 and 2 in row 1"),
+    "a quote without its end": (IMAGES, written().replace("2.jpg,cat", '2.jpg,"cat'), "unexpected end of data"),
+    "UTF-16 without its mark": (IMAGES, written().encode("utf-16-le"), "no UTF-8 text"),
+    "no training": (
+        IMAGES, written(header="file,label,split", rows=tuple((*row, "val") for row in ROWS)), "names no training image"
+    ),
     "binary": (IMAGES, b"\x89PNG\xff\xfe\0\0", "no UTF-8 text"),
     "a folder of one class": (("cat/1.jpg", "cat/2.jpg"), None, "has one class, cat"),
     "a folder of one image": ((*BARE, "cow/1.jpg"), None, "one photograph of class cow"),

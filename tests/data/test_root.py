@@ -28,7 +28,10 @@ Member = tuple[str | zipfile.ZipInfo | tarfile.TarInfo, bytes]
 PHOTOS: tuple[Member, ...] = tuple(
     (f"photos/{kind}/{n}.jpg", f"{kind} {n}".encode()) for kind in ("cat", "dog") for n in range(3)
 )
-JUNK: tuple[Member, ...] = (("__MACOSX/photos/cat/._0.jpg", b"x"), ("photos/.DS_Store", b"x"))
+JUNK: tuple[Member, ...] = (
+    *(("__MACOSX/photos/cat/._0.jpg", b"x"), ("photos/.DS_Store", b"x")),
+    *(("photos/Icon\r", b""), ("photos/cat/Icon\r", b""), ("__MACOSX/photos/Icon\r", b"")),
+)
 
 
 def zipped(*members: Member, packed: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -91,6 +94,8 @@ GOOD: dict[str, Callable[[tuple[Member, ...]], bytes]] = {
     "x.tgz": lambda members: gzip.compress(tarred(*members)),
     "x.tar.bz2": lambda members: bz2.compress(tarred(*members)),
     "x.tar.xz": lambda members: lzma.compress(tarred(*members)),
+    "dots.zip": lambda members: zipped(*((f"./{name}", data) for name, data in members)),
+    "dots.tar": lambda members: tarred(*((f"./{name}", data) for name, data in members)),
     "named otherwise": lambda members: zipped(*members),
     "no suffix in time.zip": lambda members: gzip.compress(tarred(*members)),
 }
@@ -141,6 +146,23 @@ def test_a_table_in_an_archive(tmp_path: Path, store: Path):
     assert scan(tmp_path / "x.zip", store).classes == ("x", "y")
 
 
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ((*PHOTOS, ("photos/cow/notes.txt", b"x")), "x.zip/photos/cow holds no photographs"),
+        ((("train.zip", b"x"),), "x.zip is empty but for 1 .zip"),
+        ((("labels.csv", b"a,b\n1.jpg,x\n"), ("1.jpg", b"")), "x.zip/labels.csv cannot be used|x.zip has one"),
+    ],
+)
+def test_what_is_wrong_in_an_archive_is_said_of_the_archive(
+    tmp_path: Path, store: Path, members: tuple[Member, ...], said: str
+):
+    (tmp_path / "x.zip").write_bytes(zipped(*members))
+    with pytest.raises(BadData, match=said) as refused:
+        scan(tmp_path / "x.zip", store)
+    assert str(store) not in str(refused.value)
+
+
 def truncated_in_a_member() -> bytes:
     return tarred(*((f"cat/{n}.jpg", bytes(3000)) for n in range(4)))[:5000]
 
@@ -155,6 +177,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip: password": (lambda: patched(zipped(("a.jpg", b"x")), 8, "<H", 1), "password"),
     "zip: unknown method": (lambda: patched(zipped(("a.jpg", b"x")), 10, "<H", 9), "a method other than"),
     "zip: twice": (lambda: zipped(("a.jpg", b"x"), ("a.jpg", b"y")), "twice"),
+    "zip: twice, with a dot": (lambda: zipped(("a.jpg", b"x"), ("./a.jpg", b"y")), "twice"),
     "zip: below a file": (lambda: zipped(("a", b"x"), ("a/b.jpg", b"y")), "below what is a file"),
     "zip: bomb": (lambda: zipped(("a.bmp", bytes(8 * 2**20))), "would unpack to"),
     "zip: wrong check sum": (lambda: patched(zipped(("a.jpg", b"x" * 100)), 16, "<I", 7), "no whole archive"),
@@ -248,7 +271,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 def test_a_cache_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "x.zip").write_bytes(zipped(*PHOTOS))
     (tmp_path / "file").touch()
-    with pytest.raises(CannotWrite, match="free some space or choose"):
+    with pytest.raises(CannotWrite, match="free some space or set BANTAM_CACHE to another folder"):
         opened(tmp_path / "x.zip", tmp_path / "file" / "cache")
 
 

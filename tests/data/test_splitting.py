@@ -221,9 +221,36 @@ def test_a_folder_with_validation_is_taken_as_it_is(root: Path, store: Path, tmp
     splits = open_splits(tmp_path / "prepared", SIZE, store)
     assert splits.division is None
     assert splits.remarks == ()
+    assert splits.overlap == splits.training.ids
     assert splits.training.ids == splits.validation.ids
     assert len(splits.training) == 17
     assert not (store / "divisions").exists()
+
+
+def test_a_class_that_nothing_measures_is_said(root: Path, store: Path, tmp_path: Path):
+    for name in "abc":
+        shutil.copytree(root / name, tmp_path / "prepared" / "train" / name)
+    (tmp_path / "prepared" / "val" / "b").mkdir(parents=True)
+    shutil.move(tmp_path / "prepared" / "train" / "b" / "0.png", tmp_path / "prepared" / "val" / "b")
+    splits = open_splits(tmp_path / "prepared", SIZE, store)
+    assert splits.remarks == (
+        "warning: no validation image is of class a, c: how good a student is there, nothing says",
+    )
+
+
+def test_what_is_left_out_of_such_a_folder_is_said_too(root: Path, store: Path, tmp_path: Path):
+    for name in "abc":
+        shutil.copytree(root / name, tmp_path / "prepared" / "train" / name)
+        (tmp_path / "prepared" / "val" / name).mkdir(parents=True)
+        shutil.move(tmp_path / "prepared" / "train" / name / "0.png", tmp_path / "prepared" / "val" / name)
+    shutil.copytree(root / "a", tmp_path / "prepared" / "vall" / "a")
+    (tmp_path / "prepared" / "train" / "a" / "x.cr2").touch()
+    splits = open_splits(tmp_path / "prepared", SIZE, store)
+    assert splits.remarks == (
+        "left out: 10 in a folder that is no split (such as vall/a/0.png), 1 .cr2 (train/a/x.cr2)",
+        f"{tmp_path / 'prepared' / 'vall'} is left out; if these are the validation images, call it validation",
+    )
+    assert splits.overlap == ()
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fitted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Listener]:
-    out, listener = tmp_path_factory.mktemp("fit") / "run", Listener()
+def fitted(pictures: Path) -> tuple[Path, dict[str, Any], Listener]:
+    out, listener = pictures / "runs" / "fit", Listener()  # where `bantam fit .` puts it
     with pytest.MonkeyPatch.context() as patch:
         known_speed(patch)
         page = fit(pictures, ASKED, out, listener)
@@ -112,8 +112,12 @@ def test_the_c_of_a_fit_is_checked_and_needs_what_the_page_says(
     assert f"{page['device']['ram']:,} bytes of RAM" in page_text(page)
 
 
-def test_asked_again_it_does_nothing_again(fitted: tuple[Path, dict[str, Any], Listener], pictures: Path) -> None:
+def test_asked_again_it_does_nothing_again(
+    fitted: tuple[Path, dict[str, Any], Listener], pictures: Path, tmp_path: Path
+) -> None:
+    """The run lies among the photographs, and its pictures are none of them."""
     out, page, _ = fitted
+    assert any(out.rglob("*.svg")) or any(out.rglob("*.png"))
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     listener = Listener()
     assert fit(pictures, ASKED, out, listener) == page
@@ -124,7 +128,7 @@ def test_asked_again_it_does_nothing_again(fitted: tuple[Path, dict[str, Any], L
     with pytest.raises(RunMismatch, match=r"asked for parameters 5000 and not 6000; choose another --out"):
         fit(pictures, Asked(ASKED.seconds, parameters=6_000), out, listener)
     with pytest.raises(RunMismatch, match="other photographs"):
-        fit(write_pictures(out.parent / "others", ("red", "green")), ASKED, out, listener)
+        fit(write_pictures(tmp_path / "others", ("red", "green")), ASKED, out, listener)
 
 
 def test_killed_it_has_a_student_that_answers_and_goes_on(
@@ -150,6 +154,42 @@ def test_killed_it_has_a_student_that_answers_and_goes_on(
     assert (out / kept.PLAN).read_bytes() == plan
     assert run.metrics["validation"]["n"] == 12
     assert runfolder.INTERIM not in open_run(out).described
+
+
+def test_a_plan_is_kept_for_its_photographs_alone(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the plan and the first step, and a photograph less afterwards."""
+    known_speed(monkeypatch)
+    root, out = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(pictures, root, ignore=shutil.ignore_patterns("runs"))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole.pipeline, "run", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit(root, ASKED, out, FitWatcher())
+    (root / "red" / "0.png").unlink()
+    with pytest.raises(RunMismatch, match="holds a fit on other photographs; choose another --out"):
+        fit(root, ASKED, out, FitWatcher())
+
+
+def test_photographs_that_change_while_it_trains_are_said(
+    fitted: tuple[Path, dict[str, Any], Listener], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(pictures, tmp_path / "photos")
+    out = root / "runs" / "fit"
+    (out / "fit.json").unlink()
+
+    def run(*_: object, **__: object) -> None:
+        (root / "red" / "0.png").unlink()
+
+    monkeypatch.setattr(whole.pipeline, "run", run)
+    with pytest.raises(RunMismatch, match="a run on other photographs"):
+        fit(root, ASKED, out, FitWatcher())
+    assert not (out / "fit.json").exists()
 
 
 def test_a_full_disk_is_one_line_and_the_same_fit_goes_on(
@@ -187,10 +227,26 @@ def one_class(root: Path) -> list[str]:
     return []
 
 
+def only_red(root: Path) -> list[str]:
+    one_class(root)
+    for split in ("train", "val"):
+        shutil.copytree(root / "red", root / split / "red")
+    shutil.rmtree(root / "red")
+    return []
+
+
 def lonely(root: Path) -> list[str]:
     for path in (root / "green").iterdir():
         if path.stem != "0":
             path.unlink()
+    return []
+
+
+def overlapping(root: Path) -> list[str]:
+    (root / "train").mkdir()
+    for folder in ("red", "green", "blue"):
+        shutil.copytree(root / folder, root / "val" / folder)
+        (root / folder).rename(root / "train" / folder)
     return []
 
 
@@ -229,6 +285,7 @@ SLOW = {"limits too small"}  # every family is looked through
 BAD: dict[str, tuple[Spoil, list[str], str]] = {
     "no photographs": (empty, [], "is empty but for"),
     "one class": (one_class, [], "has one class, red"),
+    "one class in each split": (only_red, [], "has one class, and a classifier needs two"),
     "a class with one image": (lonely, [], "one photograph of class green"),
     "labels that match no file": (table("file,label\na.png,x\nb.png,y\nc.png,x\nd.png,y\n"), [], "0 name a photograph"),
     "two columns of labels": (table(TWO), [], "all look like labels"),
@@ -239,6 +296,8 @@ BAD: dict[str, tuple[Spoil, list[str], str]] = {
     "a hostile archive": (hostile, [], "../../outside"),
     "no archive": (no_archive, [], "no whole archive|damaged|not a zip|cannot"),
     "an unreadable photograph": (unreadable, ["--time", "40s"], "0.png"),
+    "training images in validation": (overlapping, ["--time", "40s"], "60 training images that are also validation"),
+    "an out below a file": (lambda _: [], ["--out", f"{__file__}/run"], "test_whole.py is no folder; choose another"),
     "no teacher": (lambda _: [], ["--teacher", "nowhere.ckpt"], "nowhere.ckpt"),
     "an unknown size": (lambda _: [], ["--size", "4"], "--size must be"),
 }

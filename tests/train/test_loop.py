@@ -108,7 +108,7 @@ def trained(recipe: Recipe, photographs: Path, folder: Path, **changes: Any) -> 
     stage = recipe.shipped
     net = changes.pop("net", None) or describe(stage.net, recipe.budget, 3, stage.size).build()
     validation = changes.pop("validation", splits.validation)
-    place = Place(folder, changes.pop("watcher", Watcher()))
+    place = Place(folder, changes.pop("watcher", Watcher()), left=changes.pop("left", None))
     plan = Plan(stage, splits.training, IMAGENET, pipeline.goals_of(stage))
     return train(net, replace(plan, **changes), validation, place)
 
@@ -221,7 +221,18 @@ def test_predictions_of_one_class_stop_the_run(
     with torch.no_grad():
         net.head.bias.copy_(torch.tensor([50.0, 0.0, 0.0]))
     with pytest.raises(TrainingStopped, match=r"collapsed to one class for 3 epochs \(epoch 3\)"):
-        trained(still, photographs, tmp_path, net=net)
+        trained(still, photographs, tmp_path / "run", net=net)
+
+    said: list[str] = []
+
+    class Told(Watcher):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    result = trained(still, photographs, tmp_path / "fit", net=net, watcher=Told(), left=lambda: 1.0)
+    assert result.best["epoch"] == 1
+    (warning,) = [line for line in said if "collapsed" in line]
+    assert warning.endswith("for 3 epochs (epoch 3); it goes on, and the best epoch is kept")
 
 
 def test_overriding_a_stage_does_not_touch_the_others() -> None:

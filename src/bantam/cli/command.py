@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from bantam.cli.options import require_data, require_file, require_run
+from bantam.cli.options import require_data, require_file, require_other, require_path, require_run
 from bantam.errors import BantamError, cut
 
 REQUIRED: dict[str, Callable[[Path], object]] = {
@@ -18,6 +18,7 @@ REQUIRED: dict[str, Callable[[Path], object]] = {
     "runs": require_run,
     "reuse": require_run,
     "data": require_data,
+    "photographs": require_data,
     "package": require_file,
     "labels": require_file,
     "baselines": require_file,
@@ -25,6 +26,9 @@ REQUIRED: dict[str, Callable[[Path], object]] = {
 }
 """What parameters of these names must be: looked for before a command imports what is heavy."""
 
+
+WRITTEN = ("out", "probabilities")
+"""Parameters of these names are files or folders that a command writes."""
 
 WORDED = re.compile(r"\[default: \((.*?)\)([];])")
 """A default that is told in words, which typer puts in parentheses."""
@@ -59,10 +63,19 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Look for what the words name, and begin. Raises BadData."""
-        for name, value in ctx.params.items():
-            if name in REQUIRED and value is not None:
-                for path in value if isinstance(value, Sequence) else [value]:
-                    REQUIRED[name](path)
+        named = [
+            (name, path)
+            for name, value in ctx.params.items()
+            for path in (value if isinstance(value, list | tuple) else [value])
+            if isinstance(path, Path)
+        ]
+        for name, path in named:
+            require_path(path)
+            if name in REQUIRED:
+                REQUIRED[name](path)
+        for name, path in named:
+            if name in WRITTEN:
+                require_other(path, [other for its, other in named if its not in WRITTEN])
         return super().invoke(ctx)
 
 

@@ -66,9 +66,8 @@ def fit(
     wishes = (budget, macs, activation_memory, file_bytes, size)
     guide = None if teacher is None else str(teacher.absolute())
     asked = Asked(seconds_of(within), *wishes, teacher=guide, ram=ram, flash=flash, board=board)
-    for path, advice in ((photographs, "give a folder of photographs"), (teacher, "or leave --teacher out")):
-        if path is not None and not Path(str(path).partition("#")[0]).exists():
-            raise BadData(f"there is no {path}; check the path, {advice}")
+    if teacher is not None and not (teacher.exists() or (teacher.parent / teacher.name.partition("#")[0]).exists()):
+        raise BadData(f"there is no {teacher}; check the path, or leave --teacher out")
     if not as_json:  # before torch is loaded
         typer.echo(f"fit on {photographs}, {time_text(asked.seconds)}, into {out}")
     result = fitted(photographs, asked, out, began, as_json)

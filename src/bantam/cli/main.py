@@ -1,6 +1,8 @@
 """The command line: the table of all verbs, and what a person sees of an error. Commands import what is heavy."""
 
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
@@ -162,6 +164,9 @@ class BeforeTorch(MetaPathFinder):
 
 def main() -> None:
     """Run the command line; an error that a user can cause is one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.encoding, stream.errors) != ("utf-8", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not know a letter of a file's name
     if not any(isinstance(finder, BeforeTorch) for finder in sys.meta_path):
         sys.meta_path.insert(0, BeforeTorch())
     try:
@@ -171,6 +176,8 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as ended:  # typer turns an interrupt into this
         if ended.code == INTERRUPTED:
+            # Taking torch down takes a second or two, in which people press Ctrl-C again.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("bantam: stopped; run the same command again to go on", file=sys.stderr)
         raise
     except BrokenPipeError:

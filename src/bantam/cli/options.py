@@ -202,6 +202,20 @@ def require_run(folder: Path) -> None:
         runfolder.recipe(folder)
 
 
+def require_path(path: Path) -> None:
+    """Raise BadData where the system cannot even be asked what is at `path`: it is too long, or not ours to see."""
+    try:
+        path.exists()
+    except OSError as error:
+        raise BadData(f"{cut(str(path))} cannot be looked at: {error.strerror or error}; give another path") from error
+
+
+def require_other(out: Path, read: Iterable[Path]) -> None:
+    """Raise BadData where what is to be written to `out` would take the place of a file that is `read`."""
+    if out.is_file() and any(path.is_file() and path.samefile(out) for path in read):
+        raise BadData(f"{out} is read here, and what is written there would take its place; choose another --out")
+
+
 def require_data(root: Path) -> None:
     """Raise BadData where there is nothing at `root`."""
     if not root.exists():

@@ -12,6 +12,7 @@ from bantam.cli.options import (
     WidthOption,
     number,
     print_json,
+    require_other,
     require_run,
 )
 from bantam.errors import BadData
@@ -139,6 +140,8 @@ def photographs(
     asked = (width, size, exit_confidence, view_confidence)
     by_graph = graph_classifier(opened, views) if asked == (None,) * 4 else None
     files, left_out = photographs_in(paths)
+    if out is not None:
+        require_other(out, files)
     if by_graph is not None:
         labels, answers, left = by_graph.labels, [by_graph.classify(path).tolist() for path in files], None
     else:

@@ -33,11 +33,11 @@ import torch
 
 from bantam.data import images
 from bantam.data.contents import Source, hashed, read_table
-from bantam.data.folder import Record, list_images, remarks_on, usable
+from bantam.data.folder import Folder, Record, list_images, remarks_on, usable
 from bantam.data.layouts.folders import UNLABELLED
 from bantam.data.splits import LabelledSplit, SemiLabelledSplit, Splits, UnlabelledSplit
 from bantam.data.splitting import divided
-from bantam.data.store import TEMPORARY, building_alone, default_cache_dir
+from bantam.data.store import ELSEWHERE, TEMPORARY, building_alone, default_cache_dir
 from bantam.errors import BadData, BadImage, SplitLeak, typed
 from bantam.files import explained, sync_folder, write_json
 
@@ -98,6 +98,7 @@ def open_splits(
 
     arrays = {name: _map(entry / f"{name}.npy", len(rows), size) for name, rows in sources.items() if rows}
     evaluated = {source.sha256 for source in sources["evaluation"]}
+    measured = {source.sha256 for source in sources["validation"]}
     training = _labelled("training", arrays["training"][: len(folder.training)], folder.training, folder.classes)
     return Splits(
         training=training,
@@ -114,14 +115,25 @@ def open_splits(
             for source in sources[name]
             if source.sha256 in evaluated
         ),
+        overlap=tuple(row.record.id for row in sources["training"] if row.sha256 in measured),
         division=division,
-        remarks=() if division is None else (*division.lines(), *remarks_on(listing)),
+        remarks=(*(division.lines() if division else _unmeasured(folder)), *remarks_on(listing)),
     )
 
 
 def _labelled(name: str, array: torch.Tensor, records: tuple[Record, ...], classes: tuple[str, ...]) -> LabelledSplit:
     labels = torch.tensor([record.label for record in records], dtype=torch.int64)  # [N]
     return LabelledSplit(name, array, labels, tuple(record.id for record in records), classes)
+
+
+def _unmeasured(folder: Folder) -> list[str]:
+    """What to say of classes that a folder with validation images of its own has none of."""
+    measured = {record.label for record in folder.validation}
+    lacking = [name for label, name in enumerate(folder.classes) if label not in measured]
+    if not lacking:
+        return []
+    shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+    return [f"warning: no validation image is of class {shown}: how good a student is there, nothing says"]
 
 
 def _with_unlabelled(training: LabelledSplit, array: torch.Tensor, extra: tuple[Record, ...]) -> SemiLabelledSplit:
@@ -222,13 +234,13 @@ def _build(
     pictures: dict[str, list[tuple[Record, str]]] = {name: [] for name in (UNLABELLED, *sources)}
     compared = any(source.record.label is None for source in sources["training"])
     try:
-        with explained(entry):
+        with explained(entry, ELSEWHERE):
             temporary.mkdir()
         for name, rows in sources.items():
             if not rows:
                 continue
             decoded = images.in_parallel(partial(_decode, size=size, compared=compared), rows, workers)
-            with explained(entry), open(temporary / f"{name}.npy", "wb") as file:
+            with explained(entry, ELSEWHERE), open(temporary / f"{name}.npy", "wb") as file:
                 file.write(_header(len(rows), size))
                 for source, image in zip(rows, decoded, strict=True):
                     if isinstance(image, BadImage):
@@ -246,7 +258,7 @@ def _build(
             raise BadImage(_summary(unreadable, total, root))
         _refuse_copies(pictures)
         write_json(temporary / "index.json", _index(root, sources, size, temporary))
-        with explained(entry):
+        with explained(entry, ELSEWHERE):
             sync_folder(temporary)
             # What is there under the final name has lost a file, or has one cut short.
             shutil.rmtree(entry, ignore_errors=True)

@@ -9,7 +9,8 @@ Unsafe, because the result would be wrong or there would be none:
 - an unlabelled image also stands in the validation split;
 - so many training images also stand in the validation split (0.5% of it or more) that the accuracy measured
   there could be too high by more than its noise;
-- a class has no validation image: its accuracy could not be measured.
+- a class has no validation image: its accuracy could not be measured;
+- there is one class alone.
 
 Only a warning, because real data has some and training bears it: a smaller overlap of training and validation,
 duplicates within a split, also where their labels differ, files that are left out, by kind, and what the decoder
@@ -229,6 +230,8 @@ def _unsafe(
     if shared and len(shared) >= TOLERATED_OVERLAP * len(folder.validation):
         yield _overlap(shared, "training", "validation")
     # Where validation images have labels of no class, the listing's problems say so, and this may follow from it.
+    if folder.divided and len(folder.classes) == 1:  # where validation is yet to be chosen the listing says so
+        yield f"{folder.root} has one class, and a classifier needs two; add photographs of another"
     if folder.validation and all(record.label is not None for record in folder.validation):
         empty = [name for name, count in counts["validation"].items() if not count]
         if len(empty) == 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bantam.data import images
-from bantam.errors import BadData, CannotWrite
+from bantam.errors import BadData, BadImage, CannotWrite
 from bantam.files import read_sealed, sha256_of, write_sealed
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _state(path: Path) -> list[int] | None:
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(images.read(path)).hexdigest()
+    except BadImage:
         return ""
 
 

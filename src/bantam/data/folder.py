@@ -18,13 +18,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bantam.data.layouts import LAYOUTS
 from bantam.data.layouts.flat import CLASS_NAMES
 from bantam.data.layouts.folders import UNLABELLED, left_out
-from bantam.data.layouts.layout import Found, Notes, entries, in_order, is_hidden
-from bantam.data.root import opened
+from bantam.data.layouts.layout import Found, Notes, class_name, entries, in_order, is_hidden, is_run, legible
+from bantam.data.root import named_as_given, opened
 from bantam.errors import BadData, typed
 
 FOOD_11 = (
@@ -106,11 +107,14 @@ def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     Raises BadData only if `root` is missing, cannot be read or is empty, or is neither a directory nor a whole archive
     nor a table.
     """
-    root = opened(root, cache_dir)
+    if is_run(root):
+        raise BadData(f"{root} is a run, not photographs; give the folder that holds the photographs")
+    given, root = root, opened(root, cache_dir)
+    as_given = partial(named_as_given, given=given, root=root, cache_dir=cache_dir)
     if root.is_dir() and not any(entries(root)[:2]):
         instead = left_out(entries(root)[2], root)
         raise BadData(
-            f"{root} is empty{f' but for {instead}' if instead else ''}; "
+            f"{as_given(str(root))} is empty{f' but for {instead}' if instead else ''}; "
             "give the folder that holds the photographs, those of each class in a folder of its name"
         )
 
@@ -118,7 +122,13 @@ def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     name = next((name for name, layout in LAYOUTS.items() if layout.recognises(root)), list(LAYOUTS)[-1])
     layout = LAYOUTS[name]
     found = layout.find(root, notes)
-    keys = layout.keys(root, found, notes)
+    keys = tuple(dict.fromkeys(map(class_name, layout.keys(root, found, notes))))
+    found = replace(
+        found,
+        training=[(path, class_name(key)) for path, key in found.training],
+        validation=[(path, class_name(key)) for path, key in found.validation],
+    )
+    notes.remarks.extend(_alike(keys))
     index = {key: label for label, key in enumerate(keys)}
     notes.problems.extend(_without_training(found))
     if not found.divided and found.training:
@@ -136,7 +146,8 @@ def list_images(root: Path, cache_dir: Path | None = None) -> Listing:
     )
     hidden = tuple(sorted(path for path in notes.ignored if is_hidden(path.name)))
     ignored = tuple(sorted(set(notes.ignored) - set(hidden)))
-    return Listing(folder, tuple(notes.problems), ignored, hidden, tuple(notes.remarks))
+    problems, remarks = (tuple(map(as_given, sentences)) for sentences in (notes.problems, notes.remarks))
+    return Listing(folder, problems, ignored, hidden, remarks)
 
 
 def remarks_on(listing: Listing) -> list[str]:
@@ -170,6 +181,16 @@ def _without_training(found: Found) -> Iterator[str]:
         f"{paths[0]} has the label {key}{more}, which no training image has{hint}; "
         "correct the label or remove the image"
     )
+
+
+def _alike(keys: Iterable[str]) -> Iterator[str]:
+    """What to say of classes whose names differ in capitals alone."""
+    small: dict[str, list[str]] = {}
+    for key in keys:
+        small.setdefault(key.casefold(), []).append(key)
+    for names in small.values():
+        if len(names) > 1:
+            yield f"warning: {' and '.join(names)} are taken for different classes; call them alike if they are one"
 
 
 def _undividable(root: Path, found: Found) -> Iterator[str]:
@@ -230,6 +251,8 @@ def _unique_ids(paths: list[Path], root: Path, bare: bool) -> list[str]:
         [path.stem for path in paths],
         [f"{path.parent.name}/{path.stem}" for path in paths],
         [f"{path.parent.name}/{path.name}" for path in paths],
-        [path.relative_to(root).as_posix() for path in paths],
+        whole := [path.relative_to(root).as_posix() for path in paths],
     ]
-    return next((ids for ids in namings[not bare :] if len(set(ids)) == len(ids)), namings[-1])
+    # Whoever reads a table of ids takes spaces at their ends for none.
+    legibly = ([legible(id).strip() for id in ids] for ids in namings[not bare :])
+    return next((ids for ids in legibly if len(set(ids)) == len(ids)), whole)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,10 +26,10 @@ from bantam.errors import BadImage, NoPicture
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM")
 """What Pillow reads, by its names; HEIF is read by pillow-heif. Of several frames or pages the first counts."""
 
-KINDS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF or BMP"
+KINDS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF, BMP or PPM"
 
 MAX_PIXELS = 64 * 2**20
 
@@ -91,6 +92,9 @@ def _centre(image: Image.Image, size: int) -> np.ndarray:
 def read(path: Path) -> bytes:
     """The bytes of an image file. Raises BadImage if the system refuses them."""
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe has no end
+            raise BadImage(f"{path} cannot be read: it is no file; remove it")
         return path.read_bytes()
     except OSError as error:
         raise BadImage(f"{path} cannot be read: {error.strerror or error}; correct or remove the file") from error

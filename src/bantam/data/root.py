@@ -13,9 +13,9 @@ from bantam.archives import Limits
 from bantam.data.contents import digest_of, read_table
 from bantam.data.layouts.flat import labelled_by_name
 from bantam.data.layouts.folders import is_split_folder
-from bantam.data.layouts.layout import TABLES, entries
+from bantam.data.layouts.layout import FOREIGN, TABLES, entries
 from bantam.data.layouts.table import TABLE
-from bantam.data.store import TEMPORARY, building_alone, default_cache_dir
+from bantam.data.store import ELSEWHERE, TEMPORARY, building_alone, default_cache_dir
 from bantam.errors import BadData
 from bantam.files import explained, write_sealed
 
@@ -28,6 +28,7 @@ LIMITS = Limits(
     name_bytes=255,
     depth=32,
     caseless=False,
+    needless=lambda name: name.casefold() in FOREIGN,
 )
 """What an archive of photographs may hold."""
 
@@ -61,6 +62,14 @@ def opened(given: Path, cache_dir: Path | None = None) -> Path:
         f"{given} is not a directory, and no whole archive (.zip, .tar, .tar.gz) or table (.csv, .tsv) either; "
         "give the folder that holds the photographs"
     )
+
+
+def named_as_given(sentence: str, given: Path, root: Path, cache_dir: Path | None = None) -> str:
+    """A sentence about `root`, as which `given` was opened: not of the cache, where nobody put anything."""
+    unpacked = (cache_dir or default_cache_dir()) / "unpacked"
+    if not given.is_file() or unpacked not in root.parents:
+        return sentence
+    return sentence.replace(str(unpacked / root.relative_to(unpacked).parts[0]), str(given))
 
 
 def without_nesting(root: Path) -> Path:
@@ -101,12 +110,12 @@ def _unpacked(path: Path, cache_dir: Path, is_zip: bool) -> Path:
 def _unpack(path: Path, folder: Path, cache_dir: Path, is_zip: bool) -> None:
     temporary = cache_dir / f"{TEMPORARY}-unpacked-{folder.name}"
     try:
-        with explained(folder):
+        with explained(folder, ELSEWHERE):
             temporary.mkdir()
             folder.parent.mkdir(exist_ok=True)
             room = shutil.disk_usage(cache_dir).free - SPARE
         (archives.unpack_zip if is_zip else archives.unpack_tar)(path, temporary, LIMITS, room)
-        with explained(folder):
+        with explained(folder, ELSEWHERE):
             shutil.rmtree(folder, ignore_errors=True)  # files are missing from it
             os.replace(temporary, folder)
         write_sealed(folder.with_suffix(".json"), {"archive": str(path.resolve()), **_extent(folder)})

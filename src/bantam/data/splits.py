@@ -72,9 +72,9 @@ class Splits:
 
     `taught` is what a stage with a teacher trains on: the training split, and after it the images without a label
     where they were asked for. `fingerprint` identifies content, ids and labels of all of these and of validation, and
-    the image size. `leaks` are the ids of labelled images whose file also stands in the evaluation split. `division`
-    says how validation was split off, where the folder has none of its own; `remarks` are sentences for a person on
-    what was left out of such a folder.
+    the image size. `leaks` are the ids of labelled images whose file also stands in the evaluation split, `overlap`
+    those of training images whose file also stands in validation. `division` says how validation was split off, where
+    the folder has none of its own; `remarks` are sentences for a person on that, and on what was left out.
     """
 
     training: LabelledSplit
@@ -84,6 +84,7 @@ class Splits:
     classes: tuple[str, ...]
     fingerprint: str
     leaks: tuple[str, ...]
+    overlap: tuple[str, ...] = ()
     division: Division | None = None
     remarks: tuple[str, ...] = ()
 

@@ -12,6 +12,9 @@ from bantam.files import explained
 TEMPORARY = ".building"
 """How the name of whatever is being built begins; it is renamed when it is whole."""
 
+ELSEWHERE = "set BANTAM_CACHE to another folder"
+"""What to do where the cache cannot be written."""
+
 
 def default_cache_dir() -> Path:
     """BANTAM_CACHE from the environment, otherwise ~/.cache/bantam."""
@@ -22,7 +25,7 @@ def default_cache_dir() -> Path:
 def building_alone(cache_dir: Path) -> Iterator[None]:
     """Hold the cache's lock, which the system releases if this process dies, and remove dead builds."""
     with contextlib.ExitStack() as stack:
-        with explained(cache_dir):
+        with explained(cache_dir, ELSEWHERE):
             cache_dir.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(open(cache_dir / "lock", "a"))
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -67,6 +67,13 @@ def read_plan(folder: Path, asked: Asked) -> Plan | None:
     return Plan(recipe, kept.ends, tuple(Row(row.what, row.how, row.seconds) for row in kept.rows), tuple(kept.notes))
 
 
+def require_planned_for(data: str, folder: Path) -> None:
+    """Raise RunMismatch where the plan in `folder` is for photographs with another fingerprint than `data`."""
+    kept = read(folder)
+    if kept is not None and kept.data != data:
+        raise RunMismatch(f"{folder} holds a fit on other photographs; choose another --out, or delete the folder")
+
+
 def seconds_in(folder: Path) -> float | None:
     """For how long the fit in `folder` was asked; None where there is none. Raises BadRunFile."""
     kept = read(folder)

@@ -273,13 +273,13 @@ def keys_of(recipe: Recipe) -> dict[str, str]:
 
 
 def leak_warnings(splits: Splits) -> list[str]:
-    """A line for the user where labelled images also stand in the evaluation split."""
-    if not splits.leaks:
-        return []
-    shown = ", ".join(splits.leaks[:3])
+    """A line for the user where labelled images are also in evaluation, and where training images are in validation."""
+    found = (("labelled", splits.leaks, "evaluation"), ("training", splits.overlap, "validation"))
     return [
-        f"warning: {len(splits.leaks)} labelled images also stand in the evaluation split ({shown}, ...); "
+        f"warning: {len(ids)} {what} images also stand in the {split} split ({', '.join(ids[:3])}, ...); "
         "`bantam data check DIR` lists them"
+        for what, ids, split in found
+        if ids
     ]
 
 

@@ -121,7 +121,7 @@ def train(
             best = members_of(shipped)[0]
             if validation is not None:
                 best = judged(shipped, validation, plan, state, metrics)
-                state.check_collapse(metrics, validation)
+                state.check_collapse(metrics, validation, place)
             metrics["seconds"] = round(state.seconds, 2)
             state.keep_best(metrics, best)
             if log:
@@ -180,7 +180,7 @@ class State:
 
     def __init__(self, step: Step, path: Path, of: str, started: float) -> None:
         self.step, self.path, self.of = step, path, of
-        self.done = self.epoch = self.collapsed = 0
+        self.done = self.epoch = self.collapsed = self.warned = 0
         self.started = self.saved = started
         self.earlier = 0.0  # seconds of the processes before this one
         self.sums: dict[str, Tensor] = {}
@@ -236,17 +236,20 @@ class State:
             self.best = metrics
             self.best_weights = {name: value.detach().cpu().clone() for name, value in shipped.state_dict().items()}
 
-    def check_collapse(self, metrics: Row, validation: LabelledSplit) -> None:
+    def check_collapse(self, metrics: Row, validation: LabelledSplit, place: Place) -> None:
+        """Raise TrainingStopped; where the training has a time to end at, say it, for nobody is there to try again."""
         begun = self.done > self.step.warm_up + FIRST_STEPS
         one_class = begun and metrics["validation"]["largest_share"] >= 0.995 and len(validation.labels.unique()) > 1
         self.collapsed = self.collapsed + 1 if one_class else 0
-        if self.collapsed >= COLLAPSED_EPOCHS:
-            stage = self.step.stage
-            raise TrainingStopped(
-                f'stage "{stage.name}": predictions have collapsed to one class for {self.collapsed} epochs '
-                f"(epoch {self.epoch}); lower {stage.name}.optimizer.lr (now {stage.optimizer.lr:g}) or lengthen "
-                "the warm-up, and run again in a new folder"
-            )
+        if self.collapsed < COLLAPSED_EPOCHS or self.warned:
+            return
+        name, lr = self.step.stage.name, self.step.stage.optimizer.lr
+        what = f"predictions have collapsed to one class for {self.collapsed} epochs (epoch {self.epoch})"
+        if place.left is None:
+            instead = f"lower {name}.optimizer.lr (now {lr:g}) or lengthen the warm-up, and run again in a new folder"
+            raise TrainingStopped(f'stage "{name}": {what}; {instead}')
+        self.warned = 1
+        place.watcher.say(f"warning: {name}: {what}; it goes on, and the best epoch is kept")
 
     def save(self) -> None:
         step = self.step

@@ -4,8 +4,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from bantam.data.layouts.flat import labelled_by_name
-from bantam.data.layouts.folders import UNLABELLED, folder_of, is_split_folder, left_out, without_labels
+from bantam.data.layouts.folders import (
+    UNLABELLED,
+    folder_of,
+    is_split_folder,
+    left_out,
+    split_named,
+    without_labels,
+)
 from bantam.data.layouts.layout import Found, Layout, Notes, entries, in_order
+from bantam.data.layouts.table import contradictions
 
 
 class BareFolders(Layout):
@@ -34,6 +42,9 @@ class BareFolders(Layout):
                 images, deeper, others = entries(folder)
                 notes.ignored.extend(deeper + others)
                 training += [(path, folder.name) for path in images]
+                if split_named(folder.name):
+                    notes.remarks.append(f"{folder} is taken for a class, as the folders beside it")
+        notes.problems.extend(contradictions(root, training))
         evaluation, extra = (folder_of(root, split, folders, notes) for split in ("evaluation", UNLABELLED))
         return Found(training, [], without_labels(evaluation, notes), without_labels(extra, notes), divided=False)
 

@@ -1,9 +1,9 @@
 """The flat layout: the label stands in the file's name, {label}_{n}.jpg; classes.txt may name the classes."""
 
-import re
 from pathlib import Path
 
 from bantam.data.layouts.folders import (
+    NAME,
     SPLIT_FOLDERS,
     UNLABELLED,
     SplitFolders,
@@ -17,8 +17,6 @@ from bantam.data.layouts.layout import Found, Notes, entries
 from bantam.errors import BadData
 
 CLASS_NAMES = "classes.txt"
-
-NAME = re.compile(r"([0-9]{1,9})_.+")
 
 
 class Flat(SplitFolders):

@@ -2,19 +2,30 @@
 
 import difflib
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bantam.data.layouts.layout import EXTENSIONS, Found, Layout, Notes, entries, is_hidden
+from bantam.data.layouts.layout import Found, Layout, Notes, entries, is_hidden, is_made_here
+from bantam.errors import BadData
 
 UNLABELLED = "unlabelled"
 SPLIT_FOLDERS = {
     "training": ("training", "train"),
     "validation": ("validation", "val", "valid"),
-    "evaluation": ("evaluation", "test"),
-    UNLABELLED: (UNLABELLED,),
+    "evaluation": ("evaluation", "test", "testing", "eval"),
+    UNLABELLED: (UNLABELLED, "unlabeled"),
 }
+
+_OF_A_SPLIT = re.compile(r"[ _-]?(set|images?|imgs?|pictures|photos|data|split)$")
+"""What people add to the name of a split: training_set, test-images."""
+
+_WORDS = frozenset({"train", "valid"})
+"""Names of splits that are words for other things, too."""
+
+NAME = re.compile(r"([0-9]{1,9})_.+")
+"""A file's name without its suffix in the flat layout: its label, and what else there is."""
 
 
 class SplitFolders(Layout):
@@ -66,13 +77,36 @@ def training_folder(root: Path) -> Path | None:
 
 
 def is_split_folder(folder: Path) -> bool:
-    """Whether a folder has the name of a split, in whatever capitals."""
-    return split_named(folder.name) is not None
+    """Whether a folder is that of a split."""
+    return split_of(folder) is not None
+
+
+def split_of(folder: Path) -> str | None:
+    """The split whose folder this is; None also where it is a class of this name: train beside bus and car."""
+    return None if folder.name.strip().casefold() in _WORDS and _is_class(folder) else split_named(folder.name)
 
 
 def split_named(name: str) -> str | None:
     """The split that people call `name`, in whatever capitals."""
-    return next((split for split, names in SPLIT_FOLDERS.items() if name.casefold() in names), None)
+    plain = _OF_A_SPLIT.sub("", name.strip().casefold())
+    return next((split for split, names in SPLIT_FOLDERS.items() if plain in names), None)
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a folder with a split's name is one of three classes or more: it holds just what its neighbours hold.
+
+    That is photographs without labels in their names; and no neighbour has the name of a split to learn from, too.
+    """
+    if not _holds_a_class(folder):
+        return False
+    others = [one for one in entries(folder.parent)[1] if one != folder and split_named(one.name) != "evaluation"]
+    learning = any(split_named(one.name) in ("training", "validation") for one in others)
+    return not learning and sum(_holds_a_class(one) for one in others) >= 2
+
+
+def _holds_a_class(folder: Path) -> bool:
+    images, folders, _ = entries(folder)
+    return bool(images) and not folders and not any(NAME.fullmatch(path.stem) for path in images)
 
 
 def looks_like(folder: Path) -> str | None:
@@ -84,7 +118,7 @@ def looks_like(folder: Path) -> str | None:
 
 def folder_of(root: Path, split: str, folders: list[Path], notes: Notes) -> Path | None:
     """The one among the `folders` of `root` that has the name of a split."""
-    present = [path for path in folders if split_named(path.name) == split]
+    present = [path for path in folders if split_of(path) == split]
     if len(present) > 1:
         both = " and ".join(path.name for path in present)
         notes.problems.append(f"{root} has both {both} for the {split} images; keep one of them")
@@ -124,7 +158,7 @@ def left_out(paths: Iterable[Path], root: Path) -> str:
     """
     kinds: dict[str, list[Path]] = {}
     for path in sorted(paths):
-        inside = [] if is_hidden(path.name) or not path.is_dir() else list(images_below(path))
+        inside = [] if is_hidden(path.name) or not path.is_dir() or is_made_here(path) else list(images_below(path))
         place = NESTED if path.parent != root else NO_SPLIT
         kinds.setdefault(place if inside else _kind(path), []).extend(inside or [path])
     most_first = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
@@ -138,19 +172,30 @@ NESTED, NO_SPLIT = "in a nested folder", "in a folder that is no split"
 
 
 def images_below(directory: Path) -> Iterator[Path]:
-    """The images in `directory` and in the folders below it, sorted; links to folders are not followed."""
-    for place, folders, names in os.walk(directory):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        yield from (
-            Path(place, name)
-            for name in sorted(names)
-            if not is_hidden(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
-        )
+    """The images in `directory` and in the folders below it, sorted, those of each folder once.
+
+    What links lead to comes last: a folder that lies there anyway is not met again by a link.
+    """
+    met: set[tuple[int, int]] = set()
+    waiting, linked = [directory], list[Path]()
+    while waiting or linked:
+        place = waiting.pop() if waiting else linked.pop(0)
+        try:
+            state = os.stat(place)
+        except OSError as error:
+            raise BadData(f"cannot read {place}: {error.strerror}; correct its permissions") from error
+        if (state.st_dev, state.st_ino) in met:
+            continue
+        met.add((state.st_dev, state.st_ino))
+        images, folders, _ = entries(place)
+        yield from images
+        linked += [folder for folder in folders if folder.is_symlink()]
+        waiting += [folder for folder in reversed(folders) if not folder.is_symlink()]
 
 
 def _kind(path: Path) -> str:
     if is_hidden(path.name):
         return "hidden"
     if path.is_dir():
-        return "folder"
+        return "run" if is_made_here(path) else "folder"
     return path.suffix.lower() or "without a suffix"

@@ -1,19 +1,22 @@
 """What every layout of a data folder tells, and what of a directory is an image."""
 
+import contextlib
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from bantam.data.store import default_cache_dir
 from bantam.errors import BadData
 
 EXTENSIONS = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-        *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+        *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     }
 )
 
@@ -27,6 +30,9 @@ FOREIGN = frozenset(
     }
 )
 """What systems put beside photographs, in small letters."""
+
+RUN = (("plan.json",), ("recipe.toml", "environment.json"))
+"""Files of which a run of Bantam has all of one row, from its beginning on."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,41 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in FOREIGN
 
 
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is a run, with pictures in its report that are nobody's photographs."""
+    return any(all((folder / name).is_file() for name in names) for names in RUN)
+
+
+def is_made_here(folder: Path) -> bool:
+    """Whether `folder` is the cache, a run, or holds runs alone, as `runs/` does where a fit began in it."""
+    with contextlib.suppress(OSError):
+        if folder.samefile(default_cache_dir()):
+            return True
+    if is_run(folder):
+        return True
+    runs = False
+    with contextlib.suppress(OSError), os.scandir(folder) as inside:
+        for entry in inside:
+            if not is_hidden(entry.name):
+                runs = entry.is_dir() and is_run(Path(entry.path))
+                if not runs:
+                    break
+    return runs
+
+
+def legible(name: str) -> str:
+    """A file's name as UTF-8 can hold it: bytes that are none are read as Latin-1, which was mostly meant."""
+    return "".join(chr(ord(letter) - 0xDC00) if 0xDC80 <= ord(letter) <= 0xDCFF else letter for letter in name)
+
+
+def class_name(text: str) -> str:
+    """A class as it is called, however a system writes it: letters composed, spaces single, controls made visible."""
+    words = " ".join(unicodedata.normalize("NFC", legible(text)).split())
+    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in words) or repr(
+        text
+    )
+
+
 def in_order(keys: Iterable[str]) -> tuple[str, ...]:
     """The different keys in the order of the alphabet, or of the numbers that they are."""
     names = set(keys)
@@ -102,8 +143,8 @@ def entries(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
                 path = directory / entry.name
                 if is_hidden(entry.name):
                     others.append(path)
-                elif entry.is_dir():
-                    folders.append(path)
+                elif _leads_to_folder(entry):
+                    (others if is_made_here(path) else folders).append(path)
                 elif path.suffix.lower() in EXTENSIONS:
                     images.append(path)
                 else:
@@ -115,3 +156,9 @@ def entries(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
     except OSError as error:
         raise BadData(f"cannot read {directory}: {error.strerror}; correct its permissions") from error
     return sorted(images), sorted(folders), sorted(others)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):  # a link that leads to itself
+        return entry.is_dir()
+    return False

@@ -28,9 +28,9 @@ def read_rows(path: Path, notes: Notes) -> Rows | None:
             raise ValueError(f"it is larger than {MOST:,} bytes")
         text = _text(path.read_bytes())
         separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
-        rows = [
-            [value.strip() for value in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        ]
+        # Strict: a quote that nobody closes would take the rows behind it for one value.
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = [[value.strip() for value in row] for row in read]
     except OSError as error:
         notes.problems.append(f"cannot read {path}: {error.strerror or error}; correct its permissions")
         return None
@@ -58,9 +58,12 @@ def _text(data: bytes) -> str:
     """The text of a table, as spreadsheets save it: UTF-8, or UTF-16 with its mark."""
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError("it is no UTF-8 text") from error
+    if "\0" in text:
+        raise ValueError("it is no UTF-8 text")
+    return text
 
 
 def _separator(text: str) -> str:

@@ -55,10 +55,10 @@ def loss_fn_kd(
 
 # %% Images: from a file to the student's input
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB")  # the content decides, not the name
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM")  # the content decides, not the name
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
-    *(".tif", ".tiff", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
 NOT_READ = (".heic", ".heics", ".heif", ".heifs", ".hif")  # Pillow alone does not read what telephones make
 
