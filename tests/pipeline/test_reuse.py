@@ -158,6 +158,20 @@ def test_a_wrong_start_is_refused(changes: dict[str, str], said: str) -> None:
         parse(text)
 
 
+def test_it_may_go_on_with_larger_views_in_the_same_shape(finished: Path, photographs: Path, tmp_path: Path) -> None:
+    larger = LONGER.replace('size = 32\nstart = "student"\nepochs = 2', 'size = 40\nstart = "student"\nepochs = 1')
+    assert larger != LONGER
+    metrics = pipeline.run(parse(larger), photographs, tmp_path / "run", reuse=finished)
+    _, shipped = open_run(tmp_path / "run").as_shipped()
+    before = open_run(finished).shipped.student
+    assert (shipped.student.size, shipped.student.shape) == (40, before.shape)
+    assert metrics["stages"]["longer"]["epochs"] == 1
+
+    with pytest.raises(BadRecipe, match='"longer" starts from "student", which has another shape than is fitted to 96'):
+        pipeline.run(parse(larger.replace("size = 40", "size = 96")), photographs, tmp_path / "none", reuse=finished)
+    assert not (tmp_path / "none").exists()
+
+
 GOES_ON = """
 [[stage]]
 name = "given"

@@ -121,6 +121,12 @@ def prepared(
         limit = limits[stage.name]
         weight = budget.enforce([described[stage.name].shipped_net()], stage.size, limit)
         watcher.say(f"{stage.name}: {stage.net} weighs {weight.counted:,} of {limit:,} parameters")
+    for stage in weighed:
+        if stage.start in described and described[stage.start].shape != described[stage.name].shape:
+            raise BadRecipe(
+                f'stage "{stage.name}" starts from "{stage.start}", which has another shape than is fitted to '
+                f"{stage.size} px; choose a size nearer to its own, or give both the same shape"
+            )
     for stage in recipe.stage:
         if isinstance(stage, Exiting) and stage.of in described:  # what a pruning will leave is weighed then
             whole = replace(described[stage.of], size=stage.size, exits=stage.after)

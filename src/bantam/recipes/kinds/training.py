@@ -243,11 +243,10 @@ class Training(Stage):
                 + nearest(self.start, [other.name for other in earlier]),
             )
         own, other = ((one.kind, one.net, one.shape, one.switches, one.budget) for one in (self, before))
-        # A classifier of any size may go on with larger views; a student's shape was fitted to its own.
-        if own != other or (self.kind != "teacher" and self.size != before.size):
+        if own != other:  # it may go on with larger views; `pipeline.run` looks whether its shape stays the same
             raise Misfit(
                 "start",
-                f'stage "{self.name}" starts from "{self.start}", whose kind, net, shape, size, widths '
+                f'stage "{self.name}" starts from "{self.start}", whose kind, net, shape, widths '
                 "or budget differs: both must be the same net",
             )
 
