@@ -168,6 +168,12 @@ def test_a_scheduled_weight_goes_evenly_from_one_end_to_the_other(photographs: P
         assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_warm_up_is_its_share_of_all_steps(photographs: Path) -> None:
+    step, _ = build(photographs, RECIPE.replace("lr = 5e-3", "lr = 5e-3\nwarmup = 0.25"), total=20)
+    assert step.warm_up == 5
+    assert step.rates.argmax() in (4, 5)
+
+
 def test_bf16_autocast_stays_close_to_fp32(photographs: Path) -> None:
     plain, _ = build(photographs)
     cast, _ = build(photographs)

@@ -130,7 +130,8 @@ sandbox.run([sandbox.python(), "-I", "-S", "-c", {code!r}], place, [place / "dat
 """
     (tmp_path / "room").mkdir()
     (tmp_path / "data").mkdir()
-    with subprocess.Popen([sys.executable, "-c", verifying]) as process:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", verifying], env=environment) as process:
         assert soon(lambda: held(tmp_path))
         process.kill()
     assert soon(lambda: not held(tmp_path))
