@@ -115,7 +115,8 @@ def planned(known: Known, asked: Asked, machine: Machine, spent: float) -> Plan:
         least = math.ceil((spent + ending + LEAST) / 5) * 5
         raise TooShort(
             f"{time_text(asked.seconds)} are too short for these {known.images:,} photographs here: "
-            f"reading and timing took {time_text(spent)}, choosing, exports and checks take {time_text(ending)}; give --time {least}s or more",
+            f"reading and timing took {time_text(spent)}, choosing, exports and checks take {time_text(ending)}; "
+            f"give --time {least}s or more",
             least,
         )
     size = best.student.size
