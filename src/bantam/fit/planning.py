@@ -37,8 +37,8 @@ COMPILED = 45.0
 WAITED = 0.2
 """Share of all the time that they take at most where others work too."""
 
-PASSES = 32
-"""Answers to a validation image at the end: both kinds of BatchNorm statistics, each TTA twice, temperature, checks."""
+PASSES = 24
+"""Answers to a validation image at the end: both kinds of BatchNorm statistics, each TTA, exports' checks, report."""
 
 JUDGED = 4
 """A teacher's answers at the end, of as many images as there are for validation."""

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from bantam.data.splits import LabelledSplit, Normalisation, Splits
 from bantam.measure.accuracy import accuracy, calibration
-from bantam.measure.crops import TTA
 from bantam.measure.logits import logits_of
 from bantam.measure.temperature import divide_logits, fit_temperature, fitted_elsewhere
-from bantam.measure.tta import answers_of_tta, choose_tta
+from bantam.measure.tta import choose_tta
 from bantam.nets.early_exit import EarlyExitNet
 from bantam.nets.output import StagedNet
 from bantam.nets.slimmable import each_switch
@@ -52,17 +51,15 @@ def choose_on_validation(
     if batchnorm == "re-estimated":
         net.load_state_dict(renewed.state_dict())
 
-    # Temperatures change no class, so the TTA is chosen before; what ships is measured after.
+    # Temperatures change no class, and of averaged log-probabilities they make what they make of logits: nothing is
+    # asked a second time.
     labels, shipped = validation.labels, student.shipped_form(net)
     tta, answers = choose_tta(shipped, validation, size, normalisation)
+    by_tta = {name: accuracy(logits, labels) for name, logits in answers.items()}
     before = (*logits_of_exits(shipped, validation, size, normalisation), answers[tta])
     temperatures = [fit_temperature(logits, labels) for logits in before]
     divide_logits(net, temperatures)
-    shipped = student.shipped_form(net)
-    answers = dict(zip(TTA, answers_of_tta(shipped, validation, size, normalisation, tuple(TTA)), strict=True))
-    after = (*logits_of_exits(shipped, validation, size, normalisation), answers[tta])
-    by_tta = {name: accuracy(logits, labels) for name, logits in answers.items()}
-    *by_exit, calibrated = map(calibrations, temperatures, before, after, [labels] * len(before))
+    *by_exit, calibrated = map(calibrations, temperatures, before, [labels] * len(before))
     return {
         "accuracy": by_tta[tta].value,
         "standard_error": by_tta[tta].standard_error,
@@ -105,15 +102,15 @@ def logits_of_exits(
     return logits_of(net, validation, size, normalisation, look=look).unbind(1)
 
 
-def calibrations(temperature: float, before: Tensor, after: Tensor, labels: Tensor) -> dict[str, Any]:
-    """How well the probabilities of logits [N, K] agree with `labels` [N], `before` and `after` the temperature.
+def calibrations(temperature: float, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """How well the probabilities of `logits` [N, K] agree with `labels` [N], before and after the temperature.
 
     `held_out` is on images that did not choose it.
     """
     return {
         "temperature": temperature,
         "n": len(labels),
-        "before": calibration(before, labels)._asdict(),
-        "after": calibration(after, labels)._asdict(),
-        "held_out": calibration(fitted_elsewhere(before, labels), labels)._asdict(),
+        "before": calibration(logits, labels)._asdict(),
+        "after": calibration(logits / temperature, labels)._asdict(),
+        "held_out": calibration(fitted_elsewhere(logits, labels), labels)._asdict(),
     }
