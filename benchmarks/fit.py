@@ -4,8 +4,8 @@
 
 Each fit is a process and a run of its own, RUNS/TIME and RUNS/TIME-taught; one that is finished is taken as it is, and
 one that was killed goes on. Its minutes are those of the whole command, from its start to its end. RUN are finished
-runs of recipes, with the seconds that their stages took. Accuracies are those on validation, as shipped. The result is
-in results/benchmarks/fit.json, or in --out FILE; --plot FILE.svg draws it.
+runs of recipes, with the seconds that their stages took. Accuracies are those on validation, as shipped. Writes
+results/benchmarks/fit.json, or --out FILE; benchmarks/pictures.py draws it.
 """
 
 import argparse
@@ -13,13 +13,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bantam.files import write_json
 from bantam.fit.asked import seconds_of
-from bantam.measure.plots import MARKERS, drawn, require_svg
 from bantam.runs.finished import open_run
 from evidence import RESULTS, write
 
@@ -63,37 +61,6 @@ def of_recipe(folder: Path) -> dict[str, Any]:
     }
 
 
-def plot(rows: Sequence[dict[str, Any]], recipes: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy over the minutes that each took: a line for the fits without a teacher, one for those with, points."""
-    with drawn(path, (6.4, 4.0)) as figure:
-        axes = figure.subplots()
-        for taught, name in ((False, "fit"), (True, "fit, given teacher")):
-            line = [row for row in rows if row["taught"] is taught and "failed" not in row]
-            if line:
-                minutes, accuracies, errors = (
-                    [value(row) for row in line]
-                    for value in (
-                        lambda row: row["seconds"] / 60,
-                        lambda row: row["accuracy"],
-                        lambda row: row["standard_error"],
-                    )
-                )
-                axes.errorbar(minutes, accuracies, errors, marker="o", capsize=2, label=name)
-        for marker, row in zip(MARKERS[1:], recipes, strict=False):
-            axes.errorbar(
-                [row["seconds"] / 60],
-                [row["accuracy"]],
-                [row["standard_error"]],
-                marker=marker,
-                ls="",
-                label=row["recipe"],
-            )
-        axes.set_xscale("log")
-        axes.set_xlabel("minutes")
-        axes.set_ylabel("validation accuracy")
-        axes.legend()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -102,10 +69,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--recipes", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=RESULTS / "benchmarks" / "fit.json")
-    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    if options.plot:
-        require_svg(options.plot)
     rows: list[dict[str, Any]] = []
     recipes = [of_recipe(folder) for folder in options.recipes]
     for teacher in (None, options.teacher) if options.teacher else (None,):
@@ -114,8 +78,6 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
             write(options.out, {"rows": rows, "recipes": recipes})
-    if options.plot:
-        plot(rows, recipes, options.plot)
 
 
 if __name__ == "__main__":

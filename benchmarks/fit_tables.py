@@ -22,6 +22,43 @@ def pretrained(results: Path) -> str:
     return table(head, list(rows.values())) + "\n\n" + below + made_by(study["environment"])
 
 
+def fits(results: Path) -> str:
+    """Each fit by the time that it was asked for, and each recipe, in minutes of the machine."""
+    study = read(results / "benchmarks" / "fit.json")
+    if study is None:
+        return NOTHING
+    rows = [fit_cells(row) for row in study["rows"]]
+    rows += [
+        [
+            row["recipe"],
+            "yes" if row["recipe"] != "simple" else "no",
+            f"{row['seconds'] / 60:.1f}",
+            "-",
+            str(row["epochs"]),
+            with_error(row["accuracy"], row["standard_error"]),
+        ]
+        for row in study["recipes"]
+    ]
+    head = ("what", "given teacher", "minutes", "student", "epochs", "accuracy")
+    (n,) = {row["n"] for row in (*study["rows"], *study["recipes"]) if "failed" not in row}
+    return table(head, rows) + f"\n\nn = {n:,}, one seed. " + made_by(study["environment"])
+
+
+def fit_cells(row: dict[str, Any]) -> list[str]:
+    """A row of the table of fits; of one that failed why it did."""
+    what, taught = f"`--time {row['time']}`", "yes" if row["taught"] else "no"
+    if "failed" in row:
+        return [what, taught, "-", "-", "-", row["failed"]]
+    return [
+        what,
+        taught,
+        f"{row['seconds'] / 60:.1f}",
+        f"{row['student']}, {row['size']} px",
+        str(row["epochs"]),
+        f"{with_error(row['accuracy'], row['standard_error'])}, {row['tta']}",
+    ]
+
+
 def trainers(results: Path) -> str:
     """Each net that was trained on the photographs of a fit: what a person did for it, and what it reached."""
     study = read(results / "benchmarks" / "trainers.json")

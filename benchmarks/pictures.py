@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from bantam.files import replacing
-from bantam.measure.plots import STYLE, plot_accuracy_against_macs, plot_dynamic, tournament_rows
+from bantam.measure.plots import STYLE, drawn, plot_accuracy_against_macs, plot_dynamic, tournament_rows
 from evidence import RESULTS, ROOT
 from markdown_tables import read
 
@@ -47,7 +47,7 @@ def draw(results: Path, path: Path) -> None:
         axes.axhline(middle, color=TEACHER, linewidth=1)
         who = f"the given teacher: {teacher['parameters'] / 1e6:.1f} million parameters"
         said = f"{who}, {teacher['size']} px, n = {teacher['n']:,}"
-        axes.text(9.2, middle + error + 0.4, said, color="#555555", va="bottom")
+        axes.text(9.2, middle + error + 1.9, said, color="#555555", va="bottom")
         for run in recipes(results):
             judged = run["validation"]
             minutes, value = run["seconds"] / 60, 100 * judged["accuracy"]
@@ -58,9 +58,9 @@ def draw(results: Path, path: Path) -> None:
                 ha="right" if left else "left", color=STUDENT,
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_xlim(9, 400)
+        axes.set_xlim(9, 800)
         axes.set_ylim(59, 79)
-        axes.set_xticks([10, 20, 50, 100, 200], labels=["10", "20", "50", "100", "200"])
+        axes.set_xticks([10, 20, 50, 100, 200, 500], labels=["10", "20", "50", "100", "200", "500"])
         axes.set_yticks([60, 65, 70, 75])
         axes.minorticks_off()
         axes.set_xlabel("minutes of training on two cores")
@@ -86,6 +86,38 @@ def draw_dynamic(results: Path, name: str, path: Path) -> None:
     plot_dynamic(static, lines, path)
 
 
+def draw_fits(results: Path, path: Path) -> None:
+    """The accuracy of fits over the minutes that each took, without and with a given teacher, and recipes beside."""
+    study = read(results / "benchmarks" / "fit.json")
+    if study is None:
+        return
+    with drawn(path, (7, 4.2)) as figure:
+        axes = figure.subplots()
+        for taught, name, colour in ((False, "fit", STUDENT), (True, "fit, given teacher", "#0a5fb4")):
+            points = [point(row) for row in study["rows"] if row["taught"] is taught and "failed" not in row]
+            if points:
+                minutes, accuracies, errors = zip(*points, strict=True)
+                axes.errorbar(minutes, accuracies, errors, marker="o", capsize=2, color=colour, label=name)
+        for row in study["recipes"]:
+            minutes, value, error = point(row)
+            axes.errorbar(minutes, value, error, marker="s", color="#555555", capsize=2)
+            axes.annotate(row["recipe"], (minutes, value), xytext=(7, -4), textcoords="offset points", color="#555555")
+        axes.set_xscale("log")
+        ticks = [2, 5, 10, 20, 50, 100]
+        axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.margins(x=0.12)
+        axes.set_xlabel("minutes, all included")
+        axes.set_ylabel("validation accuracy ± standard error, %")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+
+
+def point(row: dict[str, Any]) -> tuple[float, float, float]:
+    """Minutes, accuracy and standard error in per cent."""
+    return row["seconds"] / 60, 100 * row["accuracy"], 100 * row["standard_error"]
+
+
 if __name__ == "__main__":
     draw(RESULTS, ROOT / PICTURE)
     plot_accuracy_against_macs(
@@ -93,4 +125,5 @@ if __name__ == "__main__":
     )
     for name in DYNAMIC:
         draw_dynamic(RESULTS, name, ROOT / "docs" / f"{name}.svg")
-    print(f"{PICTURE} and the plots of {len(DYNAMIC) + 1} studies: drawn")
+    draw_fits(RESULTS, ROOT / "docs" / "fit.svg")
+    print(f"{PICTURE} and the plots of {len(DYNAMIC) + 2} studies: drawn")

@@ -27,7 +27,7 @@ from compression_tables import (
     quantization,
 )
 from evidence import ROOT
-from fit_tables import pretrained, trainers
+from fit_tables import fits, pretrained, trainers
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 from provenance import commits_of_rows, evidence
 
@@ -461,6 +461,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "start": start,
     "pretrained": pretrained,
     "trainers": trainers,
+    "fits": fits,
     "throughput": throughput,
     "throughput-cuda": throughput_cuda,
     "answers": answers,

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import fit as over_time  # noqa: E402
+import fit_tables  # noqa: E402
+import pictures  # noqa: E402
 
 ROW = {"taught": False, "accuracy": 0.5, "standard_error": 0.01}
 
@@ -42,8 +44,29 @@ def test_a_finished_fit_is_taken_as_it_is(own_run: Path, monkeypatch: pytest.Mon
 
 def test_the_curve_has_a_line_for_the_fits_and_a_point_for_each_recipe(tmp_path: Path) -> None:
     rows = [{**ROW, "seconds": 120.0 * n} for n in (1, 3)] + [{"taught": True, "failed": "why"}]
-    over_time.plot(rows, [{**ROW, "recipe": "simple", "seconds": 300.0}], tmp_path / "fit.svg")
+    study = {"rows": rows, "recipes": [{**ROW, "recipe": "simple", "seconds": 300.0}]}
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "fit.json").write_text(json.dumps(study))
+    pictures.draw_fits(tmp_path, tmp_path / "fit.svg")
     svg = (tmp_path / "fit.svg").read_text()
     assert "simple" in svg
     assert ">fit<" in svg
     assert "given teacher" not in svg
+
+
+def test_the_table_has_a_row_for_each_fit_and_each_recipe(tmp_path: Path) -> None:
+    made = {"command": ["python", "benchmarks/fit.py"], "commit": "0" * 40, "processor": "x", "cores": 2}
+    environment = {**made, "versions": {"torch": "2"}}
+    fit = {**ROW, "time": "2m", "seconds": 90.0, "student": "sample", "size": 32, "epochs": 3, "tta": "flip", "n": 9}
+    failed = {"time": "5m", "taught": True, "failed": "too short"}
+    recipe = {**ROW, "recipe": "medium", "seconds": 300.0, "epochs": 4, "n": 9}
+    (tmp_path / "benchmarks").mkdir()
+    study = {"rows": [fit, failed], "recipes": [recipe], "environment": environment}
+    (tmp_path / "benchmarks" / "fit.json").write_text(json.dumps(study))
+    lines = fit_tables.fits(tmp_path).splitlines()
+    assert lines[2:5] == [
+        "| `--time 2m` | no | 1.5 | sample, 32 px | 3 | 0.500 ± 0.010, flip |",
+        "| `--time 5m` | yes | - | - | - | too short |",
+        "| medium | yes | 5.0 | - | 4 | 0.500 ± 0.010 |",
+    ]
+    assert lines[6].startswith("n = 9, one seed.")

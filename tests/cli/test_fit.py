@@ -86,7 +86,10 @@ def test_the_page_says_how_good_it_is_beside_what_it_has_to_beat_and_its_cost() 
         "ms": 3.2,
         "report": "RUN/report/report.html",
         "teachers": {"teacher": {"accuracy": 0.75, "standard_error": 0.019, "n": 500}},
-        "exports": {"onnx": {"file": "student.onnx", "bytes": 250_000}, "onnx-int8": {"failed": "int8.onnx is not written"}},
+        "exports": {
+            "onnx": {"file": "student.onnx", "bytes": 250_000},
+            "onnx-int8": {"failed": "int8.onnx is not written"},
+        },
     }
     text = page_text(page)
     for words in (

@@ -40,7 +40,7 @@ WAITED = 0.2
 PASSES = 24
 """Answers to a validation image at the end: both kinds of BatchNorm statistics, each TTA, exports' checks, report."""
 
-JUDGED = 4
+JUDGED = 2
 """A teacher's answers at the end, of as many images as there are for validation."""
 
 CROPS = 12
