@@ -37,7 +37,7 @@ def main(data: Annotated[Path, typer.Option(help="The photographs that the run w
     judged = {
         **run.metrics["validation"],
         "accuracy": accuracy(after, validation.labels).value,
-        "calibration": calibrations(temperature, before, after, validation.labels),
+        "calibration": calibrations(temperature, before, validation.labels),
     }
     weights = checkpoint.save_weights(FOOD11 / runfolder.WEIGHTS, net.state_dict())
     runfolder.write(FOOD11 / runfolder.RESULT, {**run.metrics, "validation": judged})
