@@ -13,6 +13,7 @@ from bantam.files import replacing
 from bantam.measure.plots import STYLE, drawn, plot_accuracy_against_macs, plot_dynamic, tournament_rows
 from evidence import RESULTS, ROOT
 from markdown_tables import read
+from ways import way
 
 PICTURE = Path("docs") / "results.svg"
 DYNAMIC = ("cascade", "exits", "slim", "sizes", "views-while-unsure")
@@ -113,6 +114,31 @@ def draw_fits(results: Path, path: Path) -> None:
         axes.legend(frameon=False)
 
 
+def draw_stages(results: Path, path: Path) -> None:
+    """The accuracy of a student over the minutes that had gone into it and its teachers, stage by stage."""
+    study = read(results / "benchmarks" / "stages.json")
+    if study is None:
+        return
+    with drawn(path, (7, 4.2)) as figure:
+        axes = figure.subplots()
+        steps = [(minutes, *point(row)[1:], row) for minutes, row in way(study)]
+        minutes, accuracies, errors, rows = zip(*steps, strict=True)
+        axes.errorbar(minutes, accuracies, errors, marker="o", capsize=2, color=STUDENT, label="the student")
+        for at, value, row in zip(minutes, accuracies, rows, strict=True):
+            axes.annotate(f"{row['stage']}, {row['size']} px", (at, value), xytext=(7, -12), textcoords="offset points")
+        taught = [100 * row["taught_by"]["accuracy"] for row in rows]
+        axes.plot(minutes, taught, marker="_", linestyle=":", color=TEACHER, label="what taught it")
+        axes.set_xscale("log")
+        ticks = [100, 200, 300, 500, 800]
+        axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.margins(x=0.25)
+        axes.set_xlabel("minutes of training, its teachers' included")
+        axes.set_ylabel("validation accuracy ± standard error, %")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, loc="upper left")
+
+
 def point(row: dict[str, Any]) -> tuple[float, float, float]:
     """Minutes, accuracy and standard error in per cent."""
     return row["seconds"] / 60, 100 * row["accuracy"], 100 * row["standard_error"]
@@ -126,4 +152,5 @@ if __name__ == "__main__":
     for name in DYNAMIC:
         draw_dynamic(RESULTS, name, ROOT / "docs" / f"{name}.svg")
     draw_fits(RESULTS, ROOT / "docs" / "fit.svg")
-    print(f"{PICTURE} and the plots of {len(DYNAMIC) + 2} studies: drawn")
+    draw_stages(RESULTS, ROOT / "docs" / "stages.svg")
+    print(f"{PICTURE} and the plots of {len(DYNAMIC) + 3} studies: drawn")

@@ -30,6 +30,7 @@ from evidence import ROOT
 from fit_tables import fits, pretrained, trainers
 from markdown_tables import NOTHING, machine, made_by, read, table, with_error
 from provenance import commits_of_rows, evidence
+from ways import doubling, way
 
 SLOT = re.compile(r"(<!-- results: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -285,6 +286,42 @@ def time_to_accuracy(results: Path) -> str:
     return table(head, rows) + "\n\n" + made_by(measured["environment"])
 
 
+def stages(results: Path) -> str:
+    """Each stage of a run against what it started from; below, what a doubling of time brought."""
+    study = read(results / "benchmarks" / "stages.json")
+    if study is None:
+        return NOTHING
+    rows = [
+        [
+            row["stage"],
+            f"{row['net']}, {row['size']} px",
+            f"{row['teacher']}: {row['taught_by']['accuracy']:.3f}" if "taught_by" in row else "-",
+            str(row.get("epochs", "-")),
+            f"{row['seconds'] / 60:.0f}" if "seconds" in row else "-",
+            with_error(row["accuracy"], row["standard_error"]),
+            *difference_cells(row.get("against_start"), row.get("start", "")),
+        ]
+        for row in study["rows"]
+    ]
+    head = ("stage", "net", "learns from", "epochs", "minutes", "validation accuracy", "against its start", "p")
+    (n,) = {row["n"] for row in study["rows"]}
+    last = next(row["against_given"] for row in study["rows"] if "against_given" in row)
+    below = (
+        f"Plain views, n = {n:,}, one seed, recipe {study['recipe']}. The student is "
+        f"{100 * last['difference']:+.1f} points from the given teacher (p {last['p']:.2g}). Over its "
+        f"{len(way(study))} stages each doubling of the minutes that went into it brought "
+        f"{100 * doubling(study):.1f} points. "
+    )
+    return table(head, rows) + "\n\n" + below + made_by(study["environment"])
+
+
+def difference_cells(paired: dict[str, Any] | None, start: str) -> list[str]:
+    """The cells of a paired difference: in points and of what, and p."""
+    if paired is None:
+        return ["-", "-"]
+    return [f"{100 * paired['difference']:+.1f} points, {start}", f"{paired['p']:.2g}"]
+
+
 def peers(results: Path) -> str:
     rows: list[list[str]] = []
     for path in sorted(results.glob("benchmarks/peer-*.json")):
@@ -471,6 +508,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "step-ways": step_ways,
     "gpu": gpu,
     "time-to-accuracy": time_to_accuracy,
+    "stages": stages,
     "views": views,
     "device": device,
     "device-speed": device_speed,
