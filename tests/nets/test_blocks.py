@@ -112,3 +112,13 @@ def test_only_the_norms_at_the_end_start_small():
     scales = [layer.weight for layer in branch.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert torch.equal(scales[0], torch.ones(4))
     assert torch.equal(scales[1], torch.full((3,), blocks.RESIDUAL_SCALE))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("outputs", [6, 9])
+def test_transitions_are_paid_for_only_where_the_shape_changes(outputs: int, stride: int):
+    layers = nn.Sequential(*blocks.transition(6, outputs, stride))
+    assert layers(torch.randn(2, 6, 8, 8)).shape == (2, outputs, 8 // stride, 8 // stride)
+    assert (len(layers) == 0) == (outputs == 6 and stride == 1)
+    shipped = sum(p.numel() for p in deploy(StagedNet([layers], 1, 1)).stages.parameters())
+    assert shipped == blocks.transition_parameters(6, outputs, stride)

@@ -118,16 +118,6 @@ def test_one_pixel_reaches_as_far_as_the_large_kernel(kernel: int):
     assert (rows.min().item(), rows.max().item()) == (7 - kernel // 2, 7 + kernel // 2)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("outputs", [6, 9])
-def test_transitions_are_paid_for_only_where_the_shape_changes(outputs: int, stride: int):
-    layers = nn.Sequential(*largekernel.transition(6, outputs, stride))
-    assert layers(torch.randn(2, 6, 8, 8)).shape == (2, outputs, 8 // stride, 8 // stride)
-    assert (len(layers) == 0) == (outputs == 6 and stride == 1)
-    shipped = sum(p.numel() for p in deploy(StagedNet([layers], 1, 1)).stages.parameters())
-    assert shipped == largekernel.transition_parameters(6, outputs, stride)
-
-
 def test_most_blocks_work_on_maps_of_16_and_8_pixels():
     net = describe("largekernel", 60_000, 11, 64).build().eval()
     features = net.observe(torch.zeros(1, 3, 64, 64)).features

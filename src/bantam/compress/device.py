@@ -156,7 +156,13 @@ class DeviceStudent:
         layer = self.layers[operation.number]
         exact = torch.float32 if int(sum_bound(layer.weight).max()) < EXACT else torch.float64
         products = nn.functional.conv2d(
-            read.to(exact), layer.weight.to(exact), None, operation.stride, operation.padding, 1, operation.groups
+            read.to(exact),
+            layer.weight.to(exact),
+            None,
+            operation.stride,
+            operation.padding,
+            operation.dilation,
+            operation.groups,
         )
         sums = products.long() + layer.bias_integers(grid)[:, None, None]
         return sums.float() * layer.sum_scale(grid)[:, None, None]

@@ -62,7 +62,7 @@ def float_vector(step: Step, maps: Mapping[int, Tensor], images: Tensor) -> Tens
     read = maps[step.source][:, step.start : step.start + len(one.inputs[0])]
     if one.kind == "convolution":
         assert one.weight is not None
-        return nn.functional.conv2d(read, one.weight, one.bias, one.stride, one.padding, 1, one.groups)
+        return nn.functional.conv2d(read, one.weight, one.bias, one.stride, one.padding, one.dilation, one.groups)
     if one.kind == "largest":
         return largest(one, read)
     rows, columns = (windowed(windows, side).float() for windows, side in zip(axes(one), read.shape[2:], strict=True))

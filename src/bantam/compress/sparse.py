@@ -23,15 +23,15 @@ class SparseProduct(nn.Module):
             return product if layer.bias is None else product + layer.bias
         assert isinstance(layer.padding, tuple)
         height, width = (
-            (side + 2 * padding - kernel) // stride + 1
-            for side, padding, kernel, stride in zip(
-                maps.shape[2:], layer.padding, layer.kernel_size, layer.stride, strict=True
+            (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for side, padding, dilation, kernel, stride in zip(
+                maps.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
             )
         )
         if layer.kernel_size == layer.stride == (1, 1):
             columns = maps.flatten(2)  # [N, I, H * W]
         else:
-            columns = functional.unfold(maps, layer.kernel_size, padding=layer.padding, stride=layer.stride)
+            columns = functional.unfold(maps, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         flat = columns.transpose(0, 1).flatten(1)  # [N, I * k * k, L] -> [I * k * k, N * L]
         product = self.rows @ flat  # [O, N * L]
         if layer.bias is not None:

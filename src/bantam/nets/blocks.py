@@ -18,13 +18,15 @@ def conv_bn(
     stride: int = 1,
     groups: int = 1,
     activation: Callable[..., nn.Module] | None = nn.ReLU,
+    dilation: int = 1,
 ) -> nn.Sequential:
     """Convolution without bias, batch normalisation (Ioffe and Szegedy, 2015) and an activation, or None.
 
     Maps [N, inputs, H, W] to [N, outputs, ceil(H / stride), ceil(W / stride)] for odd kernels.
     """
+    padding = dilation * (kernel // 2)
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
     if activation:
@@ -90,6 +92,27 @@ def depthwise_separable(inputs: int, outputs: int, kernel: int = 3, stride: int 
 def depthwise_separable_parameters(inputs: int, outputs: int, kernel: int = 3) -> int:
     """Count the parameters that are shipped: I * k * k + I * O weights instead of I * O * k * k, and biases."""
     return conv_bn_parameters(inputs, inputs, kernel, groups=inputs) + conv_bn_parameters(inputs, outputs, 1)
+
+
+def transition(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+    """Return the layers that bring [N, inputs, H, W] to [N, outputs, ceil(H / stride), ceil(W / stride)].
+
+    They are a depthwise 3 x 3 and a pointwise convolution with BN; none where the shape stays as it is.
+    """
+    if stride == 1 and inputs == outputs:
+        return []
+    return [
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+
+
+def transition_parameters(inputs: int, outputs: int, stride: int) -> int:
+    """Count the parameters that `transition` ships."""
+    if stride == 1 and inputs == outputs:
+        return 0
+    return 9 * inputs + conv_bn_parameters(inputs, outputs, 1)
 
 
 def linear_parameters(inputs: int, outputs: int) -> int:

@@ -128,7 +128,8 @@ class Source:
             return f"{one.kind} of windows of map{step.source}, {side} -> {goes}"
         kind = "depthwise " if one.is_depthwise else ""
         high, wide = one.kernel
-        layer = f"{one.name}: {kind}{high} x {wide}, {len(one.inputs[0])} -> {one.channels} channels"
+        apart = f" dilated {one.dilation} times" if one.dilation > 1 else ""
+        layer = f"{one.name}: {kind}{high} x {wide}{apart}, {len(one.inputs[0])} -> {one.channels} channels"
         return f"{layer}, {side}, of map{step.source} -> {goes}"
 
     def compute(self, number: int, step: Step) -> tuple[list[str], list[str]]:
@@ -149,11 +150,11 @@ class Source:
             before = [f"const uint8_t *in = row(&map{read.number}, y){f' + {step.start}' if step.start else ''};"]
             return before, [f"pointwise(in, {inputs}, {one.channels}, {weights}, {bias}, {scale});"]
         (down, right), (above, left), (high, wide) = one.stride, one.padding, one.kernel
-        corner = f"{corner_of('y', down, above)}, {corner_of('x', right, left)}, {high}, {wide}, {grid.zero}"
+        corner = f"{corner_of('y', down, above)}, {corner_of('x', right, left)}, {high}, {wide}"
         if one.is_depthwise:
-            settings = f"&map{read.number}, {step.start}, {inputs}, {corner}"
+            settings = f"&map{read.number}, {step.start}, {inputs}, {corner}, {one.dilation}, {grid.zero}"
             return [], [f"depthwise({settings}, {weights}, {bias}, {scale});"]
-        settings = f"&map{read.number}, {step.start}, {inputs // one.groups}, {corner}"
+        settings = f"&map{read.number}, {step.start}, {inputs // one.groups}, {corner}, {grid.zero}"
         groups = f"{one.channels}, {one.channels // one.groups}"
         return [], [f"convolution({settings}, {groups}, {weights}, {bias}, {scale});"]
 

@@ -107,20 +107,22 @@ static void convolution(const map *m, int start, int inputs, int y, int x, int h
 }
 
 /* kernel: depthwise */
-/* One pixel of a depthwise convolution: weights[high][wide][channels]. */
-static void depthwise(const map *m, int start, int channels, int y, int x, int high, int wide, int zero,
+/* One pixel of a depthwise convolution: weights[high][wide][channels], `apart` pixels from one to the next. */
+static void depthwise(const map *m, int start, int channels, int y, int x, int high, int wide, int apart, int zero,
                       const int8_t *weights, const int32_t *bias, const float *scale)
 {
     for (int c = 0; c < channels; c++)
         sums[c] = bias[c];
     for (int ky = 0; ky < high; ky++) {
-        if (y + ky < 0 || y + ky >= m->height)
+        int at = y + apart * ky;
+        if (at < 0 || at >= m->height)
             continue;
-        const uint8_t *line = row(m, y + ky);
+        const uint8_t *line = row(m, at);
         for (int kx = 0; kx < wide; kx++) {
-            if (x + kx < 0 || x + kx >= m->width)
+            int along = x + apart * kx;
+            if (along < 0 || along >= m->width)
                 continue;
-            const uint8_t *in = line + (x + kx) * m->channels + start;
+            const uint8_t *in = line + along * m->channels + start;
             const int8_t *w = weights + (ky * wide + kx) * channels;
             for (int c = 0; c < channels; c++)
                 sums[c] += (in[c] - zero) * w[c];

@@ -229,7 +229,9 @@ def _class_code(kind: type[nn.Module], names: dict[str, str], written: Written) 
     taken = [f"{name}: {annotation}" for name, annotation in names.items()]
     first = f"    def __init__({', '.join(['self', *taken])}) -> None:"
     if len(first) > WIDTH:
-        first = f"    def __init__(\n        {', '.join(['self', *taken])}\n    ) -> None:"
+        together = ", ".join(["self", *taken])
+        inner = together if len(together) + 8 <= WIDTH else ",\n        ".join(["self", *taken]) + ","
+        first = f"    def __init__(\n        {inner}\n    ) -> None:"
     lines += [first, "        super().__init__()"]
     lines += [f"        self.{name} = {name}" for name in names]
     waiting, done = ["forward"], set[str]()

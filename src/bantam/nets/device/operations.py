@@ -35,8 +35,8 @@ class Operation:
 
     `kind` is image, convolution (linear layers too, as 1 x 1), average, largest, or one of ELEMENTWISE. `inputs` says
     for each input where its channels come from. A convolution has its `weight` [O, I / groups, k, k], its `bias`, the
-    weight's `name`, and per axis its `stride` and `padding`; poolings have the `rows` and `columns` that each place
-    sees; affine has a factor and a summand for each channel in `weight` [2, C].
+    weight's `name`, per axis its `stride` and `padding`, and its `dilation`; poolings have the `rows` and `columns`
+    that each place sees; affine has a factor and a summand for each channel in `weight` [2, C].
     """
 
     number: int
@@ -51,6 +51,7 @@ class Operation:
     groups: int = 1
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    dilation: int = 1
     rows: tuple[Window, ...] = ()
     columns: tuple[Window, ...] = ()
 
@@ -76,7 +77,7 @@ class Operation:
             return self.rows[row][0], self.rows[row][1]
         if self.kind == "convolution":
             first = row * self.stride[0] - self.padding[0]
-            return max(first, 0), min(first + self.kernel[0], height)
+            return max(first, 0), min(first + reach(self.kernel[0], self.dilation), height)
         return row, row + 1
 
 
@@ -254,19 +255,20 @@ class _Trace(TorchDispatchMode):
         transposed: bool, _output_padding: Any, groups: int,
     ) -> Tensor:  # fmt: skip
         depthwise = groups == weight.shape[0] == inputs.shape[1]
-        if transposed or inputs.ndim != 4 or any(one != 1 for one in dilation):
-            raise self.unknown("a transposed or dilated convolution")
+        if transposed or inputs.ndim != 4 or len(set(dilation)) > 1 or (dilation[0] > 1 and not depthwise):
+            raise self.unknown("a transposed convolution, or a dilated one that is not depthwise")
         if groups > 1 and groups == weight.shape[0] and not depthwise:
             raise self.unknown("a convolution of groups with one output each")
         (height, width), kernel = self.sides(inputs), weight.shape[2:]
         high, wide = (
-            (side + 2 * pad - k) // step + 1
+            (side + 2 * pad - reach(k, dilation[0])) // step + 1
             for side, pad, k, step in zip((height, width), padding, kernel, stride, strict=True)
         )
         name = self.names.get(weight.data_ptr(), "convolution")
         return self.layer(
-            inputs, weight, bias, name, high, wide, groups=groups, stride=tuple(stride), padding=tuple(padding)
-        )
+            inputs, weight, bias, name, high, wide,
+            groups=groups, stride=tuple(stride), padding=tuple(padding), dilation=dilation[0],
+        )  # fmt: skip
 
     def layer(
         self, inputs: Tensor, weight: Tensor, bias: Tensor | None, name: str, high: int, wide: int, **settings: Any
@@ -332,6 +334,11 @@ def pair(value: Any) -> tuple[Any, Any]:
     """A setting for both axes: torch leaves out what was not given, and gives one number for two equal ones."""
     given = list(value) if isinstance(value, list | tuple) else [value]
     return (given or [None])[0], (given or [None])[-1]
+
+
+def reach(kernel: int, dilation: int) -> int:
+    """How many places a kernel of so many, `dilation` apart, spans along one axis."""
+    return dilation * (kernel - 1) + 1
 
 
 def windows(side: int, places: int, kernel: int, stride: int, padding: int, padded_too: bool) -> list[Window]:

@@ -35,6 +35,7 @@ STUDENTS: Table[Family] = Table(
         "ghostnet": "ghostnet:FAMILY",
         "depthwise_resnet": "depthwise_resnet:FAMILY",
         "largekernel": "largekernel:FAMILY",
+        "mixedkernel": "mixedkernel:FAMILY",
         "reparam": "reparam:FAMILY",
         "recurrent": "recurrent:FAMILY",
     },

@@ -21,6 +21,8 @@ from bantam.nets.blocks import (
     linear_parameters,
     squeeze_excite_parameters,
     start_near_identity,
+    transition,
+    transition_parameters,
 )
 from bantam.nets.family import Family
 from bantam.nets.fit import Shape, Widths, early_strides, fit_widths, late_strides
@@ -137,27 +139,6 @@ def gated_parameters(channels: int, kernel: int, squeeze_excite: bool = False) -
     if squeeze_excite:
         mix += squeeze_excite_parameters(channels, _squeezed(channels))
     return mix + conv_bn_parameters(channels, 2 * channels, 1) + conv_bn_parameters(channels, channels, 1)
-
-
-def transition(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    """Return the layers that bring [N, inputs, H, W] to [N, outputs, ceil(H / stride), ceil(W / stride)].
-
-    They are a depthwise 3 x 3 and a pointwise convolution with BN; none where the shape stays as it is.
-    """
-    if stride == 1 and inputs == outputs:
-        return []
-    return [
-        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-
-
-def transition_parameters(inputs: int, outputs: int, stride: int) -> int:
-    """Count the parameters that `transition` ships."""
-    if stride == 1 and inputs == outputs:
-        return 0
-    return 9 * inputs + conv_bn_parameters(inputs, outputs, 1)
 
 
 def _stages(shape: Shape) -> list[tuple[int, int, int, int]]:
