@@ -9,6 +9,7 @@ from rich.console import Console
 
 import documented
 from bantam.cli import main as cli
+from bantam.cli import screen
 from bantam.cli.command import is_argument
 from bantam.cli.screen import Bar
 from hints import SOURCE
@@ -158,6 +159,22 @@ def test_the_time_left_stands_whole_beside_every_bar(stage: str, width: int) -> 
             assert "accuracy 0.712 ± 0.007" in text
     bar.end()
     bar.end()
+
+
+def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [100.0], StringIO()
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    bar = Bar(Console(width=80, file=said))
+    bar.begin("student", 5000, 0)
+    for second in range(1, 131):
+        now[0] += 1
+        if second == 20:
+            bar.begin("answers 3", 640, 0)
+        if second == 70:
+            bar.end()
+        bar.advance(10 * second)
+    bar.end()
+    assert said.getvalue().splitlines() == ["answers 3: 610 of 640", "student: 1,220 of 5,000"]
 
 
 def test_what_is_measured_in_percent_has_one_decimal_everywhere() -> None:

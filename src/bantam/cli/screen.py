@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bantam.measure.cost import Cost
 
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
+SILENT_FOR = 60.0  # seconds after which such a line says how far work is, if nothing else has been said
 
 
 NAME, LEFT, NOTE = 16, 12, 31
@@ -50,11 +51,13 @@ class Bar(Watcher):
         self.progress: Progress | None = None
         self.tasks: list[TaskID] = []
         self.names: list[str] = []
+        self.totals: list[int] = []
         self.said = 0.0
 
     def begin(self, name: str, total: int, done: int) -> None:
         self.said = time.monotonic() if not self.names else self.said
         self.names.append(name)
+        self.totals.append(total)
         if not self.console.is_terminal:
             return
         if self.progress is None:
@@ -78,6 +81,9 @@ class Bar(Watcher):
     def advance(self, done: int) -> None:
         if self.progress is not None:
             self.progress.update(self.tasks[-1], completed=done)
+        elif time.monotonic() - self.said > SILENT_FOR:
+            self.said = time.monotonic()
+            self.say(f"{self.names[-1]}: {done:,} of {self.totals[-1]:,}")
 
     def epoch(self, row: Row) -> None:
         note = f"epoch {row['epoch']}"
@@ -98,6 +104,7 @@ class Bar(Watcher):
 
     def end(self) -> None:
         self.names.pop()
+        self.totals.pop()
         if self.progress is None:
             return
         finished = self.tasks.pop()
