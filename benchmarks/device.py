@@ -1,7 +1,7 @@
 """Students as C files on emulated Cortex-M boards: scores, flash, RAM, instructions of an image; and how fast on a PC.
 
-    python benchmarks/device.py boss medium exits --data FOLDER       # results/benchmarks/device.json
-    python benchmarks/device.py boss medium --data FOLDER --speed     # results/benchmarks/device_speed.json
+    python benchmarks/device.py boss quick exits --data FOLDER       # results/benchmarks/device.json
+    python benchmarks/device.py boss quick --data FOLDER --speed     # results/benchmarks/device_speed.json
 
 The names are runs below results/food-11. Each is exported through its gate (every validation image, in the system's
 compiler), and run on 200 validation images on each core, where every score has to be the same again. With --speed the

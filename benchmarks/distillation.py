@@ -285,7 +285,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=RESULTS / "benchmarks" / "distillation.json")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "distillation.svg")
-    parser.add_argument("--recipe", default="medium", help="what all variants have in common")
+    parser.add_argument("--recipe", default="quick", help="what all variants have in common")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

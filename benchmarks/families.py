@@ -1,6 +1,6 @@
 """The tournament: every family at the same budget, with the same recipe, epochs, teacher and cached views.
 
-    python benchmarks/families.py --data DIR --runs RUNS [--recipe medium] [--epochs N] [--seeds 0 1 2] [--parallel N]
+    python benchmarks/families.py --data DIR --runs RUNS [--recipe quick] [--epochs N] [--seeds 0 1 2] [--parallel N]
 
 Each family and seed is one `bantam run` of the recipe with another net, in a folder of its own, so the tournament may
 be killed and goes on, and several calls with other families may fill the same folder. Writes
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks" / "families.json")
-    parser.add_argument("--recipe", default="medium")
+    parser.add_argument("--recipe", default="quick")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--families", nargs="+", default=list(STUDENTS))

@@ -53,7 +53,7 @@ def draw(results: Path, path: Path) -> None:
             judged = run["validation"]
             minutes, value = run["seconds"] / 60, 100 * judged["accuracy"]
             axes.errorbar(minutes, value, 100 * judged["standard_error"], fmt="o", color=STUDENT, elinewidth=1.2)
-            left = run["folder"] in ("medium", "exits")
+            left = run["folder"] in ("quick", "exits")
             axes.annotate(
                 run["folder"], (minutes, value), xytext=(-8 if left else 8, -4), textcoords="offset points",
                 ha="right" if left else "left", color=STUDENT,

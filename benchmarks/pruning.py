@@ -1,6 +1,6 @@
 """Pruned to 60,000 parameters, or designed with 60,000? The same epochs in all, the same teacher, a paired test.
 
-    python benchmarks/pruning.py --data DIR --runs RUNS [--recipe medium] [--epochs 60] [--wide 240000] [--seed 0]
+    python benchmarks/pruning.py --data DIR --runs RUNS [--recipe quick] [--epochs 60] [--wide 240000] [--seed 0]
 
 Three students of one recipe, as accurate as E epochs make them:
 "designed" is trained at the budget for E epochs; "pruned" is trained at the wide budget for E / 2 epochs, pruned, and
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--recipe", default="medium")
+    parser.add_argument("--recipe", default="quick")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--budget", type=int, default=60_000)
     parser.add_argument("--wide", type=int, default=240_000)

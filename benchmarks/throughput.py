@@ -91,7 +91,7 @@ class NetAlone(Step):
 
 
 def step_of(net: str, training: LabelledSplit, batch: int) -> tuple[Step, Arithmetic]:
-    """The training step of recipe `medium`, but for the teacher, of the student `net`; with its precision."""
+    """The training step of recipe `quick`, but for the teacher, of the student `net`; with its precision."""
     return made(Step, net, training, batch, [])
 
 
@@ -106,9 +106,9 @@ def made(
     kind: type[AnyStep], net: str, training: LabelledSplit, batch: int, settings: list[str], folder: Path | None = None
 ) -> tuple[AnyStep, Arithmetic]:
     """A step; with `folder` for cached answers it distils, and asks the teacher live where `settings` say views = 0."""
-    medium = recipe.load("medium", [f"student.net={net}", f"student.batch_size={batch}", *settings])
-    stage = medium.shipped
-    student = describe(net, medium.budget, len(training.classes), SIZE).build()
+    quick = recipe.load("quick", [f"student.net={net}", f"student.batch_size={batch}", *settings])
+    stage = quick.shipped
+    student = describe(net, quick.budget, len(training.classes), SIZE).build()
     student = student.to(DEVICE).train()
     choice = choose(student, SIZE, "auto")
     student = student.to(memory_format=choice.format)
@@ -117,7 +117,7 @@ def made(
     if folder is None:
         goals = {"supervised": goals["supervised"]}
     else:
-        answers = answers_for(medium, stage, training, goals, DEVICE, Place(folder))
+        answers = answers_for(quick, stage, training, goals, DEVICE, Place(folder))
     step = kind(student, Plan(stage, training, IMAGENET, goals, answers), 100_000, choice)
     if DEVICE.type == "cuda":
         step.settle()

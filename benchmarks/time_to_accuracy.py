@@ -1,6 +1,6 @@
 """How long the sample code and Bantam take to the same validation accuracy, on the same machine and photographs.
 
-    python benchmarks/time_to_accuracy.py --data DIR [--target A] [--epochs 10] [--recipe medium] [--out FILE]
+    python benchmarks/time_to_accuracy.py --data DIR [--target A] [--epochs 10] [--recipe quick] [--out FILE]
 
 The sample code (sample_code.py) trains in its own way for its 10 epochs. Bantam runs a recipe three times: twice with a
 schedule cut to a few epochs and one view of each image, then as it stands. Each run starts from nothing: its time
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--target", type=float, help="validation accuracy; by default what the sample code reaches")
     parser.add_argument("--epochs", type=int, default=sample_code.EPOCHS, help="epochs of the sample code")
-    parser.add_argument("--recipe", default="medium")
+    parser.add_argument("--recipe", default="quick")
     parser.add_argument("--out", type=Path, default=RESULTS / "benchmarks" / "time_to_accuracy.json")
     options = parser.parse_args()
     short, whole = recipe.load(options.recipe, list(SHORT)), recipe.load(options.recipe, [])

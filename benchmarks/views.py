@@ -58,7 +58,7 @@ def main() -> None:
             "student.objectives.kd.weight=0.9", "student.objectives.supervised.weight=0.1",
         ]  # fmt: skip
         run = options.runs / f"{options.epochs}-epochs-{views}-views-{options.seed}"
-        metrics = finished_run("medium", data, run, settings)
+        metrics = finished_run("quick", data, run, settings)
         if "failed" in metrics:
             raise SystemExit(f"{run}: {metrics['failed']}")
         correct = validation_hits(run, cache.open_splits(data, SIZE).validation)

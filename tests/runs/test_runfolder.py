@@ -87,7 +87,7 @@ def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
 # --- readers
 
 
-@pytest.mark.parametrize("name", ["simple", "medium", "strong", "slim", "sizes", "exits"])
+@pytest.mark.parametrize("name", ["simple", "quick", "strong", "slim", "sizes", "exits"])
 def test_runs_from_before_there_were_seals_are_read(name: str) -> None:
     run = Path(__file__).parents[2] / "results" / "food-11" / name
     assert runfolder.result(run)["budget"] == 60_000

@@ -18,7 +18,7 @@ SEARCHED = [name for name in recipes.shipped() if not space.refusal(recipes.load
 
 def test_recipes_whose_student_is_no_fresh_net_are_refused_with_what_to_take_out() -> None:
     refused = {name: space.refusal(recipes.load(name)) for name in recipes.shipped() if name not in SEARCHED}
-    assert {"simple", "medium", "strong", "takd"} <= set(SEARCHED)
+    assert {"simple", "quick", "strong", "takd"} <= set(SEARCHED)
     assert refused.keys() == {"boss", "exits", "slim"}
     assert 'take out start = "patient" of "larger"' in refused["boss"]
     pretrained = recipes.load("strong", ["student.pretrained=food11"])
@@ -73,7 +73,7 @@ def test_a_candidate_takes_the_shape_choices_of_its_own_family() -> None:
 
 
 def test_the_weights_of_teacher_and_labels_keep_their_sum() -> None:
-    base = recipes.load("medium")
+    base = recipes.load("quick")
     objectives = base.shipped.objectives
     total = objectives["kd"]["weight"] + objectives["supervised"]["weight"]
     changed = space.candidate(base, {**space.standing(base), "teacher_share": 0.25}).shipped.objectives
@@ -100,18 +100,18 @@ def test_a_recipe_at_the_end_of_every_range_has_valid_candidates_all_about_it() 
     ends = ["optimizer.lr=1e30", "optimizer.weight_decay=1e30", "augment.brightness=1000", "augment.contrast=900"]
     ends += ["augment.rotation=180", "objectives.kd.temperature=1e6", "objectives.kd.weight=1e6"]
     ends += ["objectives.supervised.weight=1e6"]
-    base = recipes.load("medium", [f"student.{setting}" for setting in ends])
+    base = recipes.load("quick", [f"student.{setting}" for setting in ends])
     drawn, standing = space.space(base), space.standing(base)
     assert all(drawn[name]._contains(drawn[name].to_internal_repr(value)) for name, value in standing.items())
     for end in ("low", "high"):
         most = {name: getattr(one, end) for name, one in drawn.items() if hasattr(one, end)}
         for strength in space.STRENGTHS:
             check(space.candidate(base, {**standing, **most, "augmentation": strength}))
-    assert "lr" not in space.space(recipes.load("medium", ["student.optimizer.lr=5e-324"]))
+    assert "lr" not in space.space(recipes.load("quick", ["student.optimizer.lr=5e-324"]))
 
 
 def test_the_short_training_asks_the_teacher_about_few_views() -> None:
-    base = recipes.load("medium", ["student.epochs=60", "student.views=0"])
+    base = recipes.load("quick", ["student.epochs=60", "student.views=0"])
     short = space.shortened(base).shipped
     assert (short.epochs, short.views) == (12, space.SHORT_VIEWS)
-    assert space.shortened(recipes.load("medium", ["student.epochs=2"])).shipped.epochs == 2
+    assert space.shortened(recipes.load("quick", ["student.epochs=2"])).shipped.epochs == 2

@@ -98,7 +98,7 @@ def search(
     ] = Path("runs/search"),
     recipe: Annotated[
         str, typer.Option(metavar="RECIPE", help="Where to search: about a shipped recipe, or a .toml file.")
-    ] = "medium",
+    ] = "quick",
     as_json: JsonOption = False,
 ) -> None:
     """Search families, input sizes and training knobs for the best student; started again or elsewhere, it joins in."""

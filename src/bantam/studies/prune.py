@@ -58,7 +58,7 @@ from bantam.train.distributed import ALONE
 from bantam.train.loop import train
 from bantam.train.place import Place
 
-TEMPLATE = "medium"
+TEMPLATE = "quick"
 """The shipped recipe that says how a given teacher's pruned form is trained."""
 
 SHORT_LR = 0.25

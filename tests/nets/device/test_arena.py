@@ -100,7 +100,7 @@ def test_two_maps_that_are_never_there_together_share_bytes():
     assert sum(place.end - place.offset for place in arena.places) > arena.bytes
 
 
-@pytest.mark.parametrize(("run", "ram"), [("medium", 28_208), ("boss-64", 40_548), ("boss", 56_865), ("exits", 54_664)])
+@pytest.mark.parametrize(("run", "ram"), [("quick", 28_208), ("boss-64", 40_548), ("boss", 56_865), ("exits", 54_664)])
 def test_what_the_committed_students_take(run: str, ram: int):
     student = Student.from_json(json.loads((RUNS / run / "student.json").read_text()))
     assert plan(program(traced(student.shipped_net(), student.size))).ram == ram
