@@ -4,8 +4,8 @@
 
 Every net that was trained, in one plain view of validation, which chose nothing here but each stage's best epoch; and
 what taught it, with as many answers joined as the stage names. Differences are paired: McNemar's exact test. Last the
-student against the given teacher. Needs the run's own folder: only there are the weights of all its stages. Writes
-results/benchmarks/stages.json.
+student against the given teacher at the input size at which that is best. Needs the run's own folder: only there are
+the weights of all its stages. Writes results/benchmarks/stages.json.
 """
 
 import argparse
@@ -57,9 +57,10 @@ def rows_of(run: FinishedRun, root: Path) -> list[dict[str, Any]]:
                 row["taught_by"] = judged(said)
         rows.append(row)
         print(json.dumps(row), flush=True)
-    if run.recipe.given:
+    if given := [row for row in rows if row["kind"] == "given_teacher"]:
+        best = max(given, key=lambda row: row["accuracy"])["stage"]
         shipped = next(row for row in rows if row["stage"] == run.recipe.shipped.name)
-        shipped["against_given"] = against(right[shipped["stage"]], right[run.recipe.given[0].name])
+        shipped["against_given"] = {"given": best, **against(right[shipped["stage"]], right[best])}
     return rows
 
 

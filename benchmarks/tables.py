@@ -308,7 +308,7 @@ def stages(results: Path) -> str:
     last = next(row["against_given"] for row in study["rows"] if "against_given" in row)
     below = (
         f"Plain views, n = {n:,}, one seed, recipe {study['recipe']}. The student is "
-        f"{100 * last['difference']:+.1f} points from the given teacher (p {last['p']:.2g}). Over its "
+        f"{100 * last['difference']:+.1f} points from `{last['given']}` (p {last['p']:.2g}). Over its "
         f"{len(way(study))} stages each doubling of the minutes that went into it brought "
         f"{100 * doubling(study):.1f} points. "
     )

@@ -53,6 +53,7 @@ def study() -> dict[str, Any]:
     judged = {"standard_error": 0.01, "n": 100, "net": "x", "size": 32, "epochs": 3}
     paired = {"difference": 0.02, "only_this": 3, "only_other": 1, "p": 0.6}
     taught = {"kind": "student", "teacher": "t", "taught_by": {"accuracy": 0.7}}
+    given = {"given": "g", **paired}
     on = {"start": "one", "against_start": paired}
     return {
         "recipe": "r",
@@ -60,7 +61,7 @@ def study() -> dict[str, Any]:
             {"stage": "one", "accuracy": 0.5, "seconds": 600.0, **judged, **taught},
             {"stage": "t", "accuracy": 0.7, "kind": "teacher", "seconds": 300.0, **judged},
             {"stage": "two", "accuracy": 0.52, "seconds": 300.0, **judged, **taught, **on},
-            {"stage": "three", "accuracy": 0.54, "seconds": 1200.0, **judged, **taught, "against_given": paired},
+            {"stage": "three", "accuracy": 0.54, "seconds": 1200.0, **judged, **taught, "against_given": given},
         ],
         "environment": {
             "command": ["python", "benchmarks/stages.py"],
@@ -82,6 +83,7 @@ def test_the_stages_are_a_table_and_a_picture(tmp_path: Path) -> None:
     (tmp_path / "benchmarks" / "stages.json").write_text(json.dumps(study()))
     text = tables.stages(tmp_path)
     assert "| two | x, 32 px | t: 0.700 | 3 | 5 | 0.520 ± 0.010 | +2.0 points, one | 0.6 |" in text
+    assert "The student is +2.0 points from `g` (p 0.6)." in text
     assert "each doubling of the minutes that went into it brought 2.0 points" in text
     pictures.draw_stages(tmp_path, tmp_path / "stages.svg")
     svg = (tmp_path / "stages.svg").read_text()

@@ -20,7 +20,7 @@ def test_recipes_whose_student_is_no_fresh_net_are_refused_with_what_to_take_out
     refused = {name: space.refusal(recipes.load(name)) for name in recipes.shipped() if name not in SEARCHED}
     assert {"simple", "quick", "strong", "takd"} <= set(SEARCHED)
     assert refused.keys() == {"boss", "exits", "slim"}
-    assert 'take out start = "patient" of "larger"' in refused["boss"]
+    assert 'take out start = "larger" of "last"' in refused["boss"]
     pretrained = recipes.load("strong", ["student.pretrained=food11"])
     assert 'take out pretrained = "food11" of "student"' in space.refusal(pretrained)
     assert 'take out "student", which changes another stage\'s net' in refused["exits"]
