@@ -102,8 +102,8 @@ class Recipe(Keys):
 
     @property
     def given(self) -> tuple[GivenTeacher, ...]:
-        """The given teachers, the shipped student's own first; each file of weights once."""
-        stages = [stage for stage in self.stage if isinstance(stage, GivenTeacher)]
+        """The given teachers, the shipped student's own first, then the later ones; each file of weights once."""
+        stages = [stage for stage in reversed(self.stage) if isinstance(stage, GivenTeacher)]
         stages.sort(key=lambda stage: stage.name not in self.shipped.teachers)
         first: dict[str, GivenTeacher] = {}
         for stage in stages:

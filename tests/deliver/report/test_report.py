@@ -148,7 +148,7 @@ def test_the_epochs_are_those_of_every_stage_that_was_trained() -> None:
     }
     assert questions.epochs_told(metrics, list(metrics["stages"])) == "57 epochs (own 7, first 30, last 20)"
     assert questions.epochs_told(metrics, ["last"]) == "20 epochs"
-    assert questions.trained_as(recipes.load("boss")) == ["student", "boss", "patient", "larger"], (
+    assert questions.trained_as(recipes.load("boss")) == ["student", "boss", "patient", "larger", "last"], (
         "it goes on from strong's student"
     )
     assert questions.trained_as(recipes.load("exits")) == ["backbone", "student"]

@@ -103,8 +103,8 @@ class MixedBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C, H, W]."""
         # Not a quarter each, once pruning has taken some.
-        convs = (self.near[0], self.far[0], self.farthest[0])
-        seen = [conv.in_channels for conv in convs if isinstance(conv, nn.Conv2d)]
+        kernels = (self.near, self.far, self.farthest)
+        seen = [conv.in_channels for one in kernels for conv in one.modules() if isinstance(conv, nn.Conv2d)]
         same, near, far, farthest = maps.split([maps.shape[1] - sum(seen), *seen], 1)
         mixed = torch.cat((same, self.near(near), self.far(far), self.farthest(farthest)), 1)  # [N, C, H, W]
         gate, value = self.expand(mixed).chunk(2, 1)  # [N, C, H, W] -> 2 x [N, C, H, W]
