@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bantam.files import replacing
@@ -103,14 +104,8 @@ def draw_fits(results: Path, path: Path) -> None:
             minutes, value, error = point(row)
             axes.errorbar(minutes, value, error, marker="s", color="#555555", capsize=2)
             axes.annotate(row["recipe"], (minutes, value), xytext=(7, -4), textcoords="offset points", color="#555555")
-        axes.set_xscale("log")
-        ticks = [2, 5, 10, 20, 50, 100]
-        axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
-        axes.minorticks_off()
         axes.margins(x=0.12)
-        axes.set_xlabel("minutes, all included")
-        axes.set_ylabel("validation accuracy ± standard error, %")
-        axes.grid(alpha=0.25)
+        over_minutes(axes, [2, 5, 10, 20, 50, 100], "minutes, all included")
         axes.legend(frameon=False)
 
 
@@ -128,15 +123,19 @@ def draw_stages(results: Path, path: Path) -> None:
             axes.annotate(f"{row['stage']}, {row['size']} px", (at, value), xytext=(7, -12), textcoords="offset points")
         taught = [100 * row["taught_by"]["accuracy"] for row in rows]
         axes.plot(minutes, taught, marker="_", linestyle=":", color=TEACHER, label="what taught it")
-        axes.set_xscale("log")
-        ticks = [100, 200, 300, 500, 800]
-        axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
-        axes.minorticks_off()
         axes.margins(x=0.25)
-        axes.set_xlabel("minutes of training, its teachers' included")
-        axes.set_ylabel("validation accuracy ± standard error, %")
-        axes.grid(alpha=0.25)
+        over_minutes(axes, [100, 200, 300, 500, 800], "minutes of training, its teachers' included")
         axes.legend(frameon=False, loc="upper left")
+
+
+def over_minutes(axes: Axes, ticks: list[int], label: str) -> None:
+    """Lay out `axes` for accuracy over minutes on a logarithmic scale with these `ticks`."""
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(label)
+    axes.set_ylabel("validation accuracy ± standard error, %")
+    axes.grid(alpha=0.25)
 
 
 def point(row: dict[str, Any]) -> tuple[float, float, float]:

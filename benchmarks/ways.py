@@ -7,12 +7,9 @@ from typing import Any
 
 
 def way(study: Mapping[str, Any]) -> list[tuple[float, dict[str, Any]]]:
-    """The stages of stages.json that trained the shipped student, each with the minutes that had gone into it by then.
-
-    Those are the minutes of its students so far and of the teachers that were trained for them.
-    """
-    rows, minutes, found = {row["stage"]: row for row in study["rows"]}, 0.0, list[tuple[float, dict[str, Any]]]()
-    for row in rows.values():
+    """The student stages of stages.json, each with the minutes that the run had taken by then, teachers included."""
+    minutes, found = 0.0, list[tuple[float, dict[str, Any]]]()
+    for row in study["rows"]:
         minutes += row.get("seconds", 0.0) / 60
         if row["kind"] == "student":
             found.append((minutes, row))
